@@ -1,4 +1,4 @@
-"""The `sluice` command, and what it uses to deploy stacks and to work with them, on AWS and in the local cloud."""
+"""The `sluice` command, and the code with which it deploys and uses stacks on AWS and in the local cloud."""
 
 from pathlib import Path
 

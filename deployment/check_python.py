@@ -1,4 +1,4 @@
-"""Checks the Python interpreter before anything is set up. Must run on any Python from 3.6 on."""
+"""Checks that Sluice supports the Python interpreter, before anything is set up. Must run on Python 3.6 and later."""
 
 import sys
 
@@ -6,17 +6,17 @@ OLDEST, NEWEST = (3, 11), (3, 13)
 
 
 def problem(major: int, minor: int, executable: str) -> str:
-    """Return what is wrong with an interpreter of this version, or "" if nothing is."""
+    """Return why an interpreter of this version cannot be used, or "" if it can."""
     if not OLDEST <= (major, minor) <= NEWEST:
         return (
-            "Sluice needs Python {}.{} to {}.{}, and {} is Python {}.{}. "
-            "Install one of these and name it, for example: make PYTHON=python3.11 demo"
+            "Sluice needs Python {}.{} to {}.{}, but {} is Python {}.{}. "
+            "Install a supported version and select it, for example: make PYTHON=python3.11 demo"
         ).format(*OLDEST, *NEWEST, executable, major, minor)
     try:
         import ensurepip  # noqa: F401  (only to see whether it can be imported)
     except ImportError:
         return (
-            f"{executable} has no ensurepip, so no environment can be made. "
+            f"{executable} has no ensurepip module, so no virtual environment can be created. "
             f"On Debian or Ubuntu: apt-get install python{major}.{minor}-venv"
         )
     return ""

@@ -1,7 +1,8 @@
 """The `sluice` command: parses the arguments, calls a command, and turns errors into a message and an exit code.
 
-Exit codes: 0 success; 1 a file did not end as expected; 2 wrong usage; 3 something is missing, in use or broken, as the
-message explains; 70 a bug in Sluice; 130 and 143 stopped by Ctrl-C and SIGTERM.
+The exit code is 0 on success, 1 if a file did not have the expected outcome, 2 if the usage is wrong, and 3 if
+something is missing, in use or broken, which the message explains. 70 means a bug in Sluice; 130 and 143 mean that the
+command was stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ EXIT_TERMINATED = 143
 
 app = typer.Typer(
     name="sluice",
-    help="Turns files that are uploaded to S3 into clean, validated data, with a receipt for each file.",
+    help="Turn files uploaded to S3 into clean, validated data, with a receipt for each file.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -63,18 +64,22 @@ app.add_typer(contract_app)
 
 AwsPort = Annotated[
     int | None,
-    typer.Option(min=1, max=65_535, help="Port of the embedded cloud; by default the usual one, or any free one."),
+    typer.Option(
+        min=1, max=65_535, help="Port of the AWS emulator; by default, the one used last, 4566 or any free one."
+    ),
 ]
 PrefectPort = Annotated[
     int | None,
-    typer.Option(min=1, max=65_535, help="Port of the Prefect server; by default the usual one, or any free one."),
+    typer.Option(
+        min=1, max=65_535, help="Port of the Prefect server; by default, the one used last, 4200 or any free one."
+    ),
 ]
 EnvironmentArgument = Annotated[
     str | None,
-    argument(help="The environment: deployment/environments/NAME.yaml, or a file's path. Options override the file."),
+    argument(help="NAME for deployment/environments/NAME.yaml, or the path of such a file. Options override the file."),
 ]
-OtherStack = Annotated[str | None, option("--stack", help="The stack's name; by default the environment's.")]
-Deadline = Annotated[float, typer.Option(min=1, help="Seconds to wait until the files are processed.")]
+OtherStack = Annotated[str | None, option("--stack", help="The stack's name; by default, the environment's.")]
+Deadline = Annotated[float, typer.Option(min=1, help="How many seconds to wait for the files to be processed.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -89,7 +94,7 @@ def common_options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Handle the options that need no command, such as --version."""
+    """Accept the options that need no command, such as --version."""
 
 
 @app.command()
@@ -102,8 +107,9 @@ def demo(
 ) -> None:
     """Process sample files in the local cloud, and show the outcome of each.
 
-    Starts the embedded cloud and a Prefect server (or uses those of a running `sluice up`), deploys the stack,
-    registers blocks and deployments, uploads good and bad files, and compares the outcomes with the expected ones.
+    Starts the local cloud, which is an AWS emulator and a Prefect server, or uses the one of a running `sluice up`.
+    Then deploys the stack, registers blocks and deployments, uploads good and bad files, and compares the outcomes with
+    the expected ones.
     """
     from deployment.commands.demo import demo as run
     from deployment.local.cloud import LocalCloud
@@ -115,7 +121,7 @@ def demo(
 
 @app.command()
 def up(state: StateOption = DEFAULT_STATE, aws_port: AwsPort = None, prefect_port: PrefectPort = None) -> None:
-    """Keep the embedded cloud, the Prefect server and a Prefect worker running until Ctrl-C.
+    """Run the local cloud until Ctrl-C: an AWS emulator, a Prefect server and a Prefect worker.
 
     Uploads and results are kept for the next start; `sluice clean` deletes them.
     """
@@ -132,20 +138,23 @@ def upload(
     files: Annotated[
         list[str],
         argument(
-            help="Files, folders (all files below them), patterns such as 'data/*.csv', and ZIP files (each member)."
+            help="Files, folders (all files below them), patterns such as 'data/*.csv', and ZIP files (each member is"
+            " one upload)."
         ),
     ],
     dataset: Annotated[
         str | None,
-        option(help="The dataset; by default the one whose name a file's name starts with, or that of its folder."),
+        option(help="The dataset; by default, the one whose name a file's name or its folder's name begins with."),
     ] = None,
-    wait: Annotated[bool, typer.Option(help="Wait for the outcomes; --no-wait returns at once.")] = True,
+    wait: Annotated[
+        bool, typer.Option(help="Wait for the outcomes; --no-wait returns as soon as the files are uploaded.")
+    ] = True,
     deadline: Deadline = 300,
 ) -> None:
     """Upload files to the local cloud of `sluice up`, or to a stack on AWS, and wait for their receipts.
 
-    A file keeps its path below the folder that was given; a ZIP file counts as a folder. Exit codes: 0 all files were
-    published; 1 a file was rejected or failed, or is not finished at the deadline; 3 nothing was uploaded.
+    A file keeps its path relative to the given folder; a ZIP file counts as a folder. The exit code is 0 if all files
+    were published, 1 if a file was rejected, failed or did not finish by the deadline, and 3 if nothing was uploaded.
     """
     from deployment.commands.upload import upload as run
 
@@ -161,19 +170,21 @@ def status(
     name: Annotated[
         str,
         argument(
-            help="Only these uploads: a dataset, a run id or 8 characters of it, or how a file's name or key begins."
+            help="Show only these uploads: a dataset, a run ID or its first 8 characters, or the beginning of a file's"
+            " name or key."
         ),
     ] = "",
-    failed: Annotated[bool, typer.Option("--failed", help="Only uploads that were rejected or failed.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Show only uploads that were rejected or failed.")] = False,
     since: Annotated[
-        str | None, option(help="Only what happened since: an age such as 2h or 3d, or a date or time.")
+        str | None, option(help="Show only what happened since then: an age such as 2h or 3d, or a date or time.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many finished uploads to show.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="The maximum number of finished uploads to show.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
 ) -> None:
-    """Show recent and running uploads, the queues and the addresses of the local cloud or of a stack on AWS.
+    """Show recent and running uploads, the queues and the URLs of the local cloud or of a stack on AWS.
 
-    Times are in UTC. A name finds uploads that have no outcome yet, too; a dataset's are the newest of each file.
+    Times are in UTC. A search by a file's name or key also finds uploads that are still waiting. For a dataset, only
+    the newest finished upload of each file is shown.
     """
     from deployment.commands.status import status as run
     from deployment.commands.upload_search import Wanted, moment_of
@@ -187,14 +198,16 @@ def status(
 @on_selected_stack
 def redrive(
     connect: Connect,
-    run_id: Annotated[str | None, option("--run", help="Only this run: its id, or 8 characters of it.")] = None,
+    run_id: Annotated[
+        str | None, option("--run", help="Retry only this run: its ID, or the first 8 characters of it.")
+    ] = None,
     cancelled: Annotated[
-        bool, typer.Option("--cancelled", help="Also uploads that were cancelled in Prefect.")
+        bool, typer.Option("--cancelled", help="Also retry uploads that were cancelled in Prefect.")
     ] = False,
 ) -> None:
-    """Try uploads again that were given up: move their messages from the dead-letter queue back, and start a drain.
+    """Retry uploads that Sluice gave up on: move their messages from the dead-letter queue back, and start a drain.
 
-    Remove the cause first; `sluice status` shows why each upload failed.
+    Fix the cause first; `sluice status` shows why each upload failed.
     """
     from deployment.commands.redrive import Choice
     from deployment.commands.redrive import redrive as run
@@ -206,7 +219,7 @@ def redrive(
 @app.command()
 @on_selected_stack
 def pause(connect: Connect) -> None:
-    """Stop processing until `sluice resume`: new uploads queue up; tasks finish the uploads that they are
+    """Stop processing until `sluice resume`. New uploads queue up; tasks finish the uploads that they are
     processing."""
     from deployment.commands.pause import pause as run
 
@@ -217,7 +230,7 @@ def pause(connect: Connect) -> None:
 @app.command()
 @on_selected_stack
 def resume(connect: Connect) -> None:
-    """Process uploads again after `sluice pause`, including those that queued up."""
+    """Resume processing after `sluice pause`. Uploads that queued up in the meantime are processed too."""
     from deployment.commands.pause import resume as run
 
     with connect() as pipeline:
@@ -231,7 +244,7 @@ def repair(
     file: Annotated[
         Path | None,
         argument(
-            help="The file that --export wrote, or a quarantine file (Parquet), with corrected rows.",
+            help="A file with corrected rows: one that --export wrote, or a quarantine file (Parquet).",
             exists=True,
             dir_okay=False,
         ),
@@ -239,26 +252,28 @@ def repair(
     run_id: Annotated[
         str | None,
         option(
-            "--run", help="The run of the rows: its id, or 8 characters of it; by default the one in the file's name."
+            "--run",
+            help="The run that the rows come from: its ID, or the first 8 characters of it; by default, the ID in the"
+            " file's name.",
         ),
     ] = None,
     export: Annotated[
         Path | None,
         option(
-            help="Write the quarantined rows of --run, or of FILE, to this file, for correction: .xlsx for a"
-            " spreadsheet program, which keeps its texts, or .csv.",
+            help="Write the quarantined rows of --run, or of FILE, to this file so that they can be corrected: .xlsx,"
+            " in which spreadsheet programs keep every value as text, or .csv.",
             dir_okay=False,
         ),
     ] = None,
     allow_other_changes: Annotated[
-        bool, typer.Option("--allow-other-changes", help="Also change cells that no rule found bad.")
+        bool, typer.Option("--allow-other-changes", help="Also accept changes to cells that broke no rule.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before publishing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Publish without asking for confirmation.")] = False,
 ) -> None:
-    """Publish a file again with corrected quarantine rows.
+    """Publish a file again after its quarantined rows were corrected.
 
-    Every changed cell is shown and confirmed; then the file is validated again and its receipt is replaced. With
-    --export nothing changes: the rows are written to a workbook or a CSV file.
+    Shows every changed cell and asks for confirmation; then validates the file again and replaces its receipt. With
+    --export, nothing is published: the rows are written to a workbook or a CSV file.
     """
     from deployment.commands import repair as command
 
@@ -266,7 +281,7 @@ def repair(
         command.export(new_console(), file, export, run_id)
         return
     if file is None and (export is None or run_id is None):
-        raise typer.BadParameter("give the file with the corrected rows, or --run and --export to get one")
+        raise typer.BadParameter("give a file with corrected rows, or use --run and --export to create one")
     with connect() as pipeline:
         if file is not None:
             done = command.repair(
@@ -288,17 +303,22 @@ def read(
     ] = None,
     export: Annotated[
         Path | None,
-        option(help="Write the rows to this file instead: .parquet, which keeps types, .csv or .xlsx.", dir_okay=False),
+        option(
+            help="Write the rows to this file instead of showing them: .parquet (which keeps types), .csv or .xlsx.",
+            dir_okay=False,
+        ),
     ] = None,
-    quarantine: Annotated[bool, typer.Option("--quarantine", help="Read the rows in quarantine instead.")] = False,
+    quarantine: Annotated[
+        bool, typer.Option("--quarantine", help="Read the rows in quarantine instead of the published ones.")
+    ] = False,
     run_id: Annotated[
-        str | None, option("--run", help="Only the rows of this run: its id, or 8 characters of it.")
+        str | None, option("--run", help="Read only the rows of this run: its ID, or the first 8 characters of it.")
     ] = None,
     with_source: Annotated[
-        bool, typer.Option("--with-source", help="Add the run and the key of the file that each row came from.")
+        bool, typer.Option("--with-source", help="Add columns with the run ID and the object key of each row's file.")
     ] = False,
 ) -> None:
-    """Show or export the published rows of a dataset: those of the current version of each file.
+    """Show or export the published rows of a dataset, from the current version of each file.
 
     The exit code is 1 if some of the rows cannot be read.
     """
@@ -319,23 +339,23 @@ def deploy(
     stack: OtherStack = None,
     region: RegionOption = None,
     profile: ProfileOption = None,
-    parameter: Annotated[
-        list[str] | None, option(help="A parameter of the template, NAME=VALUE; may be repeated.")
+    parameter: Annotated[list[str] | None, option(help="A template parameter as NAME=VALUE; may be repeated.")] = None,
+    image: Annotated[
+        str | None, option(help="An image in a registry; by default, the image is built here and pushed.")
     ] = None,
-    image: Annotated[str | None, option(help="An image in a registry; by default it is built here and pushed.")] = None,
     prefect_url: Annotated[
-        str | None, option(help="Prefect's API as this machine reaches it, if tasks use another address.")
+        str | None, option(help="The URL at which this machine reaches Prefect's API, if tasks use another one.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Answer every question with yes.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the changes, deploy nothing.")] = False,
-    skip_prefect: Annotated[bool, typer.Option("--skip-prefect", help="Register nothing in Prefect.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Answer yes to every question.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the changes without deploying anything.")] = False,
+    skip_prefect: Annotated[bool, typer.Option("--skip-prefect", help="Do not register anything in Prefect.")] = False,
     smoke_test: Annotated[bool, typer.Option(help="Process one small file at the end.")] = True,
-    deadline: Annotated[float, typer.Option(min=1, help="Seconds to wait for the small file.")] = 900,
+    deadline: Annotated[float, typer.Option(min=1, help="How many seconds to wait for the small file.")] = 900,
 ) -> None:
-    """Deploy to AWS, or update a deployment: image, stack, Prefect, and one small file as a smoke test.
+    """Create or update a deployment on AWS: the image, the stack and Prefect, then a smoke test with one small file.
 
-    Changes are shown and confirmed first. After a failure run it again: it continues where it stopped.
-    A dry run uploads nothing but the template, for CloudFormation to read, and only if the artifact bucket exists.
+    Changes are shown and must be confirmed. If the command fails, run it again: it continues where it stopped.
+    A dry run uploads only the template, because CloudFormation must read it, and only if the artifact bucket exists.
     """
     from deployment.commands.deploy import DeployOptions
     from deployment.commands.deploy import deploy as run
@@ -362,11 +382,11 @@ def destroy(
     region: RegionOption = None,
     profile: ProfileOption = None,
     delete_data: Annotated[
-        bool, typer.Option("--delete-data", help="Also delete the buckets; each name must be typed.")
+        bool, typer.Option("--delete-data", help="Also delete the buckets and their contents; each name must be typed.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask about the stack.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete the stack without asking for confirmation.")] = False,
 ) -> None:
-    """Delete a stack from AWS. Uploads and results are kept, unless --delete-data is given."""
+    """Delete a stack from AWS. Uploads and results are kept unless --delete-data is given."""
     from deployment.commands.destroy import destroy as run
 
     wanted = _environment(environment, stack=stack, region=region, profile=profile, parameters=[])
@@ -388,7 +408,7 @@ def clean(
         bool, typer.Option("--cache", help="Also delete the cache that speeds up the first start.")
     ] = False,
 ) -> None:
-    """Delete the local cloud's state: uploads, receipts, flow runs, logs."""
+    """Delete the local cloud's state: uploads, receipts, flow runs and logs."""
     from deployment.commands.clean import clean as run
 
     run(new_console(), state.resolve(), cache_too=cache)
@@ -401,8 +421,7 @@ def main() -> None:
     given = os.environ.get(STATE_VARIABLE)
     state_in_use.set(Path(given).resolve() if given else None)
     try:
-        # Most commands are local and must not use the user's AWS and Prefect variables. Commands that work on AWS get
-        # them back.
+        # Most commands are local and must not use the user's AWS and Prefect variables. Commands for AWS restore them.
         users = users_environment()
         kept = (STATE_VARIABLE, "SLUICE_DOCKER", *NOTIFICATION_VARIABLES)
         with only({name: os.environ[name] for name in kept if name in os.environ}):
@@ -412,7 +431,7 @@ def main() -> None:
     except SluiceError as error:
         print_error(str(error))
         sys.exit(EXIT_CANNOT)
-    except Exception as error:  # noqa: BLE001 (the last resort: a message, and the details in a file)
+    except Exception as error:  # noqa: BLE001 (the last resort: print a message, and write the details to a file)
         print_error(f"Unexpected error: {type(error).__name__}: {error}{_kept_details()}")
         sys.exit(EXIT_INTERNAL)
 

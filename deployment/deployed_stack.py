@@ -1,4 +1,4 @@
-"""The deployed stack that a command works with: the local cloud's or, with --stack, one on AWS.
+"""The deployed stack that a command uses: the local cloud's or, with --stack, one on AWS.
 
 with selected_stack(StackSelection(stack, region, profile), state_dir, users) as stack:
     stack.client("s3").list_objects_v2(Bucket=stack.outputs["PublishedBucket"])
@@ -27,19 +27,19 @@ from flows.refinery.errors import TerminalError
 
 
 class StackMissing(TerminalError):
-    """There is no stack of this name in this account and region, or its creation never succeeded."""
+    """There is no stack with this name in this account and region, or its creation never succeeded."""
 
 
 class StackOutdated(TerminalError):
-    """The stack was deployed by another release: it lacks outputs that this release needs."""
+    """The stack was deployed by another release of Sluice, so it lacks outputs that this release needs."""
 
 
 @dataclass(frozen=True)
 class AwsStack:
-    """A stack on AWS, or in the emulator at AWS_ENDPOINT_URL."""
+    """A stack on AWS, or in an AWS emulator if AWS_ENDPOINT_URL is set."""
 
     region: str  # the AWS region
-    aws_endpoint_url: str  # the emulator's address; "" on AWS
+    aws_endpoint_url: str  # the emulator's URL; "" on AWS
     stack_name: str  # the stack's name
     outputs: dict[str, str]  # the stack's outputs
     parameters: dict[str, str]  # the values of the stack's parameters
@@ -48,33 +48,33 @@ class AwsStack:
 
     @cached_property
     def _prefect(self) -> PrefectAccess:
-        """Return how to reach Prefect. A key that is not in the environment is read from Secrets Manager, which may
-        raise AwsRefused."""
+        """Return the URL and credentials of Prefect. Credentials that are not in the environment are read from Secrets
+        Manager, which may raise AwsRefused."""
         return prefect_access(self.parameters)
 
     @property
     def prefect_api_url(self) -> str:
-        """Return the address at which tasks reach Prefect's API."""
+        """Return the URL at which tasks reach Prefect's API."""
         return self.parameters["PrefectApiUrl"]
 
     @property
     def prefect_ui_url(self) -> str:
-        """Return the address of Prefect's UI."""
+        """Return the URL of Prefect's UI."""
         return PrefectAccess(self.prefect_api_url).ui_url
 
     @property
     def prefect_headers(self) -> dict[str, str]:
-        """Return the headers that requests to Prefect's API need."""
+        """Return the HTTP headers that requests to Prefect's API need."""
         return self._prefect.headers
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return this process's environment, with Prefect's address and credentials."""
+        """Return this process's environment variables, with Prefect's URL and credentials added."""
         return {**os.environ, **self._prefect.environment}
 
     @property
     def task_environment(self) -> dict[str, str]:
-        """Return the environment for processing an upload on this machine, with the caller's own credentials."""
+        """Return the environment variables for processing an upload on this machine, with the caller's credentials."""
         return self.environment
 
 
@@ -83,7 +83,7 @@ DeployedStack: TypeAlias = Endpoints | AwsStack
 
 
 def drains_of(stack: DeployedStack) -> Drains:
-    """Return what starts a stack's drains."""
+    """Return the object that starts a stack's drains, which are Step Functions executions that empty its queue."""
     return Drains(
         state_machine_arn=stack.outputs["StateMachineArn"],
         queue_url=stack.outputs["QueueUrl"],
@@ -94,22 +94,22 @@ def drains_of(stack: DeployedStack) -> Drains:
 
 
 def store_of(stack: DeployedStack) -> ObjectStore:
-    """Return a stack's two buckets."""
+    """Return a store for a stack's landing and published buckets."""
     return ObjectStore(stack.outputs["LandingBucket"], stack.outputs["PublishedBucket"], client=stack.client("s3"))
 
 
 @contextmanager
 def selected_stack(selection: StackSelection, state_dir: Path, users: Mapping[str, str]) -> Iterator[DeployedStack]:
-    """Connect to the stack that the options select.
+    """Connect to the stack that the options --stack, --region and --profile select.
 
     Args:
-        selection: the options' values.
+        selection: the values of these options.
         state_dir: the local cloud's state folder.
-        users: the user's AWS variables (stack_options.users_environment).
+        users: the user's AWS variables, as returned by `stack_options.users_environment`.
 
     Raises:
         LocalCloudNotRunning: no stack was selected, and no local cloud is running.
-        StackMissing, StackOutdated: there is no such stack, or another release deployed it.
+        StackMissing, StackOutdated: see find_aws_stack.
         AwsRefused, AwsUnavailable: see aws_access.
     """
     if selection.stack is None:
@@ -120,11 +120,11 @@ def selected_stack(selection: StackSelection, state_dir: Path, users: Mapping[st
 
 
 def find_aws_stack(access: Access, stack_name: str) -> AwsStack:
-    """Return the stack of this name.
+    """Return the stack with this name.
 
     Raises:
-        StackMissing: it does not exist, or was never created completely.
-        StackOutdated: another release deployed it.
+        StackMissing: the stack does not exist, or was never created completely.
+        StackOutdated: the stack was deployed by another release.
         AwsRefused: the credentials may not describe stacks.
     """
     with explaining_aws_errors(f"looking for the stack {stack_name}"):
@@ -134,11 +134,11 @@ def find_aws_stack(access: Access, stack_name: str) -> AwsStack:
         state = f"is in {stack['StackStatus']} and has no pipeline yet" if stack else "does not exist"
         raise StackMissing(
             f"the stack {stack_name} {state} in account {access.account_id}, region {access.region}; "
-            "make it with: sluice deploy"
+            "create it with: sluice deploy"
         )
     if missing := [output for output in STACK_OUTPUTS.values() if output not in outputs]:
         raise StackOutdated(
-            f"the stack {stack_name} is of another release (it has no outputs {', '.join(missing)}); update it with: "
+            f"the stack {stack_name} was deployed by another release (it lacks {', '.join(missing)}); update it with: "
             "sluice deploy"
         )
     return AwsStack(access.region, access.endpoint_url, stack_name, outputs, parameters_of(stack))

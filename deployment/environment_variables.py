@@ -1,4 +1,4 @@
-"""Replaces this process's environment variables for AWS, Prefect and Sluice while a command runs."""
+"""Temporarily replaces this process's environment variables for AWS, Prefect and Sluice."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from blocks.settings import STACK_OUTPUTS
 
 RECONCILE_CREDENTIALS = "SLUICE_RECONCILE_CREDENTIALS_URI"
-"""Set by the local cloud: the address at which runs of reconcile get the credentials of ReconcileRole."""
+"""The variable, set by the local cloud, with the URL from which runs of reconcile get ReconcileRole's credentials."""
 
 AMBIENT_PREFIXES = ("AWS_", "PREFECT_", "SLUICE_", "BOTO_")
 
 
 @contextmanager
 def only(environment: dict[str, str]) -> Iterator[None]:
-    """Replace this process's AWS, Prefect and Sluice variables by those in `environment` while the block runs."""
+    """Replace this process's AWS, Prefect and Sluice variables with those in `environment` while the block runs."""
     before = {name: value for name, value in os.environ.items() if name.startswith(AMBIENT_PREFIXES)}
     ours = {name: value for name, value in environment.items() if name.startswith(AMBIENT_PREFIXES)}
     try:
@@ -31,5 +31,5 @@ def _replace(variables: dict[str, str]) -> None:
 
 
 def pipeline_settings(outputs: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that configure the pipeline in a process, from a stack's outputs."""
+    """Return the environment variables that configure the pipeline, with values from a stack's outputs."""
     return {f"SLUICE_{name.upper()}": outputs[output] for name, output in STACK_OUTPUTS.items()}

@@ -1,4 +1,4 @@
-"""Runs commands of the project, such as the registration in Prefect, as separate processes."""
+"""Runs this project's commands, such as the registration in Prefect, as separate processes."""
 
 import subprocess
 import sys
@@ -11,14 +11,15 @@ _LINES_SHOWN = 15
 
 
 class CommandFailed(SluiceError):
-    """A command of the project that ran as a separate process failed or took too long."""
+    """A project command that ran as a separate process failed or timed out."""
 
 
 def run_command(command: list[str], environment: dict[str, str], timeout_seconds: float) -> str:
-    """Run a command in the project's root, with `environment` as its whole environment; return its output.
+    """Run a command in the project's root folder with only the variables in `environment`, and return its output.
 
     Raises:
-        CommandFailed: the command failed, or took longer than `timeout_seconds`; the message has the end of its output.
+        CommandFailed: the command failed, or took longer than `timeout_seconds`. After a failure, the message contains
+            the last lines of the output.
     """
     shown = " ".join(command)
     try:
@@ -42,6 +43,6 @@ def run_command(command: list[str], environment: dict[str, str], timeout_seconds
 
 
 def program(name: str) -> str:
-    """Return the path of a program in this Python environment, or just the name if it is not installed there."""
+    """Return the path of an executable in this Python environment, or just its name if it is not installed there."""
     path = Path(sys.executable).parent / name
     return str(path) if path.exists() else name

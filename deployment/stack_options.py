@@ -1,7 +1,7 @@
-"""The options --stack, --region and --profile, with which every command selects the stack that it works with.
+"""The options --stack, --region and --profile, which select the stack that a command uses.
 
 `--stack NAME` selects a stack on AWS; `--region` and `--profile` select the region and the account. Without --stack, a
-command works with the local cloud.
+command uses the local cloud.
 """
 
 import os
@@ -13,16 +13,16 @@ import typer
 
 from flows.refinery.errors import TerminalError
 
-# The help shows no defaults: the texts describe them.
+# The help shows no default values, because the help texts describe them.
 option, argument = partial(typer.Option, show_default=False), partial(typer.Argument, show_default=False)
 
-StackOption = Annotated[str | None, option("--stack", help="The stack on AWS; by default the local cloud.")]
-RegionOption = Annotated[str | None, option("--region", help="The AWS region; by default the profile's.")]
+StackOption = Annotated[str | None, option("--stack", help="A stack on AWS; by default, the local cloud is used.")]
+RegionOption = Annotated[str | None, option("--region", help="The AWS region; by default, that of the profile.")]
 ProfileOption = Annotated[
-    str | None, option("--profile", help="The AWS profile; by default the environment's credentials.")
+    str | None, option("--profile", help="The AWS profile; by default, the usual AWS credentials are used.")
 ]
 
-_PREFECT_VARIABLES = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")  # not the address, which the stack has
+_PREFECT_VARIABLES = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")  # without the URL, which is a stack parameter
 NOTIFICATION_VARIABLES = ("SLUICE_NOTIFY_URL", "SLUICE_NOTIFY_QUARANTINED_PERCENT")
 
 
@@ -32,11 +32,11 @@ class StackOptionMissing(TerminalError):
 
 @dataclass(frozen=True, slots=True)
 class StackSelection:
-    """Which stack a command works with."""
+    """The stack that a command uses."""
 
     stack: str | None = None  # the stack's name on AWS; None for the local cloud
-    region: str | None = None  # None for the profile's
-    profile: str | None = None  # None for the credentials of the environment
+    region: str | None = None  # None for the region of the profile
+    profile: str | None = None  # None for the credentials that boto3 finds by itself
 
     def __post_init__(self) -> None:
         if self.stack is None and (self.region or self.profile):
@@ -44,7 +44,7 @@ class StackSelection:
 
 
 def users_environment() -> dict[str, str]:
-    """Return this process's variables with AWS settings, Prefect keys and notifications; call this before `main`
-    removes them from the environment."""
+    """Return this process's environment variables for AWS, Prefect's credentials and notifications. Must be called
+    before `main` removes them from the environment."""
     kept = (*_PREFECT_VARIABLES, *NOTIFICATION_VARIABLES)
     return {name: value for name, value in os.environ.items() if name.startswith("AWS_") or name in kept}

@@ -1,8 +1,9 @@
-"""The packages that datasets' own steps need: flows/contracts/requirements.txt, locked with hashes.
+"""Locks the packages that datasets' custom steps need, which flows/contracts/requirements.txt lists.
 
     python -m deployment.step_requirements
 
-Locks them again if they changed, in versions that are compatible with the project's own locked packages.
+This writes requirements.lock, with hashes, if the list has changed. The versions are compatible with the packages that
+the project itself has locked.
 """
 
 import hashlib
@@ -19,20 +20,20 @@ _LOCK_SECONDS = 600
 
 
 class RequirementsNotLocked(TerminalError):
-    """The packages that own steps need were changed but not locked, or are incompatible with the project's packages."""
+    """The packages that custom steps need were changed but not locked, or conflict with the project's packages."""
 
 
 def require_locked(contracts: Path = CONTRACTS) -> None:
-    """Raise RequirementsNotLocked if requirements.txt was changed since it was locked."""
+    """Raise RequirementsNotLocked if requirements.txt in the folder `contracts` has changed since it was locked."""
     if not _is_locked(contracts):
         raise RequirementsNotLocked(
-            f"{contracts / 'requirements.txt'} was changed since it was locked; lock it with: make setup"
+            f"{contracts / 'requirements.txt'} has changed since it was locked; lock it with: make setup"
         )
 
 
 def lock(contracts: Path = CONTRACTS) -> bool:
-    """Lock the packages unless the lock is current; return whether it was changed. Raise RequirementsNotLocked if no
-    versions of the packages fit."""
+    """Update requirements.lock unless it is current; return whether it changed. Raise RequirementsNotLocked if the
+    packages cannot be resolved together with the project's packages."""
     if _is_locked(contracts):
         return False
     command = [str(Path(sys.executable).with_name("uv")), "pip", "compile", "--quiet", "--universal", "--no-header"]
@@ -56,7 +57,7 @@ def _is_locked(contracts: Path) -> bool:
 
 
 def _head(contracts: Path) -> str:
-    """Return the first line of the lock: a hash of what the lock is made from."""
+    """Return the first line of the lock file: a hash of the files that it is made from."""
     made_from = _wanted(contracts) + (PROJECT_ROOT / _CONSTRAINTS).read_text(encoding="utf-8")
     return f"# sha256 of what this was made from: {hashlib.sha256(made_from.encode()).hexdigest()}\n"
 
@@ -67,7 +68,7 @@ def _wanted(contracts: Path) -> str:
 
 
 def main() -> int:
-    """Lock the packages; return the exit code."""
+    """Lock the packages, and return the exit code."""
     try:
         if lock():
             print(f"locked {CONTRACTS / 'requirements.txt'}")  # noqa: T201 (a command's output)

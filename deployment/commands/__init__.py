@@ -12,27 +12,27 @@ _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202
 
 
 def visible(text: str) -> str:
-    """Return `text` with control characters escaped, so that the terminal does not obey them. S3 allows them in keys:
-    https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html"""
+    """Return `text` with control characters escaped, so that the terminal does not interpret them. S3 allows them in
+    object keys: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html"""
     return _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def visible_line(text: str) -> str:
-    """Return `text` with control characters, line feeds and tabs escaped, so that a key cannot fake a line of
+    """Return `text` with control characters, line feeds and tabs escaped, so that an object key cannot fake a line of
     output."""
     return visible(text.replace("\n", "\\n").replace("\t", "\\t"))
 
 
 def first_of(lines: Sequence[str], shown: int) -> list[str]:
-    """Return the first `shown` lines and, if there are more, a line with their number."""
+    """Return the first `shown` lines and, if there are more, a last line such as "and 5 more"."""
     return [*lines[:shown], *([f"and {len(lines) - shown:,} more"] if len(lines) > shown else [])]
 
 
 class SafeConsole(Console):
-    """A console that prints control characters as escapes instead of sending them to the terminal."""
+    """A console that prints control characters as escape sequences, for example \\x1b, so that they have no effect."""
 
     def render_str(self, text: str, **options: Any) -> Any:
-        """Render a text with markup, as the console does for all strings, including those in tables."""
+        """Render a string with markup; rich calls this for every string that it prints, including those in tables."""
         return super().render_str(visible(text), **options)
 
     def out(self, *objects: Any, **options: Any) -> None:
@@ -41,8 +41,8 @@ class SafeConsole(Console):
 
 
 def new_console(*, stderr: bool = False) -> Console:
-    """Return the console that commands print to. It does not wrap lines, which scripts may parse, and colours only what
-    has markup or a style."""
+    """Return the console that commands print to. It does not wrap lines, because scripts may parse them, and colours
+    only text that has markup or a style."""
     return SafeConsole(stderr=stderr, highlight=False, soft_wrap=True)
 
 

@@ -9,7 +9,7 @@ from deployment.local import state_version
 from deployment.local.processes import end_leftovers
 from deployment.local.state_lock import StateLock
 
-# Only these are deleted, so that a mistyped state folder does not cost anyone their files.
+# Only these are deleted, so that nobody loses files by mistyping the state folder.
 _OURS = (
     *("cloud", "prefect", "logs", "home", "tmp", "tasks", "demo", "processes"),
     *("cloud.json", state_version.FILE_NAME),
@@ -18,8 +18,8 @@ _CACHE = "cache"
 
 
 def clean(console: Console, state_dir: Path, *, cache_too: bool) -> None:
-    """Delete the local cloud's state in `state_dir` and, if `cache_too`, its cache. Raise LocalCloudBusy if a local
-    cloud is using it."""
+    """Delete the local cloud's state in `state_dir` and, if `cache_too` is set, its cache. Raise LocalCloudBusy if a
+    local cloud is using this folder."""
     if not (state_dir / "lock").exists():
         console.print(f"There is nothing to clean in {state_dir}.")
         return

@@ -1,7 +1,7 @@
-"""The `sluice contract` commands: parse, delegate, and set the exit code.
+"""The `sluice contract` commands, which parse the arguments, call the command's module and set the exit code.
 
-Exit codes: 0 done, or the file is accepted; 1 the file is rejected, or is not a readable table; 2 wrong usage, or an
-invalid contract.
+The exit code is 0 if the command succeeded or the file is accepted, 1 if the file is rejected, is not a readable table
+or a question was answered with no, and 2 if the usage is wrong or a contract is invalid.
 """
 
 from __future__ import annotations  # so that the type of `connect` is not imported
@@ -26,25 +26,25 @@ _CONTRACTS = PROJECT_ROOT / "flows" / "contracts"
 
 contract_app = typer.Typer(
     name="contract",
-    help="Propose the contract of a dataset, check it on a file, compare two contracts, publish one.",
+    help="Propose, check, compare and publish the contracts of datasets.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
 ContractsFolder = Annotated[
-    Path, typer.Option("--contracts", help="The folder with one folder per dataset.", show_default="flows/contracts")
+    Path, typer.Option("--contracts", help="The folder with one subfolder per dataset.", show_default="flows/contracts")
 ]
 ContractName = Annotated[
     str,
     argument(
-        help="A dataset, a contract's folder or contract.yaml, REVISION:DATASET of this git repository, or live:DATASET"
-        " of a stack."
+        help="A dataset, the path of a contract's folder or contract.yaml, REVISION:DATASET for a revision in this git"
+        " repository, or live:DATASET for the contract that a stack uses."
     ),
 ]
 Dataset = Annotated[str, argument(help="The dataset.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-File = Annotated[Path, argument(help="The file.", exists=True, dir_okay=False, readable=True)]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+File = Annotated[Path, argument(help="The data file.", exists=True, dir_okay=False, readable=True)]
 
 
 @contract_app.command()
@@ -54,9 +54,9 @@ def new(
     contracts: ContractsFolder = _CONTRACTS,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing contract.")] = False,
 ) -> None:
-    """Propose a contract from a sample file: types, ranges, sets and keys, with comments on what the sample contains.
+    """Propose a contract based on a sample file: types, ranges, sets and keys, with comments that describe the sample.
 
-    The sample passes the proposed contract. Read it, and correct it where you know more than the sample shows.
+    The sample passes the proposed contract. Review it, and correct it where you know more than the sample shows.
     """
     from deployment.commands.contract_new import new as run
 
@@ -76,7 +76,7 @@ def check(
     ] = None,
     contracts: ContractsFolder = _CONTRACTS,
 ) -> None:
-    """Check a file against a contract: show every rule with counts and examples, the columns, the rows, the verdict.
+    """Check a file against a contract, and show every rule with counts and examples, the columns and the result.
 
     Runs on this machine, and writes nothing unless --output is given.
     """
@@ -93,7 +93,7 @@ def check(
 def diff(
     connect: Connect,
     before: ContractName,
-    after: Annotated[str, argument(help="The same, for the contract after the change.")],
+    after: Annotated[str, argument(help="The contract after the change, specified in the same way.")],
     contracts: ContractsFolder = _CONTRACTS,
 ) -> None:
     """Show what a change to a contract means: which rules get stricter or looser, and how the published data
@@ -116,7 +116,7 @@ def publish(
 ) -> None:
     """Make a contract live in the local cloud or in a stack on AWS, without deploying a new image.
 
-    The contract is checked, and its changes are shown and have to be confirmed. Tasks use it within a minute.
+    The contract is checked first; its changes are shown and must be confirmed. Tasks use it within a minute.
     """
     from deployment.commands import contract_publish as command
     from deployment.commands.contract_files import found_contract
@@ -143,13 +143,13 @@ def show(
     connect: Connect,
     dataset: Annotated[str | None, argument(help="The dataset.")] = None,
     content_hash: Annotated[
-        str | None, option("--hash", help="The one with this hash in a receipt; its beginning is enough.")
+        str | None, option("--hash", help="Print the contract with this hash, or beginning of a hash, in a receipt.")
     ] = None,
     run: Annotated[
-        str | None, option("--run", help="The one that judged this run: its id, or 8 characters of it.")
+        str | None, option("--run", help="Print the contract that this run used: its ID, or the first 8 characters.")
     ] = None,
 ) -> None:
-    """Print the live contract of a dataset, or one that judged a file; without options, list the published ones."""
+    """Print a dataset's live contract or one that an earlier run used; without arguments, list published contracts."""
     from deployment.commands import contract_publish as command
 
     with connect() as stack, _errors_as_exit_codes():
@@ -162,7 +162,7 @@ def schema(
         Path | None, typer.Option(help="Write it to this file instead of printing it.", dir_okay=False)
     ] = None,
 ) -> None:
-    """Print the JSON Schema of contract.yaml, with which editors complete and check contracts."""
+    """Print the JSON Schema of contract.yaml, which editors use to complete and check contracts."""
     from deployment.commands.user_paths import written_to
     from flows.refinery.propose.contract_schema import render_schema
 
@@ -176,7 +176,7 @@ def schema(
 
 @contextmanager
 def _errors_as_exit_codes() -> Iterator[None]:
-    """Print a TerminalError's message, and exit with 1 for a rejected file and 2 for any other error."""
+    """Turn a TerminalError in the block into an error message and an exit code: 1 for a rejected file, otherwise 2."""
     try:
         yield
     except TerminalError as error:

@@ -36,17 +36,17 @@ _EXAMPLES = 3
 _MAX_CELL = 60  # characters
 _QUARANTINE_BATCH_ROWS = 10_000
 _TEMPLATE = PROJECT_ROOT / "deployment" / "aws" / "template.yaml"
-_LEAST_GROWTH_BYTES = 64 * 10**6  # smaller growth is too uncertain an estimate of the memory that a step needs
-_WHOLE_TABLE_FACTOR = 5  # memory for each byte of a CSV file, as measured (docs/performance.md)
+_LEAST_GROWTH_BYTES = 64 * 10**6  # a smaller growth in memory is not a reliable estimate of what a step needs
+_WHOLE_TABLE_FACTOR = 5  # bytes of memory for each byte of a CSV file, as measured (docs/performance.md)
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The result of checking a file."""
+    """The result of checking a file against a contract."""
 
-    refined: Refined | None  # None if the file cannot be read or judged
+    refined: Refined | None  # None if the file cannot be read or validated
     reasons: tuple[str, ...]  # why the file is rejected; empty if it is accepted
-    # for each rule, some rows that broke it: row number and value
+    # by rule, the row numbers and values of a few rows that broke it
     examples: Mapping[str, Sequence[tuple[int, str | None]]] = field(default_factory=dict)
 
     @property
@@ -59,10 +59,10 @@ def check(console: Console, contract: Contract, file: Path, output: Path | None)
     """Check `file` against `contract`, show the result, and return whether the file would be published.
 
     Args:
-        output: a folder for the files that would be published and quarantined; None: write nothing.
+        output: a folder for the files that would be published and quarantined; if None, nothing is written.
 
     Raises:
-        ContractInvalid: the contract is wrong.
+        ContractInvalid: the contract is invalid.
         PathUnwritable: `output` cannot be written.
     """
     check_contract(contract)
@@ -82,8 +82,8 @@ def check(console: Console, contract: Contract, file: Path, output: Path | None)
 
 
 def check_file(contract: Contract, file: Path, work_dir: Path) -> Checked:
-    """Process a file as the pipeline does, up to publishing. Raise ContractInvalid if an expectation or a step cannot
-    be used."""
+    """Validate and preprocess a file as the pipeline does, without publishing it. Raise ContractInvalid if an
+    expectation or a step cannot be used."""
     try:
         refined = refine_file(file, contract, work_dir, folders=folders_of(file.as_posix()))
     except ContractInvalid:
@@ -98,7 +98,7 @@ def check_file(contract: Contract, file: Path, work_dir: Path) -> Checked:
 
 
 def copy_outputs(refined: Refined, file: Path, output: Path) -> list[Path]:
-    """Copy the outputs to `output`/data and `output`/quarantine, and return their paths."""
+    """Copy the refined files to the subfolders `data` and `quarantine` of `output`, and return the copies' paths."""
     stem = file.name.split(".", 1)[0]
     files = [*(("data", part) for part in refined.outputs), *(("quarantine", part) for part in refined.quarantine)]
     copied = []
@@ -126,7 +126,8 @@ def _examples(quarantine: Iterable[Path]) -> dict[str, list[tuple[int, str | Non
 
 
 def show(console: Console, contract: Contract, file: Path, checked: Checked) -> None:
-    """Print the result of a check: every rule, how the file was read, columns, rows, and whether it is accepted."""
+    """Print the result of a check: every rule, how the file was read, its columns and rows, and whether it is
+    accepted."""
     if checked.refined:
         if checked.refined.checks:
             console.print(_rules(checked.refined, checked.examples))
@@ -138,8 +139,8 @@ def show(console: Console, contract: Contract, file: Path, checked: Checked) -> 
 
 
 def _show_memory(console: Console, contract: Contract, file: Path, before: int) -> None:
-    """If steps get the whole table, print how large a file can be for a task's memory, estimated from the memory that
-    this file needed here. `before` is this process's peak memory, in bytes, before it read the file."""
+    """If a step needs the whole table, print how large a file may be so that it fits into a task's memory, estimated
+    from the memory that this file needed. `before` is this process's peak memory before it read the file, in bytes."""
     steps = [step for step in compile_steps(contract) if isinstance(step, OwnStep) and step.needs_whole_table]
     if not steps:
         return
@@ -151,14 +152,14 @@ def _show_memory(console: Console, contract: Contract, file: Path, before: int) 
     labels = ", ".join(step.label for step in steps)
     is_too_large = size > fits
     console.print(
-        f"{'[bold red]memory[/]' if is_too_large else '[yellow]memory[/]'}    {escape(labels)} gets all rows at once."
-        f" Such a file {'does not fit' if is_too_large else 'fits'} into a task with TaskMemory {task >> 20}, which is"
-        f" enough for about {fits / 1e6:,.0f} MB; this one has {size / 1e6:,.1f} MB."
+        f"{'[bold red]memory[/]' if is_too_large else '[yellow]memory[/]'}    {escape(labels)} needs all rows at once."
+        f" The file has {size / 1e6:,.1f} MB and {'does not fit' if is_too_large else 'fits'} into a task with"
+        f" TaskMemory {task >> 20}, which is enough for about {fits / 1e6:,.0f} MB."
     )
 
 
 def _peak_bytes() -> int:
-    """Return this process's peak memory in bytes."""
+    """Return this process's peak resident memory in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -207,7 +208,7 @@ def _facts(refined: Refined) -> Iterator[str]:
     yield f"columns   in {len(columns_in)}: {', '.join(columns_in)}"
     if is_accepted:
         yield f"         out {len(refined.columns_out)}: {', '.join(refined.columns_out)}"
-    went = f"{refined.rows_published:,} published" if is_accepted else "none published, as the file is rejected"
+    went = f"{refined.rows_published:,} published" if is_accepted else "none published, because the file is rejected"
     yield f"rows      {refined.rows_in:,} in, {went}"
     for rule, rows in refined.quarantined.items():
         yield f"          {rows:,} {'quarantined' if is_accepted else 'bad'}: {rule}"

@@ -1,4 +1,4 @@
-"""`sluice contract diff`: shows what a change to a contract means."""
+"""`sluice contract diff`: shows how two versions of a contract differ."""
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,7 +10,7 @@ _STYLES = {Effect.STRICTER: "yellow", Effect.LOOSER: "green", Effect.NONE: "dim"
 
 
 def show_changes(console: Console, old: Contract, new: Contract) -> None:
-    """Print every change between two contracts, stricter rules first."""
+    """Print every change from `old` to `new`, beginning with the rules that get stricter."""
     changes = changes_between(old, new)
     same = old.content_hash == new.content_hash
     if not changes:

@@ -1,4 +1,4 @@
-"""Finds a contract by its dataset's name, by a path, in a git revision, or among the published ones."""
+"""Finds a contract by dataset or by path, in the working tree, in a git revision, or among the published contracts."""
 
 import io
 import subprocess
@@ -20,13 +20,13 @@ _PUBLISHED = "live"
 
 @contextmanager
 def found_contract(name: str, contracts: Path, connect: Connect) -> Iterator[Contract]:
-    """Load a contract for the block, during which its files exist. Raise ContractInvalid if there is none, or it is
-    wrong.
+    """Load a contract, and keep its files available while the block runs. Raise ContractInvalid if it does not exist
+    or is invalid.
 
     Args:
-        name: a dataset, a path, REVISION:DATASET in git, or live:DATASET for the published one of a stack.
+        name: a dataset, a path, REVISION:DATASET in git, or live:DATASET for the contract that a stack uses.
         contracts: the folder with one subfolder per dataset.
-        connect: connects to the stack, for live:DATASET.
+        connect: connects to the stack that live:DATASET refers to.
     """
     revision, colon, dataset = name.rpartition(":")
     if not colon or Path(name).exists():
@@ -47,7 +47,7 @@ def found_contract(name: str, contracts: Path, connect: Connect) -> Iterator[Con
 
 def contract_of(name_or_path: str, contracts: Path = CONTRACTS) -> Contract:
     """Load a contract by its dataset's name, or by the path of its folder or contract.yaml. Raise ContractInvalid if
-    there is none, or it is wrong."""
+    it does not exist or is invalid."""
     if "/" not in name_or_path and (contracts / name_or_path / CONTRACT_FILE).is_file():
         return load_contract(contracts / name_or_path)
     path = Path(name_or_path)
@@ -56,14 +56,14 @@ def contract_of(name_or_path: str, contracts: Path = CONTRACTS) -> Contract:
         return load_contract(folder.resolve())
     known = sorted(found.parent.name for found in contracts.glob(f"*/{CONTRACT_FILE}"))
     raise ContractInvalid(
-        f"there is no contract {name_or_path!r}; name a dataset ({', '.join(known)}), or the folder of a "
+        f"there is no contract {name_or_path!r}; give a dataset ({', '.join(known)}) or the path of a folder with a "
         f"{CONTRACT_FILE}{did_you_mean(name_or_path, known)}"
     )
 
 
 def _extract_from_git(revision: str, dataset: str, contracts: Path, folder: Path) -> None:
     if revision.startswith("-") or dataset.startswith("-") or Path(dataset).name != dataset:
-        raise ContractInvalid(f"{revision}:{dataset} is not a REVISION:DATASET")
+        raise ContractInvalid(f"{revision}:{dataset} is not a valid REVISION:DATASET")
     command = ["git", "-C", str(contracts), "archive", "--format=tar", revision, dataset]
     try:
         archive = subprocess.run(command, capture_output=True, timeout=_GIT_SECONDS)

@@ -17,26 +17,26 @@ from flows.refinery.words import counted
 
 
 class ContractExists(TerminalError):
-    """The new contract would replace an existing one."""
+    """The new contract would overwrite an existing one, and --force was not given."""
 
 
 class DatasetNameInvalid(TerminalError):
-    """A dataset's name is not valid: as it is part of paths, only some characters are allowed."""
+    """A dataset's name is not valid: because it is part of paths, only some characters are allowed."""
 
 
 def new(console: Console, dataset: str, sample: Path, contracts: Path, *, force: bool) -> Path:
     """Write a proposed contract for a sample file to `contracts`/`dataset`/contract.yaml, and return its path.
 
     Raises:
-        ContractExists: there is a contract already, and `force` is not set.
+        ContractExists: the dataset already has a contract, and `force` is not set.
         FileRejected: the sample cannot be read as a table.
-        NothingDecoded: none of its rows can be decoded.
-        DatasetNameInvalid: a dataset cannot have this name.
+        NothingDecoded: none of the sample's rows can be decoded.
+        DatasetNameInvalid: the name contains characters that are not allowed, or is too long.
         PathUnwritable: `contracts` cannot be written.
     """
     try:
         Contract(dataset=dataset)
-    except ValidationError:  # such a name could lead to another folder
+    except ValidationError:  # such a name could be the path of another folder
         raise DatasetNameInvalid(
             f"a dataset cannot be named {dataset!r}: a name has 1 to 63 lower-case letters, digits, underscores and "
             "hyphens, and begins with a letter or a digit"
@@ -61,14 +61,14 @@ def _report(console: Console, proposal: Proposal, path: Path, sample: Path) -> N
     if undecodable:
         line = f"{undecodable:,} of {rows:,} rows of the sample could not be decoded; the others pass."
     elif rows:
-        line = "The one row of the sample passes it." if rows == 1 else f"All {rows:,} rows of the sample pass it."
+        line = "The sample's only row passes it." if rows == 1 else f"All {rows:,} rows of the sample pass it."
     else:
-        line = "The sample has no rows, so every column is proposed as text."
+        line = "The sample has no rows, so the type of every column is proposed as string."
     console.print(line, style="green" if rows and not undecodable else "yellow")
     for option, value in proposal.profile.found.options.items():
         guess = escape(f"{option}: {json.dumps(value)}")
-        console.print(f"Guessed, because no file can prove it: {guess}", style="yellow")
+        console.print(f"Guessed, because the file itself cannot prove it: {guess}", style="yellow")
     if proposal.profile.found.doubt:
         console.print(f"Check this first: {escape(proposal.profile.found.doubt)}", style="yellow")
-    console.print("It describes this sample only. Correct it where you know more than the sample shows, then check it:")
+    console.print("It describes only this sample. Correct it where you know more than the sample shows, then check it:")
     console.out(f"  sluice contract check {path.parent} {sample}")

@@ -1,4 +1,5 @@
-"""`sluice contract publish`, `rollback` and `show`: changes and shows live contracts, which need no new image."""
+"""`sluice contract publish`, `rollback` and `show`: change and show the contracts that a stack uses, without deploying
+a new image."""
 
 from collections.abc import Callable
 
@@ -23,8 +24,8 @@ Confirm = Callable[[str], bool]
 
 
 class SourceTaken(TerminalError):
-    """The contract's `source` has a pattern that another dataset's contract has too; only one of them would get the
-    files."""
+    """The contract has the same pattern in `source` as another dataset's contract, so only one of the two datasets
+    would get the files."""
 
 
 class PrefectNotUpdated(TransientError):
@@ -32,13 +33,13 @@ class PrefectNotUpdated(TransientError):
 
 
 def publish(console: Console, stack: DeployedStack, contract: Contract, confirm: Confirm) -> bool:
-    """Check a contract, show its changes and, if they are confirmed, make it live; return False if they are not. The
-    expectations of a suite file become part of the published contract.
+    """Check a contract, show its changes and, if they are confirmed, make it live; return False if they are not. If the
+    contract refers to a suite file, the expectations in it become part of the published contract.
 
     Raises:
-        ContractInvalid: the contract is wrong.
-        SourceTaken: another dataset has the same `source`.
-        ContractMoved: another person published a contract of the dataset in the meantime.
+        ContractInvalid: the contract is invalid.
+        SourceTaken: another dataset's contract has the same pattern in `source`.
+        ContractMoved: someone else published a contract for this dataset in the meantime.
         PrefectNotUpdated: the contract is live, but Prefect could not be updated.
     """
     from flows.refinery.check_contract import check_contract  # takes seconds
@@ -51,7 +52,7 @@ def publish(console: Console, stack: DeployedStack, contract: Contract, confirm:
     before = _parsed(console, live or published.last_used(store, dataset))
     _show_shared_files(console, store, before, contract)
     if live is not None and live.body == text.encode():
-        console.print(f"This contract of {dataset} is live already.")
+        console.print(f"This contract of {dataset} is already live.")
     else:
         _show_changes(console, before, contract, is_published=live is not None)
         if not confirm(f"Publish this contract of {dataset}?"):
@@ -59,9 +60,12 @@ def publish(console: Console, stack: DeployedStack, contract: Contract, confirm:
             return False
         published.publish(store, dataset, text, live)
         console.print(f"[green]published[/]  the contract of {dataset}. {_SOON}")
-        console.print(f"Go back to the one before with: sluice contract rollback {dataset}", style="dim")
+        console.print(f"To go back to the previous contract: sluice contract rollback {dataset}", style="dim")
     if any(step.is_own for step in contract.preprocess):
-        console.print("Its own steps are those of the deployed image: deploy steps that are new first.", style="yellow")
+        console.print(
+            "Custom steps are not published: tasks run those in the deployed image. Deploy new or changed steps first.",
+            style="yellow",
+        )
     _follow(console, stack, before, contract)
     return True
 
@@ -70,8 +74,8 @@ def rollback(console: Console, stack: DeployedStack, dataset: str, confirm: Conf
     """Go back to the contract that the live one replaced; return False if that is not confirmed.
 
     Raises:
-        NothingToRollBack: no contract is published, or the one before is unknown or has expired.
-        ContractMoved: another person published a contract of the dataset in the meantime.
+        NothingToRollBack: no contract is published, or the previous one is unknown or has expired.
+        ContractMoved: someone else published a contract for this dataset in the meantime.
         PrefectNotUpdated: the contract is live, but Prefect could not be updated.
     """
     store = store_of(stack)
@@ -80,8 +84,8 @@ def rollback(console: Console, stack: DeployedStack, dataset: str, confirm: Conf
     before, after = _parsed(console, live), _parsed(console, earlier)
     if earlier is None:
         console.print(
-            f"The version before is the contract of {dataset} in the deployed image (in the local cloud: in this"
-            " folder, as it is now), or none."
+            f"The previous contract of {dataset}, if any, is the one in the deployed image or, in the local cloud, the"
+            " one that is in this folder now."
         )
         after = contract_of(dataset) if (CONTRACTS / dataset).is_dir() else None
     elif after:
@@ -98,51 +102,51 @@ def rollback(console: Console, stack: DeployedStack, dataset: str, confirm: Conf
 def show(
     console: Console, stack: DeployedStack, dataset: str | None, content_hash: str | None, run: str | None
 ) -> None:
-    """Print the text of a contract; without any argument, list the published contracts.
+    """Print a contract or, if no argument is given, list the published contracts.
 
     Args:
-        dataset: whose live contract to print.
-        content_hash: the hash, or its beginning, of a contract that judged a file.
-        run: the run whose contract to print.
+        dataset: the dataset whose live contract to print.
+        content_hash: the beginning of the hash of a contract that a file was validated against.
+        run: the beginning of the ID of the run whose contract to print.
 
     Raises:
         ContractNotKept: there is no such contract.
-        RunUnknown: there is no such run, or several.
+        RunUnknown: no run matches, or several do.
     """
     store = store_of(stack)
     if run is not None:
         receipt = read_receipt(store, find_run(store, run))
         if receipt is None:
-            raise ContractNotKept(f"there is no receipt of run {run}; `sluice status` lists the runs")
+            raise ContractNotKept(f"run {run} has no receipt; `sluice status` lists the runs")
         dataset, content_hash = receipt.contract.dataset, receipt.contract.content_hash
     if content_hash is not None:
         console.out(published.used_contract(store, content_hash, dataset or "").rstrip("\n"))
     elif dataset is not None:
         is_live = published.live_contract(store, dataset) is not None
-        which = "published" if is_live else "not published; this is the contract in the image that last judged a file"
+        which = "published" if is_live else "not published; this is the contract that the last run used"
         console.out(f"# {dataset}: {which}")
         console.out(published.live_or_last_used(store, dataset).rstrip("\n"))
     else:
         for name, each in published.live_datasets(store).items():
             console.out(f"{name}  published {each.last_modified:%Y-%m-%d %H:%M:%S} UTC")
-        console.print("For all other datasets the contracts of the deployed image apply.", style="dim")
+        console.print("All other datasets use the contracts in the deployed image.", style="dim")
 
 
 def _show_changes(console: Console, before: Contract | None, after: Contract, *, is_published: bool) -> None:
     if before is None:
-        console.print(f"No contract of {after.dataset} is published, and none has judged a file.")
+        console.print(f"No contract of {after.dataset} is published, and no run has used one.")
         return
-    which = "the live contract" if is_published else "the contract that last judged a file (none is published)"
+    which = "the live contract" if is_published else "the contract that the last run used (none is published)"
     console.print(f"Compared with {which}:")
     show_changes(console, before, after)
 
 
 def _show_shared_files(console: Console, store: ObjectStore, before: Contract | None, after: Contract) -> None:
-    """Print a warning if other datasets' contracts match some of the same files, unless `source` has not changed. Raise
-    SourceTaken if a pattern is the same."""
+    """Print a warning if `source` has changed and other datasets' contracts match some of the same files. Raise
+    SourceTaken if another contract has the same pattern."""
     try:
         shared = list(LiveContracts(CONTRACTS, store).read().shared_with(after))
-    except ContractInvalid as error:  # perhaps this very contract, which is about to be corrected
+    except ContractInvalid as error:  # perhaps the live version of this contract, which is about to be corrected
         console.out(f"Not compared with the sources of other contracts: {error}", style="yellow")
         return
     for mine, theirs, other, gets_them in shared:
@@ -154,24 +158,24 @@ def _show_shared_files(console: Console, store: ObjectStore, before: Contract | 
         if before is None or before.sources != after.sources:
             console.out(
                 f"{after.dataset} ({mine}) and {other} ({theirs}) share files: {gets_them} gets those that match both."
-                " If that is not meant, change `source` in one of the two contracts.",
+                " If that is not intended, change `source` in one of the two contracts.",
                 style="yellow",
             )
 
 
 def _parsed(console: Console, stored: StoredObject | None) -> Contract | None:
-    """Return a stored contract; None if there is none, or this release cannot read it."""
+    """Return a stored contract as a model; None if there is none, or if this release cannot read it."""
     if stored is None:
         return None
     try:
         return parse_contract(stored.body, "contract.yaml", None)
     except ContractInvalid as error:
-        console.out(f"The contract before cannot be used here: {error}")
+        console.out(f"This release cannot read the previous contract: {error}")
         return None
 
 
 def _follow(console: Console, stack: DeployedStack, before: Contract | None, after: Contract) -> None:
-    """Update the dataset's deadline and concurrency limit in Prefect, if it has or had one."""
+    """Update the dataset's deadline and concurrency limit in Prefect if the old or the new contract sets one."""
     if not any(each and (each.expected_every_hours or each.max_concurrent_uploads) for each in (before, after)):
         return
     try:
@@ -189,5 +193,5 @@ def _follow(console: Console, stack: DeployedStack, before: Contract | None, aft
     except SluiceError as error:
         raise PrefectNotUpdated(
             f"the contract of {after.dataset} is live, but its deadline and concurrency limit in Prefect are not up to"
-            f" date: {error}. Run the command again, or have the stack deployed again"
+            f" date: {error}. Run the command again, or deploy the stack again"
         ) from error

@@ -1,4 +1,4 @@
-"""`sluice demo`: processes good and bad files in the local cloud, and checks each outcome."""
+"""`sluice demo`: processes valid and invalid files in the local cloud, and checks the outcome of each."""
 
 import shutil
 import threading
@@ -27,15 +27,16 @@ _PENGUINS = Path(orders.__file__).with_name("penguins.csv")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One file of the demo."""
+    """One of the files that `sluice demo` uploads."""
 
     dataset: str  # the dataset that the file is uploaded to
-    file_name: str  # the name under which it is uploaded
+    file_name: str  # the name under which the file is uploaded
     write: Callable[[Path], ExpectedOutcome]  # writes the file and returns the expected outcome
 
 
 def _write_penguins(path: Path) -> ExpectedOutcome:
-    """Write the real data set: two of its 344 birds were never measured."""
+    """Write the penguins file, which is real data. Two of its 344 rows lack the measurements, so they are
+    quarantined."""
     shutil.copyfile(_PENGUINS, path)
     return ExpectedOutcome(344, published=342, quarantined=2, dropped=0, rejected=False)
 
@@ -57,12 +58,15 @@ SAMPLES = (
 
 
 def demo(console: Console, local: LocalCloud, *, deadline_seconds: float, stay: bool) -> bool:
-    """Upload the samples, and return whether every file had the expected outcome. Raise LocalCloudError if the local
-    cloud could not be started or a part of it died, StackError if the stack could not be deployed.
+    """Upload the sample files, and return whether every file had the expected outcome.
 
     Args:
-        deadline_seconds: how long the files may take.
+        deadline_seconds: how long to wait for the files to be processed.
         stay: whether to keep everything running until Ctrl-C.
+
+    Raises:
+        LocalCloudError: the local cloud could not be started, or one of its processes died.
+        StackError: the stack could not be deployed.
     """
     begun, was_running = time.monotonic(), StateLock(local.state_dir).is_taken()
     with ExitStack() as running:
@@ -73,7 +77,7 @@ def demo(console: Console, local: LocalCloud, *, deadline_seconds: float, stay: 
         here = "" if local.state_dir == DEFAULT_STATE.resolve() else f" --state {local.state_dir}"
         read = f".venv/bin/sluice read penguins{here}"
         if was_running:
-            console.print(f"Read what was published: {read}")
+            console.print(f"To read the published rows: {read}")
         elif stay:
             console.print(f"Running until Ctrl-C: {cloud.prefect_ui_url}. In another terminal: {read}")
             with suppress(KeyboardInterrupt):
@@ -83,12 +87,12 @@ def demo(console: Console, local: LocalCloud, *, deadline_seconds: float, stay: 
     console.print(f"Done in {time.monotonic() - begun:.0f} seconds.")
     if not was_running and not stay:
         up = "`make up`" if not here else f"`.venv/bin/sluice up{here}`"
-        console.print(f"Read what was published: {up}, then in another terminal: {read}")
+        console.print(f"To read the published rows: {up}, then in another terminal: {read}")
     return as_expected
 
 
 def _run_samples(console: Console, cloud: Endpoints, begun: float, deadline_seconds: float) -> bool:
-    """Upload every sample, and follow the files to their outcomes; return whether all are as expected."""
+    """Upload every sample file, wait for the outcomes, and return whether all are as expected."""
     uploads, prefix = Uploads(cloud), cloud.outputs["IncomingPrefix"]
     folder = cloud.state_dir / "demo"
     folder.mkdir(exist_ok=True)
@@ -99,9 +103,9 @@ def _run_samples(console: Console, cloud: Endpoints, begun: float, deadline_seco
         followed.append(uploads.upload(folder / sample.file_name, f"{prefix}{name}", name))
     with shown_progress(console, followed, begun) as on_look:
         uploads.follow(followed, deadline_seconds=deadline_seconds, on_look=on_look)
-    # A task writes the receipt first. Stopping it now would leave runs in Prefect that never end.
+    # A task writes the receipt before it ends the run in Prefect, so stopping now would leave runs that never end.
     if not uploads.wait_until_recorded(followed, deadline_seconds=_RECORDED_WITHIN_SECONDS):
-        console.print("Prefect does not show every outcome yet; the missing ones are recorded at the next start.")
+        console.print("Prefect does not show every outcome yet; the missing outcomes are recorded at the next start.")
     console.print()
     print_outcomes(console, cloud, followed)
     differences = [
@@ -118,7 +122,7 @@ def _run_samples(console: Console, cloud: Endpoints, begun: float, deadline_seco
 
 
 def difference_from_expected(upload: TrackedUpload, written: ExpectedOutcome) -> str:
-    """Return how an upload's outcome differs from the expected one; "" if it does not."""
+    """Return how an upload's outcome differs from the expected one, or "" if it does not differ."""
     expected_stage = UploadState.REJECTED if written.rejected else UploadState.PUBLISHED
     if not upload.done:
         return f"still {upload.stage} at the deadline {upload.note}".rstrip()

@@ -1,8 +1,11 @@
-"""`sluice deploy`: creates or updates an environment on AWS, from the image to a test file that is processed.
+"""`sluice deploy`: creates or updates an environment on AWS, from the image to a smoke test.
 
-Every step first checks what already exists, so after a failure the same command continues where it stopped:
+The steps are:
 
-    account and region -> Prefect answers -> the stack's state -> the image -> the stack -> Prefect -> one small file
+    check the account -> check that Prefect responds -> check the stack's state -> build and push the image
+    -> deploy the stack -> register everything in Prefect -> process one small file
+
+Each step first checks what already exists, so after a failure the same command continues where it stopped.
 """
 
 import tempfile
@@ -52,64 +55,65 @@ class AccountUnexpected(TerminalError):
 
 
 class PrefectAddressMissing(TerminalError):
-    """The address of Prefect's API is not set: the parameter PrefectApiUrl is missing."""
+    """The URL of Prefect's API is not set, because the parameter PrefectApiUrl is missing."""
 
 
 class NetworkInUse(TransientError):
-    """The deployment would change the network while executions or tasks of the stack use it; nothing was changed."""
+    """The deployment would change the network while the stack's executions or tasks use it; nothing was changed."""
 
 
 class DeploymentDeclined(TerminalError):
-    """The person answered a question with no. Steps that were finished before are kept."""
+    """The user answered a question with no. Steps that were finished before that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeployOptions:
-    """How to deploy."""
+    """What `sluice deploy` should do, and where."""
 
     environment: Environment  # where to deploy, and with which parameters
     dry_run: bool  # whether to only show the changes
-    skip_prefect: bool  # whether to register nothing in Prefect
+    skip_prefect: bool  # whether to leave Prefect unchanged
     smoke_test: bool  # whether to process one small file at the end
-    smoke_test_seconds: float  # how long that file may take
-    home: Path  # a folder that replaces ~/.prefect
+    smoke_test_seconds: float  # how long to wait for that file
+    home: Path  # the folder that Prefect uses instead of ~/.prefect
 
 
 def deploy(console: Console, options: DeployOptions, users: Mapping[str, str], ask: Ask) -> bool:
     """Deploy the environment. Return False if the smoke test's file was not published, otherwise True.
 
     Args:
-        users: the caller's own AWS variables (stack_options.users_environment).
-        ask: asks a question before something is changed; if it returns False, the deployment stops.
+        users: the caller's AWS variables, as returned by `stack_options.users_environment`.
+        ask: asks a yes-or-no question before something is changed; if it returns False, the deployment stops.
 
     Raises:
-        ContractInvalid: a contract that would be part of the image is wrong.
-        RequirementsNotLocked: the packages that own steps need were changed but not locked.
-        SluiceError: one class for each cause. Finished steps are kept, and the same command continues from there.
+        ContractInvalid: a contract that would be part of the image is invalid.
+        RequirementsNotLocked: the packages that custom steps need were changed but not locked.
+        SluiceError: any other failure, with a subclass for each cause. Finished steps are kept, and running the same
+            command again continues from there.
     """
     environment = options.environment
     check_stack_name(environment.stack)
     if not environment.image:
-        check_contracts(Contracts.load(CONTRACTS))  # with a wrong one in the image, its files would wait
+        check_contracts(Contracts.load(CONTRACTS))  # an invalid one in the image would leave its files in the queue
         require_locked()
     with aws_access(users, region=environment.region, profile=environment.profile) as access:
         return Deployment(console, options, access, ask).run()
 
 
 def check_network(client: Callable[[str], Any], stack: Mapping[str, Any] | None, asked: Mapping[str, str]) -> None:
-    """Check that the network is not in use if the deployment would change it.
+    """Check that the deployment does not change the network while it is in use.
 
-    A running execution keeps its definition, and so the old subnets. And a subnet or security group cannot be deleted
-    while a task's network interface uses it.
+    A running execution keeps its definition, so it keeps launching tasks in the old subnets. In addition, a subnet or
+    security group cannot be deleted while a task's network interface uses it.
     docs.aws.amazon.com/step-functions/latest/apireference/API_UpdateStateMachine.html
 
     Args:
-        client: creates the client for a service.
+        client: creates a boto3 client for the service with the given name.
         stack: the stack as CloudFormation describes it; None if it does not exist.
         asked: the parameters to deploy with.
 
     Raises:
-        NetworkInUse: the network would change, and an execution or a task is running.
+        NetworkInUse: the network would change while an execution or a task is running.
     """
     before, outputs = parameters_of(stack), outputs_of(stack)
     changed = [name for name in NETWORK if asked.get(name, before.get(name)) != before.get(name)]
@@ -120,14 +124,14 @@ def check_network(client: Callable[[str], Any], stack: Mapping[str, Any] | None,
     tasks = client("ecs").list_tasks(cluster=cluster, maxResults=1)
     if runs["executions"] or tasks["taskArns"]:
         raise NetworkInUse(
-            f"{', '.join(changed)} cannot change while uploads are processed: executions keep the subnets that they "
-            f"started with. Run sluice pause, wait until no execution of {machine} and no task runs, deploy again, and "
-            "run sluice resume"
+            f"{', '.join(changed)} cannot change while uploads are being processed, because executions keep the "
+            f"subnets that they started with. Run sluice pause, wait until no execution of {machine} and no task is "
+            "running, deploy again, then run sluice resume"
         )
 
 
 class Deployment:
-    """One run of `sluice deploy`, in the account and region of `access`."""
+    """One run of `sluice deploy`, in the account and region that `access` names."""
 
     def __init__(self, console: Console, options: DeployOptions, access: Access, ask: Ask) -> None:
         self._console, self._options, self._access, self._ask = console, options, access, ask
@@ -166,12 +170,12 @@ class Deployment:
         allowed = self._environment.account
         if allowed and allowed != self._access.account_id:
             raise AccountUnexpected(
-                f"the credentials are account {self._access.account_id}'s, and this environment is deployed to "
-                f"account {allowed} only: is it the right profile?"
+                f"the credentials belong to account {self._access.account_id}, but this environment may only be "
+                f"deployed to account {allowed}; is this the right profile?"
             )
 
     def _given_image(self) -> str | None:
-        """Return the address of the requested image, which was pushed before; None if none was requested."""
+        """Return the URI of the image that the environment's file or --image names; None if neither names one."""
         if not self._environment.image:
             return None
         account_id, region = self._access.account_id, self._access.region
@@ -180,14 +184,14 @@ class Deployment:
         )
 
     def _show_destination(self) -> dict[str, str]:
-        """Show where the deployment goes; return the parameters that the stack will have."""
+        """Print the account, the region and the stack; return the parameters that the stack will have."""
         stack = self._stack.find()
         kept = stack if stack and stack["StackStatus"] != NEVER_CREATED else None
         parameters = parameters_of(kept) | self._environment.parameters
         if not parameters.get("PrefectApiUrl"):
             raise PrefectAddressMissing(
-                "no PrefectApiUrl: give the address of Prefect's API in the environment's file or with "
-                "--parameter PrefectApiUrl=URL; docs/deploy.md names three ways to have one"
+                "PrefectApiUrl is missing: set the URL of Prefect's API in the environment's file or with "
+                "--parameter PrefectApiUrl=URL; docs/deploy.md describes three ways to get one"
             )
         facts = {
             "stack": f"{self._name} ({stack['StackStatus'] if stack else 'new'})",
@@ -200,17 +204,17 @@ class Deployment:
         return prefect_access(parameters, api_url=self._environment.prefect_url_from_here)
 
     def _make_way(self) -> None:
-        """Wait for another operation on the stack, and offer to delete a stack whose creation failed."""
+        """Wait until any other operation on the stack has ended, and offer to delete a stack whose creation failed."""
         status = self._stack.wait_while_busy(
             lambda busy: self._console.print(
-                f"The stack {self._name} is in {busy}: waiting until that operation has ended. Ctrl-C leaves it alone."
+                f"The stack {self._name} is in {busy}: waiting for that operation to end. Ctrl-C does not stop it."
             )
         )
         if status not in _CREATION_FAILED:
             return
-        what = f"The stack {self._name} is in {status}: its creation failed, and no update can leave that state."
+        what = f"The stack {self._name} is in {status}: its creation failed, so it cannot be updated."
         if self._options.dry_run:
-            raise StackUnusable(f"{what} Without --dry-run it would be deleted and created again, after a question")
+            raise StackUnusable(f"{what} Without --dry-run, you would be asked whether to delete and create it again")
         if not self._ask(f"{what} It holds no data. Delete it and create it again?"):
             raise DeploymentDeclined(f"the stack {self._name} was left in {status}")
         delete_stack(self._clients, stack_name=self._name, on_event=EventLog(self._console))
@@ -233,11 +237,11 @@ class Deployment:
         self._console.print("This was a dry run: stack, image and Prefect are unchanged.", style="bold")
 
     def _image(self, recipe: images.Recipe) -> str:
-        """Return the image's address with its digest; build and push the image if it is not in the repository. In a dry
-        run nothing is built, and the address has the tag that the image would get."""
+        """Return the image's URI with its digest; build and push the image if it is not in the repository. In a dry
+        run, nothing is built, and the URI contains the tag that the image would get."""
         uri = images.find_repository(self._ecr, self._name)
         if uri and (digest := self._digest(recipe)):
-            self._console.out(f"The image is in the repository already: {recipe.tag}")
+            self._console.out(f"The image is already in the repository: {recipe.tag}")
             return f"{uri}@{digest}"
         engine = images.find_engine()  # before anything is created
         registry = images.registry_host(self._ecr, self._access.account_id)
@@ -246,8 +250,8 @@ class Deployment:
             self._console.out(f"The image would be built and pushed with {engine.name}, as {recipe.tag}.")
             return expected
         if uri is None:
-            # A task cannot run an image that does not exist, so the stack starts with the image's repository alone.
-            self._console.print("The stack starts with the repository that its image is pushed to; the rest follows.")
+            # A task cannot run an image that does not exist, so at first the stack has only the image's repository.
+            self._console.print("The stack is created with only the repository for its image; the rest follows.")
             uri = self._deploy(expected, only=REPOSITORY_ONLY)["ImageRepositoryUri"]
         with shown_steps(self._console) as on_step:
             on_step(f"building the image with {engine.name}")
@@ -256,7 +260,9 @@ class Deployment:
             images.push(engine, self._ecr, uri, recipe.tag)
         digest = self._digest(recipe)
         if digest is None:
-            raise images.ImageNotPushed(f"{engine.name} pushed {uri}:{recipe.tag}, but the repository does not have it")
+            raise images.ImageNotPushed(
+                f"{engine.name} pushed {uri}:{recipe.tag}, but the repository does not contain it"
+            )
         return f"{uri}@{digest}"
 
     def _digest(self, recipe: images.Recipe) -> str | None:
@@ -296,7 +302,7 @@ class Deployment:
             register_stack(prefect, target.stack_name, region=target.region, home=home)
 
     def _smoke_test(self, target: AwsStack) -> bool:
-        """Process one small file; return whether it was published."""
+        """Upload one small file, wait until it has been processed, and return whether it was published."""
         with tempfile.TemporaryDirectory(prefix="sluice-smoke-") as folder:
             file = Path(folder) / SMOKE_TEST_FILE
             file.write_text(f"deployed_at,stack\n{datetime.now(UTC).isoformat()},{target.stack_name}\n")

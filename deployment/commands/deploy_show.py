@@ -1,4 +1,4 @@
-"""Prints where `sluice deploy` deploys, what it changes, and CloudFormation's events as they happen."""
+"""Prints where `sluice deploy` deploys to, what it changes, and CloudFormation's events as they occur."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,14 +10,14 @@ from deployment.aws.access import Access
 from deployment.aws.stack import Change, StackEvent
 
 Ask = Callable[[str], bool]
-"""Asks a person a yes-or-no question; returns True for yes."""
+"""A function that asks the user a yes-or-no question, and returns True for yes."""
 
 _ACTION_STYLES = {"Add": "green", "Modify": "yellow", "Remove": "red", "Import": "cyan"}
 _MAX_WHAT = 6
 
 
 def show_destination(console: Console, access: Access, facts: Mapping[str, str]) -> None:
-    """Print the account, the region and the caller that a command works with, followed by `facts`."""
+    """Print the account, region and caller of a command, followed by the names and values in `facts`."""
     lines = {
         "account": access.account_id,
         "region": access.region,
@@ -31,7 +31,7 @@ def show_destination(console: Console, access: Access, facts: Mapping[str, str])
 
 
 def show_changes(console: Console, changes: Sequence[Change]) -> None:
-    """Print the changes of a change set, one per line, with replacements marked."""
+    """Print the changes in a change set, one per line, and mark resources that are replaced."""
     if not changes:
         console.print("The stack is up to date: nothing to change.")
         return
@@ -39,7 +39,7 @@ def show_changes(console: Console, changes: Sequence[Change]) -> None:
     counted = ", ".join(f"{count} to {action.lower()}" for action, count in kinds.items() if count)
     console.print(f"\nChanges: {counted}", style="bold")
     width = max(len(change.resource) for change in changes)
-    # Plain lines, because a table would cut long names on a narrow terminal or in a log.
+    # These are plain lines, because a table would truncate long names on a narrow terminal or in a log.
     for change in sorted(changes, key=lambda one: (list(_ACTION_STYLES).index(one.action), one.resource)):
         style = _ACTION_STYLES[change.action]
         line = f"  [{style}]{change.action:<6}[/]  {escape(change.resource):<{width}}  {change.resource_type:<38}"
@@ -55,14 +55,14 @@ def _note(change: Change) -> str:
 
 
 class EventLog:
-    """Prints the stack's events as they happen."""
+    """Prints a stack's CloudFormation events as they occur."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._begun = time.monotonic()
 
     def __call__(self, event: StackEvent) -> None:
-        """Print one event."""
+        """Print an event with its time, in seconds since this object was created."""
         style = "red" if "FAILED" in event.status or "ROLLBACK" in event.status else ""
         style = style or ("green" if event.status.endswith("_COMPLETE") else "dim")
         line = f"{time.monotonic() - self._begun:6.1f} s  {event.status:<28}  {event.resource}  {event.reason}"

@@ -1,4 +1,4 @@
-"""`sluice destroy`: deletes a stack. Uploads and published data are kept, unless --delete-data is given and
+"""`sluice destroy`: deletes a stack. Uploads and published data are kept unless --delete-data is given and
 confirmed."""
 
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ from flows.refinery.words import counted
 
 
 class DestructionDeclined(TerminalError):
-    """The person answered a question with no, or did not type a bucket's name; nothing was deleted."""
+    """The user answered a question with no, or did not type a bucket's name; nothing was deleted."""
 
 
 def destroy(
@@ -36,18 +36,18 @@ def destroy(
     type_in: Callable[[str], str],
     home: Path,
 ) -> None:
-    """Delete the stack and, with `delete_data`, its buckets with all their contents.
+    """Delete the stack and, if `delete_data` is set, its buckets with all their contents.
 
     Args:
-        users: the caller's own AWS variables (stack_options.users_environment).
-        delete_data: whether to delete also uploads and published data, irrevocably.
+        users: the caller's AWS variables, as returned by `stack_options.users_environment`.
+        delete_data: whether to also delete uploads and published data, which cannot be undone.
         ask: asks a yes-or-no question before anything is deleted.
-        type_in: asks for the name of each bucket before it is deleted.
-        home: a folder that replaces ~/.prefect.
+        type_in: asks the user to type the name of a bucket, and returns the answer.
+        home: the folder that Prefect uses instead of ~/.prefect.
 
     Raises:
-        DestructionDeclined: nothing was deleted.
-        TasksStillRunning: tasks did not stop in time. The stack was not deleted, and stays paused.
+        DestructionDeclined: the user did not confirm; nothing was deleted.
+        TasksStillRunning: tasks did not stop in time. The stack was not deleted, and remains paused.
         StackFailed, StackBusy, BucketNotEmptied: the stack or a bucket could not be deleted.
     """
     check_stack_name(environment.stack)
@@ -77,24 +77,24 @@ def destroy(
             lambda: _end_work(console, outputs),
         )
         if outputs.get("PublishedBucket") in left:
-            Pause(outputs["PublishedBucket"]).end()  # or a stack that uses a copy of the bucket would be paused
+            Pause(outputs["PublishedBucket"]).end()  # otherwise a new stack with a copy of the bucket would be paused
         _remove_from_prefect(console, environment, parameters_of(found), region=access.region, home=home)
     _show_what_is_left(console, environment.stack, left, outputs, buckets)
 
 
 def delete_without_tasks(delete: Callable[[], tuple[str, ...]], end_work: Callable[[], int]) -> tuple[str, ...]:
-    """Stop the stack's drains and tasks, then delete the stack: a cluster with tasks cannot be deleted. Return the
-    names of the buckets that are left.
+    """Stop a stack's drains and tasks, then delete the stack, because a cluster with tasks cannot be deleted. Return
+    the names of the buckets that were kept.
 
     Args:
-        delete: deletes the stack; returns the buckets that are left.
-        end_work: stops the stack's drains and tasks; returns how many tasks there were.
+        delete: deletes the stack, and returns the names of the buckets that were kept.
+        end_work: stops the stack's drains and tasks, and returns the number of tasks that it stopped.
     """
     end_work()
     try:
         return delete()
     except StackFailed:
-        # Someone may have started a task by hand.
+        # Someone may have started a task manually.
         if not end_work():
             raise
     return delete()
@@ -120,10 +120,10 @@ def _agree(
 
 
 def _end_work(console: Console, outputs: Mapping[str, str]) -> int:
-    """Pause the stack, stop its drains, then its tasks; return the number of tasks.
+    """Pause the stack, stop its drains, then its tasks; return the number of stopped tasks.
 
-    In this order nothing is launched in the meantime: during a pause, the Lambda and the schedule start no drain, and
-    the tasks of a drain that was started before are stopped with it or after it.
+    This order ensures that nothing new is launched: during a pause, the Lambda and the schedule start no drain, and
+    tasks of drains that were already running are stopped together with the drain or after it.
     """
 
     def show_drains(count: int) -> None:
@@ -132,7 +132,7 @@ def _end_work(console: Console, outputs: Mapping[str, str]) -> int:
     def show_tasks(count: int) -> None:
         console.print(
             f"Stopping {counted(count, 'running task')}, which may take "
-            f"{DEADLINE_SECONDS / 60:.0f} minutes; the uploads that they process go back to the queue."
+            f"{DEADLINE_SECONDS / 60:.0f} minutes; the uploads that they are processing return to the queue."
         )
 
     reason, tasks = "sluice destroy", 0
@@ -143,7 +143,7 @@ def _end_work(console: Console, outputs: Mapping[str, str]) -> int:
             drains = end_drains(client_of("stepfunctions"), outputs, show_drains, reason=reason)
             if cluster := outputs.get("ClusterArn"):  # a stack whose creation failed may have none
                 tasks += end_tasks(client_of("ecs"), cluster, show_tasks, reason=reason)
-            if not drains:  # the Lambda looked for a pause just before there was one, and starts one more at most
+            if not drains:  # a Lambda that checked just before the pause began may have started one more drain
                 return tasks
 
 
@@ -151,7 +151,7 @@ def _remove_from_prefect(
     console: Console, environment: Environment, parameters: Mapping[str, str], *, region: str, home: Path
 ) -> None:
     """Remove what `sluice deploy` registered in Prefect. If that fails, only print how to do it later, because the
-    stack is already deleted."""
+    stack has already been deleted."""
     if not parameters.get("PrefectApiUrl"):
         return
     try:
@@ -160,7 +160,7 @@ def _remove_from_prefect(
         remove_stack(prefect, environment.stack, region=region, home=home)
     except SluiceError as error:
         console.out(
-            f"Its deployments, blocks, work pool, limits and automations are still in Prefect: {error}\nRemove them "
+            f"Its deployments, blocks, work pool, limits and automations remain in Prefect: {error}\nRemove them "
             f"with: PREFECT_API_URL=... python -m deployment.prefect_setup remove {environment.stack}"
         )
 
@@ -168,10 +168,10 @@ def _remove_from_prefect(
 def _show_what_is_left(
     console: Console, name: str, left: tuple[str, ...], outputs: Mapping[str, str], buckets: tuple[str, ...]
 ) -> None:
-    console.print(f"The stack {name} is gone.", style="green")
+    console.print(f"The stack {name} was deleted.", style="green")
     for bucket in left:
         console.out(f"kept: s3://{bucket}")
     landing = outputs.get("LandingBucket")
     if landing and landing not in buckets:
-        console.out(f"yours, and untouched: s3://{landing}")
-    console.print("Also left: the bucket sluice-artifacts-ACCOUNT-REGION, which stacks share, and the runs in Prefect.")
+        console.out(f"not part of the stack, and unchanged: s3://{landing}")
+    console.print("Also kept: the bucket sluice-artifacts-ACCOUNT-REGION, which stacks share, and the runs in Prefect.")

@@ -1,4 +1,5 @@
-"""Options that many commands share: --state for the local cloud's state folder, and those that select a stack."""
+"""Options that several commands share: --state, which is the local cloud's state folder, and those that select a
+stack."""
 
 from __future__ import annotations
 
@@ -23,11 +24,11 @@ STATE_VARIABLE = "SLUICE_STATE"
 state_in_use: ContextVar[Path | None] = ContextVar("state folder of the command that runs", default=None)
 
 Connect: TypeAlias = "Callable[[], AbstractContextManager[DeployedStack]]"
-"""Connects to the stack that the options select; raises what `selected_stack` raises."""
+"""A function that connects to the stack that the options select. It raises the same errors as `selected_stack`."""
 
 
 def _remember(state: Path) -> Path:
-    """Remember the state folder: `main` writes the details of an unexpected error there."""
+    """Remember the state folder, because `main` writes the details of an unexpected error there."""
     state_in_use.set(state.resolve())
     return state
 
@@ -35,7 +36,7 @@ def _remember(state: Path) -> Path:
 StateOption = Annotated[
     Path,
     typer.Option(
-        help="The folder of the local cloud's state.",
+        help="The folder that keeps the local cloud's state.",
         envvar=STATE_VARIABLE,
         show_default=".sluice",
         file_okay=False,
@@ -45,7 +46,7 @@ StateOption = Annotated[
 
 
 def users_of(context: typer.Context) -> dict[str, str]:
-    """Return the user's AWS and Prefect variables, which `main` removed from the environment."""
+    """Return the user's AWS and Prefect environment variables, which `main` has removed from this process."""
     users: dict[str, str] = context.obj or {}
     return users
 
@@ -79,7 +80,7 @@ def on_selected_stack(command: Callable[..., None]) -> Callable[..., None]:
         parameter("region", RegionOption),
         parameter("profile", ProfileOption),
     ]
-    # typer reads both.
+    # typer reads both of these.
     with_options.__dict__["__signature__"] = inspect.Signature(parameters)
     with_options.__annotations__ = {one.name: one.annotation for one in parameters}
     return with_options

@@ -1,4 +1,4 @@
-"""`sluice pause` and `sluice resume`: stop and restart processing; uploads queue up in the meantime."""
+"""`sluice pause` and `sluice resume`: stop and restart processing, while new uploads queue up."""
 
 from rich.console import Console
 
@@ -7,21 +7,21 @@ from deployment.deployed_stack import DeployedStack, drains_of
 
 
 def pause(console: Console, cloud: DeployedStack) -> None:
-    """Pause the stack: no drain is started, and each running task ends after the uploads that it is processing."""
+    """Pause the stack, so that no drain starts and each running task ends after the uploads that it is processing."""
     _pause_of(cloud).begin()
     console.print(
-        "Paused: uploads queue up, for at most ten days, and running tasks finish those that they are processing. "
-        "Start again with: sluice resume",
+        "Paused: new uploads wait in the queue, for at most ten days, and running tasks finish those that they are "
+        "processing. To resume: sluice resume",
         style="yellow",
     )
 
 
 def resume(console: Console, cloud: DeployedStack) -> None:
-    """End the pause and start a drain. If the stack was not paused, an additional drain is started, which is
+    """End the pause and start a drain. If the stack was not paused, this starts an additional drain, which is
     harmless."""
     _pause_of(cloud).end()
     drains_of(cloud).start()  # only now, because a task that is started during a pause ends at once
-    console.print("Resumed, and a drain was started. Follow with: sluice status", style="green")
+    console.print("Resumed, and a drain was started. To see the progress: sluice status", style="green")
 
 
 def _pause_of(cloud: DeployedStack) -> Pause:

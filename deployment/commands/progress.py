@@ -1,4 +1,4 @@
-"""Shows the progress of a command that takes longer than a second."""
+"""Shows a command's progress if it takes longer than a second."""
 
 import threading
 import time
@@ -13,8 +13,8 @@ _REFRESH_SECONDS = 0.25
 
 @contextmanager
 def shown_after_a_second(console: Console, what: str) -> Iterator[Callable[[str], None]]:
-    """After one second, show a temporary status line with the current step and the elapsed time, if the console is a
-    terminal. Yield a function that sets the current step."""
+    """If the console is a terminal, show a temporary status line with `what`, the current step and the elapsed time,
+    beginning after one second. Yield a function that sets the current step."""
     begun, doing, ended = time.monotonic(), [""], threading.Event()
 
     def line() -> str:

@@ -21,10 +21,10 @@ def read(console: Console, cloud: DeployedStack, dataset: str, selection: Select
     """Show or export the current rows of a dataset; return False if some of them cannot be read.
 
     Raises:
-        NothingProcessed: no file of the dataset was processed.
-        RunUnknown: there is no such run, or several.
+        NothingProcessed: no file of the dataset has been processed.
+        RunUnknown: no run matches the selection, or several do.
         RunNotCurrent: the selected run has no rows to read.
-        ColumnsDiffer: a column has different types in several runs that cannot be combined.
+        ColumnsDiffer: a column's types in different runs cannot be combined.
         ExportUnknown, WorkbookTooSmall, PathUnwritable: the rows cannot be written to `export`.
     """
     with published_rows(store_of(cloud), dataset, selection) as rows:
@@ -45,7 +45,7 @@ def read(console: Console, cloud: DeployedStack, dataset: str, selection: Select
 
 
 def _show(console: Console, rows: PublishedRows, selection: Selection) -> None:
-    """Print rows as a table. The values are data, so they must not be logged."""
+    """Print the selected rows as a table. The values are data, so they must not be logged."""
     table = rows.table()
     columns = [_cells(table, name, console.is_terminal) for name in table.column_names]
     widths = [max(map(len, column)) for column in columns]
@@ -55,18 +55,18 @@ def _show(console: Console, rows: PublishedRows, selection: Selection) -> None:
         console.out("  ".join(cells).rstrip(), style=None if place else "dim")
     where = "in quarantine" if selection.quarantine else "published"
     console.out(
-        f"{table.num_rows:,} of {counted(rows.rows, 'row')} {where}, of {counted(rows.files, 'file')}", style="dim"
+        f"{table.num_rows:,} of {counted(rows.rows, 'row')} {where}, from {counted(rows.files, 'file')}", style="dim"
     )
     if shown < len(columns):
         names = ", ".join(visible_line(name) for name in table.column_names[shown:])
         console.out(f"and {counted(len(columns) - shown, 'more column')}: {names}", style="dim")
     if table.num_rows < rows.rows:
         option = " --quarantine" if selection.quarantine else ""
-        console.out(f"All of them: sluice read {rows.dataset}{option} --export {rows.dataset}.parquet", style="dim")
+        console.out(f"For all rows: sluice read {rows.dataset}{option} --export {rows.dataset}.parquet", style="dim")
 
 
 def _cells(table: pa.Table, name: str, is_terminal: bool) -> list[str]:
-    """Return a column's name and values as they are shown."""
+    """Return a column's name and values as printable strings, shortened on a terminal."""
     cells = [visible_line(name), *(visible_line(_text(value)) for value in table.column(name).to_pylist())]
     return [shortened(cell, _LONGEST_CELL) for cell in cells] if is_terminal else cells
 

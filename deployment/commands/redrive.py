@@ -1,4 +1,4 @@
-"""`sluice redrive`: queues uploads that were given up, so that they are tried again."""
+"""`sluice redrive`: sends the uploads that Sluice gave up on back to the queue, so that they are tried again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,31 +20,33 @@ from flows.pipeline.run_ids import require_run_id
 from flows.refinery.errors import TerminalError
 from lambda_trigger.message import MessageUnreadable, UploadMessage
 
-# A message whose last delivery failed moves to the dead-letter queue when it is received again, some minutes later.
+# After its last delivery fails, a message is in the queue for some minutes: SQS moves it to the dead-letter queue only
+# when a task tries to receive it again.
 _MOVED_WITHIN = timedelta(minutes=15)
 
 
 class NothingToRedrive(TerminalError):
-    """The upload of the requested run was not given up."""
+    """Sluice has not given up on the requested run, so there is nothing to send back to the queue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Which uploads to redrive."""
 
-    run_id: str | None = None  # only the run with this id, or whose id begins with this; None: all
-    cancelled_too: bool = False  # whether to redrive also uploads that a person cancelled
+    run_id: str | None = None  # the ID, or the beginning of the ID, of the only run to redrive; None: all
+    cancelled_too: bool = False  # whether to also redrive uploads that were cancelled in Prefect
 
     def __post_init__(self) -> None:
         if self.run_id is not None:
             require_run_id(self.run_id)
 
     def names(self, run_id: str) -> bool:
-        """Return whether the choice includes a run."""
+        """Return whether the run with this ID should be redriven."""
         return run_id.startswith(self.run_id or "")
 
     def refusal(self, attempt: FoundAttempt | None) -> str:
-        """Return why an upload is not redriven; "" if it is. An upload that was requested by its run id always is."""
+        """Return why an upload is not redriven, or "" if it is. An upload that was requested by its run ID is never
+        refused."""
         is_cancelled = attempt is not None and attempt.attempt.code == UploadCancelled.code
         if is_cancelled and self.run_id is None and not self.cancelled_too:
             return "cancelled; --cancelled redrives it too"
@@ -52,11 +54,11 @@ class Choice:
 
 
 def redrive(console: Console, cloud: DeployedStack, choice: Choice) -> None:
-    """Send uploads that were given up to the queue again, and start a drain, unless the stack is paused.
+    """Send the uploads that Sluice gave up on back to the queue and, unless the stack is paused, start a drain.
 
     Raises:
-        NothingToRedrive: the upload of the requested run was not given up.
-        AwsUnavailable, AwsRefused: a call failed; messages that were not sent are still in the dead-letter queue.
+        NothingToRedrive: Sluice has not given up on the requested run.
+        AwsUnavailable, AwsRefused: an AWS call failed; messages that were not sent are still in the dead-letter queue.
     """
     uploads = Uploads(cloud)
     work = _Redrive(console, cloud, uploads, choice)
@@ -67,15 +69,15 @@ def redrive(console: Console, cloud: DeployedStack, choice: Choice) -> None:
         console.print("Nothing was sent to the queue.")
         return
     if not work.sent and choice.run_id is not None:
-        raise NothingToRedrive(f"no upload of run {choice.run_id} was given up; see: sluice status")
+        raise NothingToRedrive(f"Sluice has not given up on run {choice.run_id}; see: sluice status")
     if not work.sent:
         console.print("Nothing to redrive.")
         return
     if uploads.is_paused():
-        console.print(f"{work.sent:,} sent to the queue. The stack is paused; start a drain with: sluice resume")
+        console.print(f"{work.sent:,} sent to the queue. The stack is paused; to process them: sluice resume")
         return
     drains_of(cloud).start()
-    console.print(f"{work.sent:,} sent to the queue, and a drain was started. Follow with: sluice status")
+    console.print(f"{work.sent:,} sent to the queue, and a drain was started. To see the progress: sluice status")
 
 
 class _Redrive:
@@ -88,11 +90,11 @@ class _Redrive:
         self.sent = self.left = 0
 
     def send_dead_letters(self) -> None:
-        """Send the chosen messages in the dead-letter queue back to the queue."""
+        """Move the chosen messages from the dead-letter queue back to the queue."""
         left: list[DeadLetter] = []
         try:
             for batch in self._letters.hold_all():
-                left += batch  # until it is sent
+                left += batch  # until its messages are sent
                 chosen = self._chosen(batch)
                 self._letters.send_back(list(chosen))
                 left = [letter for letter in left if letter not in chosen]
@@ -116,7 +118,7 @@ class _Redrive:
             return None
 
     def send_expired(self) -> None:
-        """Send new messages for uploads that were given up and whose messages have expired in the dead-letter queue."""
+        """Send new messages for failed uploads whose messages have expired in the dead-letter queue."""
         moved = datetime.now(UTC) - _MOVED_WITHIN
         tried = [run for run in self._uploads.runs_with_attempt() if run not in self._there and self._choice.names(run)]
         for found in list(filter(None, at_once(self._uploads.find_attempt, tried))):
@@ -133,7 +135,7 @@ class _Redrive:
             return False
         refusal = self._choice.refusal(attempt)
         if (upload.bucket, upload.key[: len(self._prefix)]) != (self._bucket, self._prefix):
-            refusal = "not below the incoming prefix of the landing bucket; every task refuses it"
+            refusal = "not below the landing bucket's incoming prefix, so every task would reject it"
         if refusal:
             self.left += 1
             self._console.out(f"left   {upload.run_id[:8]}  {visible_line(upload.key)}  {refusal}")
@@ -143,5 +145,5 @@ class _Redrive:
         self.sent += 1
         if attempt:
             reopen_attempt(self._uploads.store, attempt)
-        reason = attempt.attempt.reason if attempt else "no task noted why it failed"
+        reason = attempt.attempt.reason if attempt else "no task recorded why it failed"
         self._console.out(f"sent   {upload.run_id[:8]}  {visible_line(upload.key)}  {reason}")

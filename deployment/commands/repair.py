@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from flows.pipeline.job import Parts
 
 _IN_A_NAME = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
-# The command prints a short summary; Prefect keeps the full log.
+# The command itself prints only a short summary; the full log is in Prefect.
 _QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR", "PREFECT_CLIENT_MAX_RETRIES": "3"}
 
 
 def export(console: Console, quarantine: Path, destination: Path, run_id: str | None = None) -> None:
-    """Write the rows of a quarantine file to a workbook or a CSV file, depending on the ending of `destination`.
+    """Write the rows of a quarantine file to a workbook or a CSV file, depending on the extension of `destination`.
 
     Raises:
-        RunUnknown: `run_id` is not given, and the file's name contains no run id.
+        RunUnknown: `run_id` is not given, and the file's name contains no run ID.
         CorrectionsUnusable: `quarantine` is not a quarantine file.
         WorkbookTooSmall: the rows do not fit into a workbook.
         PathUnwritable: `destination` cannot be written.
@@ -45,16 +45,16 @@ def export(console: Console, quarantine: Path, destination: Path, run_id: str | 
     run = run_id or _run_in_name(quarantine)
     with written_to(destination):
         rows = export_quarantine(quarantine, destination)
-    console.out(f"wrote {rows:,} rows to {destination}. Correct the values, or write drop into {DROP} to drop a row.")
+    console.out(f"wrote {rows:,} rows to {destination}. Correct the values; to drop a row, write drop into {DROP}.")
     console.out("Do not change _row_number. Then run:")
     console.out(f"  sluice repair {destination} --run {run}")
 
 
 def export_run(console: Console, cloud: DeployedStack, run_id: str, destination: Path) -> None:
-    """Download the quarantined rows of a run, and write them to a workbook or a CSV file.
+    """Download a run's quarantined rows, and write them to a workbook or a CSV file.
 
     Raises:
-        RunUnknown: there is no such run, or several.
+        RunUnknown: no run matches `run_id`, or several do.
         NothingToRepair: the run has no rows in quarantine.
         WorkbookTooSmall: the rows do not fit into a workbook.
         PathUnwritable: `destination` cannot be written.
@@ -76,12 +76,12 @@ def repair(
     allow_other_changes: bool = False,
     confirm: Callable[[str], bool] = lambda _: True,
 ) -> Receipt | None:
-    """Show what a corrected file changes and, if that is confirmed, process the upload again with it. Return the new
-    receipt, or None if it is not confirmed.
+    """Show the changes in a file with corrected rows and, if they are confirmed, process the upload again with them.
+    Return the new receipt, or None if they are not confirmed.
 
     Raises:
-        RunUnknown, NothingToRepair, CorrectionsUnusable, OtherCellsChanged, RepairRejected, ReceiptConflict: nothing
-            was changed.
+        RunUnknown, NothingToRepair, CorrectionsUnusable, OtherCellsChanged, RepairRejected, ReceiptConflict: the repair
+            is not possible, and nothing was changed.
     """
     given = run_id or _run_in_name(file)
     with _parts(cloud) as parts:
@@ -99,7 +99,7 @@ def repair(
     console.print(f"[green]repaired[/]  attempt {receipt.attempt}: {rows_of(receipt)}")
     lines = [*details_of(receipt), receipt_address(cloud, receipt.run_id)]
     if before.contract.content_hash != receipt.contract.content_hash:
-        lines.insert(0, f"the contract {receipt.contract.dataset} has changed since the attempt before")
+        lines.insert(0, f"the contract {receipt.contract.dataset} has changed since the previous attempt")
     for line in lines:
         console.out(f"          {line}", style="dim")
     return receipt
@@ -111,21 +111,22 @@ def _show(console: Console, changes: Sequence[Change]) -> None:
     console.out(f"{counted(len(changes), 'changed cell')} in {counted(rows, 'row')}:")
     for change in changes:
         before, after = (visible_line(repr(value)) if value else "no value" for value in (change.before, change.after))
-        other = "" if change.was_bad else "  (was not bad)"
+        other = "" if change.was_bad else "  (broke no rule)"
         console.out(f"  row {change.row_number}, {visible_line(change.column)}: {before} -> {after}{other}")
 
 
 def _run_in_name(file: Path) -> str:
-    """Return the run id in a file's name. Raise RunUnknown if there is none."""
+    """Return the run ID in a file's name. Raise RunUnknown if there is none."""
     found = _IN_A_NAME.search(file.name)
     if found is None:
-        raise RunUnknown(f"{file.name} contains no run id; give the run with --run")
+        raise RunUnknown(f"the name {file.name} contains no run ID; specify the run with --run")
     return found.group()
 
 
 @contextmanager
 def _parts(cloud: DeployedStack) -> Iterator[Parts]:
-    """Build a stack's parts for the block, and use its Prefect API. In the local cloud, the block has a task's role."""
+    """Assemble the pipeline's parts for a stack, and use its Prefect API while the block runs. In the local cloud, the
+    block has the permissions of a task."""
     environment = {**cloud.task_environment, **pipeline_settings(cloud.outputs), **_QUIET}
     with own_session(environment), prefect_of(environment):
         from blocks.settings import PipelineSettings

@@ -1,4 +1,4 @@
-"""Uploads files to the landing bucket: several at once, large ones in parts, in bounded memory."""
+"""Uploads files to the landing bucket, several concurrently and large ones in parts, with bounded memory."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,22 +13,22 @@ from deployment.commands.upload_files import FileUnusable, LocalFile
 from flows.refinery.errors import SluiceError
 from lambda_trigger.message import UploadMessage
 
-# S3 takes 10,000 parts of an object. The classic client needs no other package, and keeps few parts in memory.
+# S3 allows 10,000 parts per object. The classic client needs no other package, and keeps few parts in memory.
 _CONFIG = TransferConfig(multipart_chunksize=16 * 1024**2, max_concurrency=8, preferred_transfer_client="classic")
 _OPERATIONS = ("PutObject", "CompleteMultipartUpload")
 
 
 def send(s3: Any, bucket: str, files: Mapping[str, LocalFile]) -> dict[str, UploadMessage | SluiceError]:
-    """Upload files. Return, for each key, the message of the stored object version, or why the file was not uploaded.
-    An interrupt aborts all uploads.
+    """Upload files. Return, by object key, the message that identifies the stored object version, or the error if the
+    file was not uploaded. Ctrl-C aborts all uploads.
 
     Args:
         s3: a boto3 client for S3.
-        files: the files by the key that each gets.
+        files: the files to upload, by object key.
     """
     before = {file.path: _state(file.path) for file in files.values()}
     with _answers(s3) as answers, create_transfer_manager(s3, _CONFIG) as manager:
-        bodies: dict[str, Any] = {key: file.body for key, file in files.items()}  # boto3 only reads a member
+        bodies: dict[str, Any] = {key: file.body for key, file in files.items()}  # boto3 calls only a Member's read()
         sent = {
             key: manager.upload(bodies[key], bucket, key, subscribers=[ProgressCallbackInvoker(file.on_bytes)])
             for key, file in files.items()
@@ -43,7 +43,7 @@ def send(s3: Any, bucket: str, files: Mapping[str, LocalFile]) -> dict[str, Uplo
 
 
 def _state(path: Path) -> tuple[int, int] | None:
-    """Return a file's modification time and size, which show whether it changes; None if there is no such file."""
+    """Return a file's modification time and size, so that a change can be detected; None if it does not exist."""
     with suppress(OSError):
         found = path.stat()
         return found.st_mtime_ns, found.st_size
@@ -53,7 +53,7 @@ def _state(path: Path) -> tuple[int, int] | None:
 def _outcome(
     sent: Any, bucket: str, key: str, file: LocalFile, answers: Mapping[str, Mapping[str, Any]]
 ) -> UploadMessage | SluiceError:
-    """Wait until a file is uploaded; return its message, or the error."""
+    """Wait until a file is uploaded; return the message for its object version, or the error."""
     try:
         sent.result()
     except (BotoCoreError, ClientError) as error:
@@ -73,7 +73,8 @@ def _outcome(
 
 @contextmanager
 def _answers(s3: Any) -> Iterator[dict[str, dict[str, Any]]]:
-    """Collect S3's answers to completed uploads, by key: boto3's transfers return neither version id nor ETag."""
+    """Collect S3's responses to completed uploads by object key, because boto3's transfers return neither the version
+    ID nor the ETag."""
     answers: dict[str, dict[str, Any]] = {}
 
     def note_key(params: Mapping[str, Any], context: dict[str, Any], **_: Any) -> None:

@@ -1,4 +1,4 @@
-"""Shows uploads and receipts in the terminal."""
+"""Prints uploads, their progress and their receipts in the terminal."""
 
 import threading
 import time
@@ -34,8 +34,12 @@ _FINISHED_WELL = (UploadState.PUBLISHED, UploadState.REJECTED)
 
 @contextmanager
 def shown_steps(console: Console, begun: float | None = None) -> Iterator[Callable[[str], None]]:
-    """Show the current step next to a spinner or, if the console is not a terminal, as one line per step. Yield the
-    function to call when a step begins. Lines show the seconds since `begun` (time.monotonic; by default now)."""
+    """Show the current step next to a spinner or, if the console is not a terminal, print one line per step. Yield the
+    function to call with the name of each step when it begins.
+
+    Args:
+        begun: the value of time.monotonic() from which printed lines count the seconds; by default, the current one.
+    """
     begun = begun or time.monotonic()
     if not console.is_terminal:
         yield lambda step: console.out(f"{time.monotonic() - begun:5.1f} s  {step}")
@@ -46,8 +50,8 @@ def shown_steps(console: Console, begun: float | None = None) -> Iterator[Callab
 
 @contextmanager
 def shown_bars(console: Console, files: Collection[LocalFile]) -> Iterator[None]:
-    """After one second, show a progress bar for each file, if the console is a terminal. If there are more than ten
-    files, show only those that are being uploaded."""
+    """If the console is a terminal, show a progress bar for each file, beginning after one second. If there are more
+    than ten files, show only those that are being uploaded."""
     if not console.is_terminal:
         yield
         return
@@ -75,8 +79,13 @@ def shown_bars(console: Console, files: Collection[LocalFile]) -> Iterator[None]
 def shown_progress(
     console: Console, uploads: list[TrackedUpload], begun: float | None = None
 ) -> Iterator[Callable[[], None]]:
-    """Show uploads in a live table or, if the console is not a terminal, as one line per change. Yield the function to
-    call after each poll. Lines show the seconds since `begun` (time.monotonic; by default since each upload)."""
+    """Show uploads in a live table or, if the console is not a terminal, print one line per change. Yield the function
+    to call after each poll.
+
+    Args:
+        begun: the value of time.monotonic() from which printed lines count the seconds; by default, each upload's own
+            start.
+    """
     if console.is_terminal:
         with Live(
             get_renderable=lambda: _table(uploads, console.height), console=console, refresh_per_second=8
@@ -98,7 +107,7 @@ def shown_progress(
 
 
 def _table(uploads: list[TrackedUpload], lines: int) -> Table:
-    """Return a table of at most `lines` lines; if there are more uploads, finished ones are left out first."""
+    """Return a table of at most `lines` lines. If there are more uploads, finished uploads are omitted first."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("file", "state", "rows"):
         table.add_column(column, no_wrap=column != "rows")
@@ -128,7 +137,8 @@ def _marks(stage: UploadState) -> str:
 
 
 def rows_of(receipt: Receipt | None) -> str:
-    """Return how many rows of a file were published, quarantined and dropped; "" without a receipt."""
+    """Return the numbers of published, quarantined and dropped rows, such as "9 of 10 published, 1 dropped", or "" if
+    there is no receipt."""
     if receipt is None:
         return ""
     rows = receipt.rows
@@ -141,7 +151,8 @@ def rows_of(receipt: Receipt | None) -> str:
 
 
 def details_of(receipt: Receipt) -> list[str]:
-    """Return lines with the reasons for a rejection, and with row counts per rule and per step."""
+    """Return a line for each reason for rejection, for each rule that quarantined rows, and for each step that dropped
+    rows."""
     lines = [f"rejected: {reason.message}" for reason in receipt.reasons]
     lines += [f"quarantined {count:,}: {rule}" for rule, count in receipt.rows.quarantined.items()]
     if not receipt.reasons:
@@ -150,7 +161,7 @@ def details_of(receipt: Receipt) -> list[str]:
 
 
 def print_outcomes(console: Console, cloud: DeployedStack, uploads: Iterable[TrackedUpload]) -> None:
-    """Print the outcome of each upload, the reasons, and its receipt's address."""
+    """Print the outcome of each upload, the reasons for it, and the S3 URI of its receipt."""
     for upload in uploads:
         style, rows = _STYLES[upload.stage], rows_of(upload.receipt)
         console.print(f"[{style}]{upload.stage:<9}[/]  [bold]{escape(visible_line(upload.name))}[/]  {rows}".rstrip())
@@ -162,13 +173,14 @@ def print_outcomes(console: Console, cloud: DeployedStack, uploads: Iterable[Tra
 
 
 def print_problems(console: Console, problems: Mapping[str, SluiceError]) -> None:
-    """Print which files were not uploaded, and why."""
+    """Print each file that was not uploaded, by name, with the error."""
     for name, error in problems.items():
         console.out(f"not uploaded  {visible_line(name)}: {error}", style="bold red")
 
 
 def print_unreadable(console: Console, uploads: Uploads) -> None:
-    """Print what could not be read, and why. What was printed is removed, so that it is printed only once."""
+    """Print the objects that could not be read, with the reasons, and remove them from `uploads.unreadable` so that
+    each is printed only once."""
     while uploads.unreadable:
         address, reason = uploads.unreadable.popitem()
         console.out(f"unreadable {visible_line(address)}: {visible_line(reason)}", style="bold red")

@@ -1,4 +1,4 @@
-"""`sluice status`: shows which uploads wait, are in progress, failed, or have an outcome."""
+"""`sluice status`: shows which uploads are waiting, in progress, failed or finished."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,22 +27,22 @@ _INDENT = " " * 42
 class StackStatus:
     """The state of a stack's uploads."""
 
-    queue: QueueLengths
-    in_progress: list[HeldUpload]  # uploads that a task holds and that have no outcome
-    unrecorded: int  # number of uploads with an outcome that Prefect does not show yet
-    more_notes: bool  # whether the two fields above lack uploads, because older batch notes were not read
-    failed: list[Attempt]  # the last failed attempts of uploads without a receipt, the newest first
-    failed_count: int  # number of all such attempts, including those not in `failed`
+    queue: QueueLengths  # the number of messages in the queue and in the dead-letter queue
+    in_progress: list[HeldUpload]  # uploads that a task holds and that have no outcome yet
+    unrecorded: int  # the number of uploads whose outcome Prefect does not show yet
+    more_notes: bool  # whether the two fields above are incomplete, because older batch notes were not read
+    failed: list[Attempt]  # the last failed attempts of uploads without a receipt, newest first
+    failed_count: int  # the number of all such attempts, including those not in `failed`
     receipts: list[Receipt]  # the newest receipts
     is_paused: bool  # whether the stack is paused
     published_contracts: Sequence[str] = ()  # the datasets with a published contract
-    older: int = 0  # number of runs whose receipts were not read
+    older: int = 0  # the number of runs whose receipts were not read
     # uploads found by name that have no outcome and no failed attempt, and that no task holds
     waiting: Sequence[UploadMessage] = ()
 
 
 def status(console: Console, cloud: DeployedStack, *, limit: int, as_json: bool, wanted: Wanted = ALL) -> None:
-    """Show the newest uploads, the queues and the addresses, as tables or as one JSON document."""
+    """Print the newest uploads, the queues and the URLs, as text or as one JSON document."""
     uploads = Uploads(cloud)
     found = status_of(uploads, limit=limit, wanted=wanted)
     if as_json:
@@ -60,8 +60,8 @@ def status(console: Console, cloud: DeployedStack, *, limit: int, as_json: bool,
 
 
 def status_of(uploads: Uploads, *, limit: int, wanted: Wanted = ALL) -> StackStatus:
-    """Read the state of the wanted uploads, with at most `limit` receipts and `limit` failed attempts."""
-    # Receipts are read last, so that an upload that gets its outcome meanwhile is not shown as failed or in progress.
+    """Return the state of the uploads that `wanted` selects, with at most `limit` receipts and failed attempts each."""
+    # Receipts are read last, so that an upload that finishes in the meantime is not shown as failed or in progress.
     queue, notes, tried = uploads.queue_lengths(), uploads.held(), uploads.runs_with_attempt()
     search = uploads.find(wanted, limit) if wanted.text else None
     held = {run: one for run, one in notes.by_run.items() if search is None or search.has(one.noted.upload)}
@@ -97,7 +97,7 @@ def _failed(
     wanted: Wanted,
     limit: int,
 ) -> tuple[list[Attempt], int]:
-    """Return the newest failed attempts of uploads without an outcome, and how many more there may be."""
+    """Return the newest failed attempts of uploads without an outcome, and how many more there may be at most."""
     recent = {run_id: written for run_id, written in tried.items() if wanted.is_recent(written)}
     if search is None:
         chosen = [run_id for run_id, at in recent.items() if run_id not in finished or finished[run_id] <= at]
@@ -111,7 +111,7 @@ def _failed(
 
 
 def _receipts(uploads: Uploads, runs: Sequence[str], wanted: Wanted, limit: int) -> tuple[list[Receipt], int]:
-    """Read the newest receipts until `limit` of them can be shown; return them, and how many runs were looked at."""
+    """Read the newest receipts until `limit` of them can be shown; return them and the number of runs checked."""
     found: list[Receipt] = []
     looked_at = shown = 0
     while shown < limit and looked_at < min(len(runs), MOST_READ):
@@ -123,15 +123,15 @@ def _receipts(uploads: Uploads, runs: Sequence[str], wanted: Wanted, limit: int)
 
 
 def print_uploads(console: Console, found: StackStatus, wanted: Wanted = ALL) -> None:
-    """Print a line for each upload, followed by reasons and row counts."""
+    """Print a line for each upload, followed by the reasons for its outcome and by row counts."""
     if not found.in_progress and not found.failed and not found.receipts and not found.waiting:
         if wanted != ALL:
-            console.print("No such uploads.")
+            console.print("No matching uploads.")
         elif not found.queue.waiting:
             console.print("No uploads yet. Try: sluice upload FILE --dataset NAME")
         return
     console.print(f"{'when (UTC)':<19}  {'run':<8}  {'state':<9}  file", style="dim")
-    # Lines, not a table: keys and reasons are long, and a table would truncate them on a narrow terminal.
+    # These are plain lines, because a table would truncate long keys and reasons on a narrow terminal.
     for upload in found.waiting:
         _print_line(console, upload.event_time or "", upload.run_id, "[blue]waiting  [/]", upload.key, "")
     _print_unfinished(console, found)
@@ -142,7 +142,7 @@ def print_uploads(console: Console, found: StackStatus, wanted: Wanted = ALL) ->
         for detail in first_of(details_of(receipt), _DETAILS_SHOWN):
             console.out(f"{_INDENT}{detail}", style="dim")
     if found.older:
-        console.out(f"{_INDENT}and {found.older:,} older ones; --limit shows more", style="dim")
+        console.out(f"{_INDENT}and {found.older:,} older uploads; --limit shows more", style="dim")
 
 
 def _print_unfinished(console: Console, found: StackStatus) -> None:
@@ -150,7 +150,7 @@ def _print_unfinished(console: Console, found: StackStatus) -> None:
     for held in found.in_progress:
         _print_line(console, held.note.at, held.noted.run_id, "[cyan]running  [/]", held.noted.upload.key, "")
         if attempt := before.pop(held.noted.run_id, None):
-            console.out(f"{_INDENT}the attempt before failed: {attempt.reason}", style="dim")
+            console.out(f"{_INDENT}the previous attempt failed: {attempt.reason}", style="dim")
     for attempt in before.values():
         state = "[bold red]failed   [/]" if attempt.given_up else "[red]retrying [/]"
         _print_line(console, attempt.at, attempt.run_id, state, attempt.upload.key, "")
@@ -171,7 +171,7 @@ def _queue_lines(found: StackStatus) -> Iterator[str]:
         f"{queue.given_up:,} in the dead-letter queue"
     )
     if found.is_paused:
-        yield "paused: uploads queue up, and no drain starts until: sluice resume"
+        yield "paused: uploads wait in the queue; to resume: sluice resume"
     if found.published_contracts:
         yield f"published contracts: {', '.join(map(visible_line, found.published_contracts))}"
     if found.unrecorded:

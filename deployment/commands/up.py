@@ -1,4 +1,4 @@
-"""`sluice up`: runs the local cloud until Ctrl-C."""
+"""`sluice up`: runs the local cloud and prints the outcomes of uploads until Ctrl-C."""
 
 import time
 from contextlib import ExitStack
@@ -19,13 +19,13 @@ _LOOK_SECONDS = 2.0
 _NEWS_SHOWN = 20
 _REASONS_SHOWN = 3
 _OUTCOMES = ("sluice.upload.published", "sluice.upload.rejected")
-_EVENTS = 50  # Prefect's limit for a page
+_EVENTS = 50  # the largest page that Prefect's API returns
 _EVENTS_COME_WITHIN = timedelta(minutes=10)
 
 
 def up(console: Console, cloud: LocalCloud) -> None:
-    """Start the local cloud, and print each new receipt and failed attempt until a signal arrives. Raise
-    LocalCloudError if it could not be started, or if one of its processes died."""
+    """Start the local cloud, and print each new receipt and failed attempt until Ctrl-C or SIGTERM. Raise
+    LocalCloudError if the local cloud could not be started, or if one of its processes died."""
     with ExitStack() as running:
         with shown_steps(console) as on_step:
             running.enter_context(started_cloud(cloud, on_step))
@@ -38,7 +38,7 @@ def up(console: Console, cloud: LocalCloud) -> None:
 
 def _greet(console: Console, cloud: Endpoints) -> None:
     console.print(
-        "Sluice is up. Ctrl-C stops it; its state is kept for the next start, `make clean` deletes it.",
+        "Sluice is up. Ctrl-C stops it. Its state is kept for the next start; `make clean` deletes it.",
         f"  Prefect UI   {cloud.prefect_ui_url}",
         f"  AWS          {cloud.aws_endpoint_url} ({cloud.region}; access key test, secret key test)",
         f"  landing      s3://{cloud.outputs['LandingBucket']}/incoming/DATASET/",
@@ -52,7 +52,8 @@ def _greet(console: Console, cloud: Endpoints) -> None:
 
 
 def _watch(console: Console, cloud: LocalCloud) -> None:
-    """Print a line for every new receipt and failed attempt, forever. Raise ServiceDied if a process died."""
+    """Print a line for each new receipt and failed attempt, in an endless loop. Raise ServiceDied if one of the local
+    cloud's processes died."""
     uploads, outcomes = Uploads(cloud.endpoints), Outcomes(cloud.endpoints.prefect_api_url)
     attempts = uploads.runs_with_attempt()
     while True:
@@ -71,15 +72,14 @@ def _watch(console: Console, cloud: LocalCloud) -> None:
 
 
 class Outcomes:
-    """Finds new outcomes from their events in Prefect: with one request, however many receipts there are."""
+    """Finds new outcomes through their events in Prefect, which takes one request no matter how many receipts exist."""
 
     def __init__(self, api_url: str) -> None:
         self._url, self._begun = f"{api_url}/events/filter", datetime.now(UTC)
         self._known: set[str] = set()
 
     def news(self) -> list[str]:
-        """Return the ids of runs with a new outcome since the last call, oldest first; if there are more than 50, only
-        the newest 50."""
+        """Return the IDs of the runs that got an outcome since the last call, oldest first, at most the newest 50."""
         since = max(self._begun, datetime.now(UTC) - _EVENTS_COME_WITHIN)
         wanted = {"occurred": {"since": since.isoformat()}, "event": {"name": list(_OUTCOMES)}}
         try:
@@ -87,7 +87,7 @@ class Outcomes:
                 self._url, json={"filter": wanted, "limit": _EVENTS}, trust_env=False
             ).raise_for_status()
         except httpx.HTTPError:
-            return []  # a server that has died is noticed elsewhere
+            return []  # `_watch` detects a server that has died
         events = {event["id"]: event["payload"]["run_id"] for event in answer.json()["events"]}
         news = [run_id for event_id, run_id in events.items() if event_id not in self._known]
         self._known = set(events)
@@ -95,5 +95,6 @@ class Outcomes:
 
 
 def _news(before: dict[str, datetime], now: dict[str, datetime]) -> list[str]:
-    """Return the newest 20 runs that were added or changed between two calls, oldest first."""
+    """Return the runs that were added to `before` or changed in `now`, oldest first, at most the newest 20. Both map
+    run IDs to the times when they were written, newest first."""
     return [run_id for run_id, written in now.items() if before.get(run_id) != written][_NEWS_SHOWN - 1 :: -1]

@@ -25,7 +25,7 @@ _NAMES_SHOWN = 3
 
 
 class NameIgnored(TerminalError):
-    """The stack ignores files with these names, because they are not data."""
+    """All given files have names that the stack ignores, because they are not data."""
 
 
 def upload(
@@ -37,12 +37,13 @@ def upload(
     wait: bool,
     deadline_seconds: float,
 ) -> bool:
-    """Upload files, the files of folders, and the members of ZIP files.
+    """Upload files, the files in folders, and the members of ZIP files.
 
-    With `wait`, return whether all were published; without it, whether all were uploaded.
+    If `wait` is set, wait for the outcomes and return whether all files were published; otherwise return whether all
+    were uploaded.
 
     Raises:
-        FileUnusable, ArchiveUnusable, ArchiveUnsafe, FilesCollide: nothing was uploaded.
+        FileUnusable, ArchiveUnusable, ArchiveUnsafe, FilesCollide: the files cannot be uploaded; nothing was uploaded.
         DatasetUnknown: the dataset has no contract.
         NameIgnored: the stack would ignore all of these files because of their names.
     """
@@ -59,16 +60,17 @@ def upload(
     print_problems(console, problems)
     _explain_default(console, in_default)
     if uploads.is_paused():
-        console.print("The stack is paused: what is uploaded waits in the queue until: sluice resume")
+        console.print("The stack is paused: the files wait in the queue. To process them: sluice resume")
     if not wait:
-        console.print("Follow with: sluice status")
+        console.print("To see the progress: sluice status")
         return not problems
     with shown_progress(console, sent) as on_look:
         in_time = uploads.follow(sent, deadline_seconds=deadline_seconds, on_look=on_look)
     print_outcomes(console, cloud, sent)
     for late in uploads.judged_before_publication(one.receipt for one in sent if one.receipt):
         console.out(
-            f"A task judged {late} by the previous contract: tasks use a published one within a minute. Upload again",
+            f"A task used the previous contract of {late}, because tasks use a published contract only after up to a"
+            " minute. Upload again",
             style="yellow",
         )
     if not in_time:
@@ -82,15 +84,16 @@ def upload(
 def _files_by_key(
     console: Console, cloud: DeployedStack, given: Sequence[str], dataset: str | None, known: Sequence[str]
 ) -> tuple[dict[str, LocalFile], list[LocalFile]]:
-    """Return the files by the key that each gets, and those to which only the default contract applies."""
+    """Return the files to upload by object key, and the list of those to which only the default contract applies."""
     prefix, patterns = cloud.outputs["IncomingPrefix"], cloud.outputs["IgnoredNames"]
     files, ignored = files_to_upload(given, lambda name: is_ignored(name, "", patterns))
     if not files:
         raise NameIgnored(
-            f"{', '.join(given)}: the stack ignores names like {patterns}; rename, or change IgnoredNames"
+            f"{', '.join(given)}: the stack ignores names that match {patterns}; rename the files, or change the"
+            " stack's parameter IgnoredNames"
         )
     if ignored:
-        console.print(f"{ignored:,} not uploaded: the stack ignores names like {patterns}")
+        console.print(f"{ignored:,} not uploaded: the stack ignores names that match {patterns}")
     chosen = [dataset or dataset_of(file, known) for file in files]
     keys = [
         f"{prefix}{one}/{file.name}" if one else prefix + file.name for one, file in zip(chosen, files, strict=True)
@@ -100,7 +103,7 @@ def _files_by_key(
 
 
 def _print_destination(console: Console, sent: Sequence[TrackedUpload], prefix: str) -> None:
-    """Print the address of the uploaded file or, for several files, how many are in each folder."""
+    """Print the S3 URI of the uploaded file or, if there are several, the number of files in each folder."""
     first = sent[0].message
     if len(sent) == 1:
         console.out(f"uploaded to s3://{first.bucket}/{first.key}")
@@ -118,9 +121,9 @@ def _explain_default(console: Console, files: Sequence[LocalFile]) -> None:
     if isinstance(files[0].body, Member):  # `sluice contract new` cannot read ZIP files
         sample, unpacked = files[0].name.rsplit("/", 1)[-1], f"unpack {visible_line(sample)}, "
     console.out(
-        "These files' names begin with no dataset's name, so the default contract applies, which accepts any table: "
+        "No dataset matches these files' names, so the default contract applies, which accepts any table: "
         + ", ".join(first_of([visible_line(file.name) for file in files], _NAMES_SHOWN)),
-        f"To give them rules: {unpacked}sluice contract new {name} {visible_line(sample)}, then upload again; "
-        "if they belong to a dataset that has a contract: --dataset NAME",
+        f"To define rules for them: {unpacked}sluice contract new {name} {visible_line(sample)}, then upload again. "
+        "If they belong to a dataset that has a contract, upload them with --dataset NAME",
         sep="\n",
     )

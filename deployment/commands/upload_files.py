@@ -1,8 +1,8 @@
 """Finds what `sluice upload` uploads: files, the files in folders, files that match patterns, and members of ZIP files.
 
-A file keeps its path below the folder that was given. The members of a ZIP file keep their paths, below a folder that
-is named after the ZIP file; but if `x.csv.zip` has the single member `x.csv`, it is uploaded as `x.csv`. Each member is
-decompressed while it is uploaded, so it needs no disk space and little memory.
+A file keeps its path relative to the given folder. The members of a ZIP file keep their paths, in a folder that is
+named after the ZIP file. However, if `x.csv.zip` has the single member `x.csv`, it is uploaded as `x.csv`. Each member
+is decompressed while it is uploaded, so it needs no disk space and little memory.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from flows.refinery.suggestions import did_you_mean
 
 MAX_MEMBERS = 1_000
 MAX_UNPACKED_BYTES = 20 * 1024**3
-MAX_RATIO = 200  # tables reach 10 to 50
-_RATIO_FROM_BYTES = 100 * 1024**2  # below this size, the ratio does not matter
+MAX_RATIO = 200  # unpacked size divided by packed size; real tables reach 10 to 50
+_RATIO_FROM_BYTES = 100 * 1024**2  # for smaller unpacked sizes, the ratio does not matter
 _ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")
 _ENCRYPTED = 0x1
 _DAMAGED = (BadZipFile, EOFError, OSError, RuntimeError, ValueError, zlib.error, LZMAError)
@@ -34,12 +34,12 @@ _DEFAULT_CONTRACT = "default"
 
 
 class FileUnusable(TerminalError):
-    """A file to upload does not exist, cannot be read, changed during the upload, or is not a regular file; or there is
-    no file to upload."""
+    """A file does not exist, is not a regular file, cannot be read, or changed during the upload; or the given paths
+    contain no file."""
 
 
 class FilesCollide(TerminalError):
-    """Two of the files would get the same key, so that one would replace the other."""
+    """Two of the files would get the same object key, so one would replace the other."""
 
 
 class ArchiveUnusable(TerminalError):
@@ -47,38 +47,39 @@ class ArchiveUnusable(TerminalError):
 
 
 class ArchiveUnsafe(TerminalError):
-    """A ZIP file is too large when it is unpacked, has too many members, or contains archives, links, or paths that
-    lead out of it."""
+    """A ZIP file is too large when unpacked, has too many members, or contains archives, links or paths that point
+    outside it."""
 
 
 class DatasetUnknown(TerminalError):
-    """The named dataset has no contract."""
+    """The dataset given with --dataset has no contract."""
 
 
 @dataclass
 class LocalFile:
-    """One file to upload."""
+    """A file to upload: a local file, or a member of a local ZIP file."""
 
     path: Path  # the file or, for a member, the ZIP file
-    name: str  # its path below the dataset's folder in the landing bucket
-    # the names of the folders and of the ZIP file that contain it, innermost last, from the folder that was given
+    name: str  # the path below the dataset's folder in the landing bucket
+    # the names of the folders and the ZIP file that contain it, beginning with the given folder, innermost last
     folders: tuple[str, ...]
-    size_bytes: int  # its size, unpacked
-    body: str | Member  # what is uploaded: the file's path, or a reader of the member
-    # called with the number of bytes that were uploaded since the last call
+    size_bytes: int  # the unpacked size
+    body: str | Member  # the file's path, or a reader of the member
+    # called with the number of bytes uploaded since the last call
     on_bytes: Callable[[int], None] = field(default=lambda _: None)
 
 
 class Member:
-    """Reads a member of a ZIP file, which is opened at the first read. Threads may read members of one ZIP file."""
+    """Reads a member of a ZIP file, and opens it at the first read. Several threads may read members of the same ZIP
+    file."""
 
     def __init__(self, archive: ZipFile, info: ZipInfo) -> None:
         self._archive, self._info = archive, info
         self._file: IO[bytes] | None = None
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes. Raise ArchiveUnusable if the ZIP file is damaged there, or compressed with a method
-        that Python does not support."""
+        """Return the next `size` unpacked bytes, or all that remain if it is -1. Raise ArchiveUnusable if the member is
+        damaged, or compressed with a method that Python does not support."""
         try:
             self._file = self._file or self._archive.open(self._info)
             return self._file.read(size)
@@ -87,11 +88,11 @@ class Member:
 
 
 def files_to_upload(given: Iterable[str], is_ignored: Callable[[str], bool]) -> tuple[list[LocalFile], int]:
-    """Return the files to upload, and how many others are left out because the stack ignores their names.
+    """Return the files to upload, and the number of files left out because the stack ignores their names.
 
     Args:
         given: paths of files, folders and ZIP files, and patterns such as `data/*.csv`.
-        is_ignored: returns whether the stack ignores a file with this path below the dataset's folder.
+        is_ignored: returns whether the stack ignores a file, given its path below the dataset's folder.
 
     Raises:
         FileUnusable, ArchiveUnusable, ArchiveUnsafe: a file or ZIP file cannot be uploaded.
@@ -109,18 +110,18 @@ def files_to_upload(given: Iterable[str], is_ignored: Callable[[str], bool]) -> 
 
 
 def require_different_keys(keys: Sequence[str]) -> None:
-    """Raise FilesCollide if a key occurs twice."""
+    """Raise FilesCollide if an object key occurs more than once."""
     twice = [key for key, count in Counter(keys).items() if count > 1]
     if twice:
         raise FilesCollide(
-            f"{len(twice):,} names occur several times, such as {twice[0]}: one file would replace the other; "
-            "upload the folder that contains both, or one after the other"
+            f"{len(twice):,} names occur more than once, such as {twice[0]}, so one file would replace the other; "
+            "upload the folder that contains both, or upload one after the other"
         )
 
 
 def _paths(given: str) -> list[Path]:
-    """Return the files that a pattern matches; a text that is not a pattern, or an existing path, is returned as it
-    is."""
+    """Return the files that match a pattern. If `given` is an existing path or contains no wildcard, return it as the
+    only path."""
     if Path(given).exists() or not glob.has_magic(given):
         return [Path(given)]
     matches = sorted(glob.glob(given, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
@@ -154,28 +155,27 @@ def _raise(error: OSError) -> None:
 
 
 def _require_usable(file: LocalFile) -> None:
-    """Raise FileUnusable if a file cannot be read, is not a regular file, or has a name that an object's key cannot
-    have.
-    """
+    """Raise FileUnusable if a file cannot be read, is not a regular file, or has a name that cannot be used in an
+    object key."""
     if file.path.is_dir():
         raise FileUnusable(
-            f"{file.path} is a link to a folder, and those are not followed: give the folders one by one"
+            f"{file.path} is a link to a folder, and such links are not followed: give that folder itself"
         )
     if not file.path.is_file():
-        raise FileUnusable(f"{file.path} is not a regular file, or a link whose target does not exist")
+        raise FileUnusable(f"{file.path} is not a regular file, or is a link whose target does not exist")
     if not os.access(file.path, os.R_OK):
         raise FileUnusable(f"{file.path} cannot be read")
     try:
         file.name.encode()
     except UnicodeEncodeError:
-        raise FileUnusable(f"{file.name!a}: the name is not UTF-8, as that of an object must be: rename it") from None
+        raise FileUnusable(f"{file.name!a} is not valid UTF-8, which S3 requires; rename the file") from None
 
 
 # --- ZIP files --------------------------------------------------------------------------------------------------------
 
 
 def _members(path: Path, name: Path, folders: tuple[str, ...]) -> Iterator[LocalFile]:
-    """Yield the members of a ZIP file; `name` is the ZIP file's name without the ending."""
+    """Yield the members of a ZIP file; `name` is the ZIP file's name without the extension."""
     try:
         archive = ZipFile(path)  # its members keep it open
     except _DAMAGED as error:
@@ -191,18 +191,18 @@ def _members(path: Path, name: Path, folders: tuple[str, ...]) -> Iterator[Local
 
 
 def _require_safe(path: Path, members: Sequence[ZipInfo]) -> None:
-    """Raise ArchiveUnsafe or ArchiveUnusable if a ZIP file must not be unpacked. Sizes are those in the members'
-    headers; Python reads no more of a member than its header declares."""
+    """Raise ArchiveUnsafe or ArchiveUnusable if a ZIP file must not be unpacked. The sizes in the members' headers can
+    be trusted, because Python reads no more of a member than its header declares."""
     if len(members) > MAX_MEMBERS:
-        raise ArchiveUnsafe(f"{path} has {len(members):,} members; at most {MAX_MEMBERS:,} are uploaded: unpack it")
+        raise ArchiveUnsafe(f"{path} has {len(members):,} members, but at most {MAX_MEMBERS:,} are allowed: unpack it")
     size_bytes, packed_bytes = sum(info.file_size for info in members), sum(info.compress_size for info in members)
     if size_bytes > MAX_UNPACKED_BYTES:
         raise ArchiveUnsafe(
-            f"{path} unpacks to {size_bytes / 1024**3:,.1f} GiB; at most {MAX_UNPACKED_BYTES // 1024**3} GiB are "
-            "uploaded from one ZIP file: unpack it"
+            f"{path} unpacks to {size_bytes / 1024**3:,.1f} GiB, but at most {MAX_UNPACKED_BYTES // 1024**3} GiB are "
+            "allowed in one ZIP file: unpack it"
         )
     if size_bytes > max(_RATIO_FROM_BYTES, packed_bytes * MAX_RATIO):
-        raise ArchiveUnsafe(f"{path} unpacks to more than {MAX_RATIO} times its size, as no table does")
+        raise ArchiveUnsafe(f"{path} unpacks to more than {MAX_RATIO} times its size, which no real table does")
     for info in members:
         if fault := _fault_of(info):
             raise ArchiveUnsafe(f"{path}: member {info.filename!r} {fault}")
@@ -211,17 +211,18 @@ def _require_safe(path: Path, members: Sequence[ZipInfo]) -> None:
 
 
 def _fault_of(info: ZipInfo) -> str:
-    """Return what is wrong with a member, as the end of a sentence; "" if it can be uploaded."""
+    """Return what is wrong with a ZIP file's member, as a predicate such as "is a link", or "" if it can be
+    uploaded."""
     name = info.filename
     parts = PurePosixPath(name).parts
     if "\\" in name or ":" in name or name.startswith("/") or ".." in parts:
-        return "names a path outside of the ZIP file"
+        return "has a path outside the ZIP file"
     if not parts:
         return "has no name"
     if stat.S_ISLNK(info.external_attr >> 16):
         return "is a link"
     if name.lower().endswith(_ARCHIVES):
-        return "is an archive itself; unpack the outer one"
+        return "is itself an archive; unpack the outer one"
     return ""
 
 
@@ -229,25 +230,27 @@ def _fault_of(info: ZipInfo) -> str:
 
 
 def datasets(contracts: Path, published: Iterable[str] = ()) -> list[str]:
-    """Return the datasets with a contract in the folder or a published one, except `default`, sorted."""
+    """Return the sorted names of all datasets, except `default`, that have a contract in the folder `contracts` or a
+    published contract."""
     found = {*published, *(path.parent.name for path in contracts.glob("*/contract.yaml"))}
     return sorted(found - {_DEFAULT_CONTRACT})
 
 
 def require_dataset(named: str, known: Sequence[str]) -> None:
-    """Raise DatasetUnknown if there is no contract for this dataset."""
+    """Raise DatasetUnknown if the dataset `named` is not one of the `known` datasets."""
     if named not in known:
         raise DatasetUnknown(
-            f"There is no contract for dataset {named!r}: `sluice contract new` proposes one, and without --dataset "
-            f"the default contract applies; known: {', '.join(known)}{did_you_mean(named, known)}"
+            f"There is no contract for dataset {named!r}. `sluice contract new` proposes one; without --dataset, "
+            f"the default contract applies. Known datasets: {', '.join(known)}{did_you_mean(named, known)}"
         )
 
 
 def dataset_of(file: LocalFile, known: Iterable[str]) -> str | None:
-    """Return the dataset that a file belongs to, according to its name and its folders' names; None if no name fits.
+    """Return the dataset that a file belongs to, according to its name and its folders' names; None if none matches.
 
-    The file's name, or else that of the innermost folder, must begin with the dataset's name. Case and the characters
-    between words do not matter: la-riots.csv belongs to la_riots. If several datasets fit, the longest name counts.
+    A file belongs to a dataset if its name begins with the dataset's name. If the file's name matches no dataset, its
+    folders' names are tried, innermost first. Case and the characters between words do not matter, so la-riots.csv
+    belongs to la_riots. If several datasets match a name, the one with the longest name is returned.
     """
     by_length = sorted(known, key=len, reverse=True)
     for name in (file.name.rsplit("/", 1)[-1], *reversed(file.folders)):

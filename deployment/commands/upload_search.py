@@ -1,4 +1,4 @@
-"""Finds the uploads that `sluice status` should show: by run, dataset or file name, and by time."""
+"""Finds the uploads that `sluice status` shows, by run ID, dataset or file name, and by time."""
 
 import re
 from collections.abc import Iterator
@@ -15,23 +15,23 @@ from flows.pipeline.run_ids import RunUnknown, find_run
 from flows.refinery.errors import TerminalError
 from lambda_trigger.message import UploadMessage
 
-MOST_READ = 1_000  # receipts, index entries or object versions that one search reads
+MOST_READ = 1_000  # the most receipts, index entries or object versions that one search reads
 _INDEX = "index/"
 _AGE = re.compile(r"(\d+)\s*([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 class TimeUnreadable(TerminalError):
-    """--since is neither an age such as 90m, 2h or 3d nor a date or time in ISO 8601."""
+    """The value of --since is neither an age such as 90m, 2h or 3d nor an ISO 8601 date or time."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which uploads to show."""
+    """The criteria that select the uploads to show."""
 
-    text: str = ""  # a run id, a dataset, or the beginning of a file's name or of its key; "": all
-    failed: bool = False  # only those that were not published
-    since: datetime | None = None  # only those whose state was written at or after this time
+    text: str = ""  # a run ID, a dataset, or the beginning of a file's name or object key; "" for all
+    failed: bool = False  # whether to show only uploads that were rejected or failed
+    since: datetime | None = None  # show only uploads whose state was written at or after this time
 
     def is_recent(self, written: datetime) -> bool:
         return self.since is None or written >= self.since
@@ -44,9 +44,9 @@ ALL = Wanted()
 class FoundRuns:
     """The runs that a search found."""
 
-    runs: dict[str, datetime]  # by run id, when each was uploaded or got its outcome; newest first
-    uploads: dict[str, UploadMessage] = field(default_factory=dict)  # for a search by name: the uploads of `runs`
-    folder: str | None = None  # for a search by dataset: the folder of its uploads
+    runs: dict[str, datetime]  # when each was uploaded or finished, by run ID, newest first
+    uploads: dict[str, UploadMessage] = field(default_factory=dict)  # for a search by name: the uploads, by run ID
+    folder: str | None = None  # for a search by dataset: the folder of its uploads in the landing bucket
 
     def may_have(self, run_id: str) -> bool:
         return self.folder is not None or run_id in self.runs
@@ -56,8 +56,8 @@ class FoundRuns:
 
 
 def moment_of(text: str, now: datetime) -> datetime:
-    """Return the time for an age such as 2h (that long before `now`), or for a date or time in ISO 8601 (in UTC if it
-    has no offset). Raise TimeUnreadable for anything else."""
+    """Return the time that an age such as 2h, counted back from `now`, or an ISO 8601 date or time refers to. Without a
+    UTC offset, times are in UTC. Raise TimeUnreadable if the text is neither."""
     try:
         if age := _AGE.fullmatch(text.strip()):
             return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
@@ -69,11 +69,11 @@ def moment_of(text: str, now: datetime) -> datetime:
 
 
 def find_runs(store: ObjectStore, wanted: Wanted, incoming_prefix: str, limit: int) -> FoundRuns:
-    """Return the runs that match `wanted.text`: a run id, a dataset, or the beginning of a file's name or key. A search
-    by name also finds uploads that have no outcome yet.
+    """Return the runs that match `wanted.text`, which is a run ID, a dataset, or the beginning of a file's name or
+    object key. A search by name or key also finds uploads that have no outcome yet.
 
-    For a dataset, the newest `limit` index entries are read, or MOST_READ if only failed uploads are wanted. For a
-    name, at most MOST_READ object versions are read.
+    For a dataset, the newest `limit` index entries are read, or MOST_READ of them if only failed uploads are wanted.
+    For a name or key, at most MOST_READ object versions are read.
     """
     try:
         return FoundRuns({find_run(store, wanted.text): datetime.max.replace(tzinfo=UTC)})
@@ -106,7 +106,7 @@ def _latest_run(store: ObjectStore, key: str, wanted: Wanted) -> Iterator[str]:
     stored = store.get(key)
     try:
         latest = IndexEntry.from_json(stored.body).latest if stored else None
-    except IndexUnreadable:  # `sluice read` names it
+    except IndexUnreadable:  # `sluice read` reports it
         return
     if latest and not (wanted.failed and latest.status == "published"):
         yield latest.run_id

@@ -1,6 +1,7 @@
-"""Uploads files to a deployed stack, and follows them until they have receipts.
+"""Uploads files to a deployed stack, and follows them until each is published, rejected or failed.
 
-The state of an upload is in S3: its receipt, its last failed attempt, and the batch note of the task that holds it.
+The state of an upload is in S3: in its receipt, in the record of its last failed attempt, and in the batch note of the
+task that is processing it.
 """
 
 import time
@@ -43,12 +44,12 @@ from lambda_trigger.message import UploadMessage
 
 _POLL_SECONDS = 0.4
 _PAGE = 1_000
-_NEWEST_NOTES = 100  # the notes of uploads that are followed are among the newest
+_NEWEST_NOTES = 100  # enough, because uploads that are being followed are in the newest batch notes
 _LOOKS_AT_ONCE = 64  # how many uploads one poll checks, beginning with those that were not checked for longest
 
 
 class UploadState(StrEnum):
-    """The state of an upload."""
+    """The state of an upload, as shown to the user."""
 
     UPLOADED = "uploaded"
     QUEUED = "queued"
@@ -64,30 +65,30 @@ _ORDER = list(UploadState)
 
 @dataclass
 class TrackedUpload:
-    """One upload and its progress."""
+    """An upload and its progress. Times are those of time.monotonic()."""
 
-    name: str  # shown to the user
+    name: str  # the name that is shown to the user
     message: UploadMessage  # identifies the object version
-    started: float = field(default_factory=time.monotonic)  # when it was uploaded, on the monotonic clock
-    stage: UploadState = UploadState.UPLOADED  # its state; it only advances
-    receipt: Receipt | None = None  # its receipt, once it exists
-    problem: str = ""  # why it was given up, or why its receipt cannot be read
+    started: float = field(default_factory=time.monotonic)  # when the upload started
+    stage: UploadState = UploadState.UPLOADED  # the current state, which only advances
+    receipt: Receipt | None = None  # the receipt, once it exists
+    problem: str = ""  # why Sluice gave up on the upload, or why its receipt cannot be read
     note: str = ""  # why the last attempt failed, if the upload is tried again
-    ended: float | None = None  # when it ended, on the monotonic clock
-    looked_at: float = 0  # when its state was last checked, on the monotonic clock
+    ended: float | None = None  # when the upload was published, rejected or failed
+    looked_at: float = 0  # when the state was last checked
 
     @property
     def done(self) -> bool:
-        """Return whether the upload was published, rejected or given up."""
+        """Return whether the upload was published, was rejected or failed."""
         return self.stage in _ENDINGS
 
     @property
     def seconds(self) -> float:
-        """Return how long the upload has taken, until now or until its end."""
+        """Return how many seconds the upload took or, if it is not done, has taken so far."""
         return (self.ended or time.monotonic()) - self.started
 
     def reach(self, stage: UploadState) -> None:
-        """Change to a later state; ignore an earlier one."""
+        """Set the state if `stage` is later than the current state; otherwise do nothing."""
         if _ORDER.index(stage) > _ORDER.index(self.stage):
             self.stage = stage
             if stage in _ENDINGS:
@@ -95,8 +96,8 @@ class TrackedUpload:
 
 
 class QueueLengths(NamedTuple):
-    """How many messages wait, are being processed, and are in the dead-letter queue; SQS's counts may lag by a
-    minute."""
+    """The numbers of messages that are waiting, being processed, and in the dead-letter queue, as SQS reports them,
+    which may be up to a minute late."""
 
     waiting: int
     being_worked_on: int
@@ -107,7 +108,7 @@ class Uploads:
     """Uploads files to one stack, and reads the state of its uploads.
 
     Attributes:
-        unreadable: what could not be read so far, by S3 URI, and why.
+        unreadable: why receipts, attempts and notes could not be read so far, by S3 URI.
     """
 
     def __init__(self, cloud: DeployedStack) -> None:
@@ -117,7 +118,8 @@ class Uploads:
         self.store = ObjectStore(cloud.outputs["LandingBucket"], cloud.outputs["PublishedBucket"], client=self._s3)
 
     def send(self, files: Mapping[str, LocalFile]) -> tuple[list[TrackedUpload], dict[str, SluiceError]]:
-        """Upload files to their keys; return the uploads and, by file name, why other files were not uploaded."""
+        """Upload files, given by object key. Return the uploads and, by file name, the errors of files that were not
+        uploaded."""
         started = time.monotonic()
         outcomes = send(self._s3, self._cloud.outputs["LandingBucket"], files)
         uploads = [
@@ -129,7 +131,7 @@ class Uploads:
         return uploads, problems
 
     def upload(self, path: Path, key: str, name: str | None = None) -> TrackedUpload:
-        """Upload one file. Raise FileUnusable if it cannot be read."""
+        """Upload one file to an object key. Raise FileUnusable if it cannot be read."""
         file = LocalFile(path, name or path.name, (), path.stat().st_size, str(path))
         uploads, problems = self.send({key: file})
         for problem in problems.values():
@@ -137,7 +139,7 @@ class Uploads:
         return uploads[0]
 
     def look(self, uploads: Iterable[TrackedUpload]) -> None:
-        """Check the unfinished uploads, at most 64 at once, and update their states."""
+        """Check at most 64 unfinished uploads, those checked longest ago first, and update their states."""
         unfinished = nsmallest(_LOOKS_AT_ONCE, (one for one in uploads if not one.done), key=lambda one: one.looked_at)
         if not unfinished:
             return
@@ -176,8 +178,8 @@ class Uploads:
     def follow(
         self, uploads: list[TrackedUpload], *, deadline_seconds: float, on_look: Callable[[], None] = lambda: None
     ) -> bool:
-        """Poll until all uploads are done; call `on_look` after each poll. Return False if `deadline_seconds` passed
-        first."""
+        """Poll until all uploads are done, and call `on_look` after each poll. Return False if they are not done after
+        `deadline_seconds`."""
         deadline = time.monotonic() + deadline_seconds
         while True:
             self.look(uploads)
@@ -189,8 +191,8 @@ class Uploads:
             time.sleep(_POLL_SECONDS)
 
     def wait_until_recorded(self, uploads: Iterable[TrackedUpload], *, deadline_seconds: float) -> bool:
-        """Wait until no task holds these uploads, which means that Prefect shows them. Return False if
-        `deadline_seconds` passed first."""
+        """Wait until no task holds these uploads, which means that Prefect shows their outcomes. Return False if a task
+        still holds one after `deadline_seconds`."""
         runs = {upload.message.run_id for upload in uploads}
         deadline = time.monotonic() + deadline_seconds
         while runs & read_held_uploads(self.store, max_notes=_NEWEST_NOTES).by_run.keys():
@@ -200,8 +202,8 @@ class Uploads:
         return True
 
     def runs_with_receipt(self) -> dict[str, datetime]:
-        """Return the ids of all runs with a receipt, and when each was written, newest first. If there are many, 16
-        parts of the list are requested concurrently, by the first digit of the run id."""
+        """Return the IDs of all runs with a receipt, with the time when it was written, newest first. If there are
+        many, the listing is split into 16 concurrent requests, by the first digit of the run ID."""
         first = next(self.store.list_keys(RECEIPTS, page_size=_PAGE), [])
         starts = [RECEIPTS + digit for digit in hexdigits[:16]] if len(first) == _PAGE else []
         parts = at_once(lambda start: [one for page in self.store.list_keys(start) for one in page], starts)
@@ -210,29 +212,29 @@ class Uploads:
         return {key.removeprefix(RECEIPTS).removesuffix(".json"): written for key, written in listed}
 
     def published_contracts(self) -> list[str]:
-        """Return the datasets with a published contract; none if these credentials may not list them."""
+        """Return the datasets with a published contract, or an empty list if the credentials may not list them."""
         with suppress(AwsRefused):
             return sorted(live_datasets(self.store))
         return []
 
     def judged_before_publication(self, receipts: Iterable[Receipt]) -> list[str]:
-        """Return the datasets for which one of these files was judged by an older contract than the live one; none if
-        the contracts cannot be read."""
+        """Return the datasets for which one of these receipts names an older contract than the live one, or an empty
+        list if the contracts cannot be read."""
         with suppress(AwsRefused, ContractInvalid):
             used = {receipt.contract.content_hash: receipt.contract for receipt in receipts}.values()
             return sorted({each.dataset for each in used if is_replaced(self.store, each)})
         return []
 
     def datasets(self) -> list[str]:
-        """Return the datasets with a contract in this project or a published one."""
+        """Return the datasets that have a contract in this project or a published contract."""
         return datasets(CONTRACTS, self.published_contracts())
 
     def find(self, wanted: Wanted, limit: int) -> FoundRuns:
-        """Return the runs that match a search (upload_search.find_runs)."""
+        """Return the runs that match a search; see `upload_search.find_runs`."""
         return find_runs(self.store, wanted, self._cloud.outputs["IncomingPrefix"], limit)
 
     def receipts(self, run_ids: Iterable[str]) -> Iterator[Receipt]:
-        """Yield the receipts of these runs; skip runs without a receipt, or with an unreadable one."""
+        """Yield the receipts of these runs; skip runs whose receipt does not exist or cannot be read."""
         return filter(None, at_once(self._readable_receipt, run_ids))
 
     def _readable_receipt(self, run_id: str) -> Receipt | None:
@@ -243,22 +245,22 @@ class Uploads:
             return None
 
     def held(self) -> HeldUploads:
-        """Return the uploads that tasks hold, or held when they died."""
+        """Return the uploads that tasks are processing, including those that a task was processing when it died."""
         held = read_held_uploads(self.store)
         self.unreadable |= {self.store.published_address(key): reason for key, reason in held.unreadable.items()}
         return held
 
     def runs_with_attempt(self) -> dict[str, datetime]:
-        """Return the ids of all runs with a failed attempt, and when it was written, the newest first."""
+        """Return the IDs of all runs with a failed attempt, with the time when it was written, newest first."""
         return dict(sorted(runs_with_attempt(self.store), key=lambda one: one[1], reverse=True))
 
     def attempts(self, run_ids: Iterable[str]) -> Iterator[Attempt]:
-        """Yield the last failed attempts of these runs; skip runs without one, or with an unreadable one."""
+        """Yield the last failed attempts of these runs; skip runs that have none or whose attempt cannot be read."""
         return (found.attempt for found in at_once(self.find_attempt, run_ids) if found)
 
     def find_attempt(self, run_id: str) -> FoundAttempt | None:
-        """Return the last failed attempt of a run with its stored object; None if there is none, or it is
-        unreadable."""
+        """Return the last failed attempt of a run with its stored object, or None if there is none or it cannot be
+        read."""
         try:
             return find_attempt(self.store, run_id)
         except AttemptUnreadable as error:
@@ -266,7 +268,7 @@ class Uploads:
             return None
 
     def queue_lengths(self) -> QueueLengths:
-        """Return how many messages wait, are being processed, and are in the dead-letter queue."""
+        """Return the numbers of messages that are waiting, being processed, and in the dead-letter queue."""
         waiting, delayed = "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesDelayed"
         not_visible = "ApproximateNumberOfMessagesNotVisible"
         queue = self._counts("QueueUrl", waiting, not_visible, delayed)

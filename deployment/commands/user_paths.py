@@ -1,4 +1,4 @@
-"""Reports file system errors for a path that the user gave."""
+"""Turns file system errors for paths that the user gave into error messages."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,5 +20,5 @@ def written_to(path: Path) -> Iterator[None]:
         refused = Path(str(error.filename or path))
         where = "" if refused == path else f" at {refused}"
         raise PathUnwritable(
-            f"{path} cannot be written ({error.strerror or error}{where}); give a path in an existing, writable folder"
+            f"{path} cannot be written ({error.strerror or error}{where}); use a path in an existing, writable folder"
         ) from error

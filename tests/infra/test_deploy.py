@@ -388,7 +388,7 @@ def test_a_task_at_work_is_stopped_and_its_stack_deleted(checkout: Checkout) -> 
     gone = checkout.sluice("destroy", "--stack", "working", *checkout.here, "--yes")
     assert gone.returncode == 0, gone.stdout
     assert "Stopping 1 running task," in gone.stdout
-    assert "The stack working is gone" in gone.stdout
+    assert "The stack working was deleted" in gone.stdout
 
 
 def test_nothing_is_launched_while_a_stack_is_destroyed_during_a_drain(checkout: Checkout) -> None:
@@ -404,7 +404,7 @@ def test_nothing_is_launched_while_a_stack_is_destroyed_during_a_drain(checkout:
     )
     gone = checkout.sluice("destroy", "--stack", "draining", *checkout.here, "--yes")
     assert gone.returncode == 0, gone.stdout
-    assert gone.stdout.index("running drain") < gone.stdout.index("The stack draining is gone")
+    assert gone.stdout.index("running drain") < gone.stdout.index("The stack draining was deleted")
     assert states.describe_execution(executionArn=started[0]["executionArn"])["status"] in ("ABORTED", "SUCCEEDED")
     mark = {"Bucket": outputs["PublishedBucket"], "Prefix": PAUSE_KEY}
     assert s3.list_object_versions(**mark)["Versions"], "it was paused"

@@ -600,5 +600,5 @@ def test_a_question_that_nobody_can_answer_is_no(cloud: LocalCloud, users: dict[
         timeout=120,
     )
     assert done.returncode == 3
-    assert "--yes answers yes" in done.stderr
+    assert "use --yes to answer yes" in done.stderr
     assert Stack(cloud.client("cloudformation"), "unasked", lambda _: None).find() is None

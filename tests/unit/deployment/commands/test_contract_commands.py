@@ -103,7 +103,7 @@ def test_new_fails_where_no_row_can_be_decoded(tmp_path: Path) -> None:
 
 def test_new_shows_what_it_guessed(tmp_path: Path) -> None:
     guessed = sluice("new", "birds", a_file(tmp_path, b"id,name\n1,'Doe, J'\n2,'Roe'\n"), "--contracts", tmp_path)
-    assert 'Guessed, because no file can prove it: quote: "\'"' in guessed.output
+    assert 'Guessed, because the file itself cannot prove it: quote: "\'"' in guessed.output
     assert "# The sample does not prove `quote`" in (tmp_path / "birds" / "contract.yaml").read_text()
 
 

@@ -163,7 +163,7 @@ def test_upload_shows_that_a_task_did_not_know_the_live_contract_yet(
     monkeypatch.setattr(Uploads, "follow", process)
     assert "before the live one" not in uploaded()
     publish(Console(file=io.StringIO()), stack, contract(tmp_path, "on_reupload: append\n"), yes)
-    assert "orders by the previous contract" in uploaded()
+    assert "used the previous contract of orders" in uploaded()
     live = LiveContracts(account.parts.settings.contracts_root, account.parts.store)  # of a task that starts now
     task[0] = Account(replace(account.parts, read_contracts=live.read, keep_contract=live.keep))
     assert "before the live one" not in uploaded()

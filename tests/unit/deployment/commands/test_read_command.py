@@ -60,7 +60,7 @@ def test_rows_are_shown_with_how_many_there_are(published: Receipt) -> None:
     header, first, second, counted, more = shown(Selection(limit=2))
     assert header.split()[:2] == ["species", "island"]
     assert first.split()[:2] == second.split()[:2] == ["Adelie", "Torgersen"]
-    assert counted.startswith("2 of 342 rows published, of 1 file")
+    assert counted.startswith("2 of 342 rows published, from 1 file")
     assert more.endswith("sluice read penguins --export penguins.parquet")
 
 
@@ -94,7 +94,7 @@ def test_rows_that_have_expired_are_no_error(published: Receipt) -> None:
     old = published.model_copy(update={"created_at": "2026-01-01T00:00:00.000000Z"})
     s3.put_object(Bucket="published", Key=receipt_key(old.run_id), Body=old.to_json())
     counted, expired = shown(Selection())[-2:]
-    assert counted == "0 of 0 rows published, of 0 files"
+    assert counted == "0 of 0 rows published, from 0 files"
     assert expired == "1 more file: the rows have expired, data/penguins/ is kept for 5 days"
 
 

@@ -93,7 +93,7 @@ def test_nothing_is_published_that_was_not_confirmed_or_not_bad(
     path.write_text(path.read_text().replace("SKU-1", "SKU-2"))
     with pytest.raises(OtherCellsChanged):
         repair(Console(file=output, width=200), deployed, path, dirty.run_id)
-    assert "row 2, sku: 'SKU-1' -> 'SKU-2'  (was not bad)" in output.getvalue()
+    assert "row 2, sku: 'SKU-1' -> 'SKU-2'  (broke no rule)" in output.getvalue()
     assert read_receipt(account.parts.store, dirty.run_id) == dirty
 
 

@@ -492,7 +492,7 @@ def test_only_what_happened_since_is_shown(stack: Stack) -> None:
     now = datetime.now(UTC)
     assert searched(stack, since=now - timedelta(hours=1)) == {**_NOTHING, "finished": {done.run_id}}
     assert searched(stack, since=now + timedelta(hours=1)) == _NOTHING
-    assert "No such uploads" in stack.shown(Wanted(since=now + timedelta(hours=1)))
+    assert "No matching uploads" in stack.shown(Wanted(since=now + timedelta(hours=1)))
 
 
 def test_what_a_list_leaves_out_is_counted(stack: Stack) -> None:
