@@ -1,6 +1,6 @@
-"""Writes sample files for the contract in flows/contracts/orders: clean ones, and ones with each kind of problem.
+"""Generates sample files for the contract in flows/contracts/orders: clean files, and files with each type of problem.
 
-The same number of rows, flavour and seed give the same bytes.
+The same number of rows, flavour and seed always give the same bytes.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import Literal, get_args
 Flavour = Literal[
     "clean",  # nothing: every row is published
     # In these three, one row in 25 is quarantined, and the others are published.
-    "bad_rows",  # a field too few, one too many, no order number, or no date
+    "bad_rows",  # one field too few or too many, no order number, or no date
     "wrong_types",  # words where a number or a date should be
     "bad_ranges",  # an impossible value
     "duplicates",  # one row in 25 repeats the order before it; preprocessing drops it
@@ -32,15 +32,15 @@ HEADER = ("order_id", "ordered_at", "customer_id", "country", "sku", "quantity",
 
 _COUNTRIES = ("AT", "BE", "CH", "DE", "ES", "FR", "IT", "NO", "PL", "SE")
 _FIRST_ORDER = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
-_EVERY = 25  # one row in so many has the flavour's fault
-_MAX_BAD_ROWS = 1 / 5  # the contract's threshold; a file with fewer than five rows always exceeds it
+_EVERY = 25  # one row in this many has the flavour's problem
+_MAX_BAD_ROWS = 1 / 5  # the contract's limit; one bad row in fewer than five exceeds it
 
 OrderRow = list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedOutcome:
-    """The outcome that a file should have: rows = published + quarantined + dropped."""
+    """The expected outcome of processing a file, where rows = published + quarantined + dropped."""
 
     rows: int  # data rows in the file
     published: int  # rows that the contract lets through
@@ -50,8 +50,8 @@ class ExpectedOutcome:
 
 
 def write(path: Path, rows: int, flavour: Flavour = "clean", *, seed: int = 0) -> ExpectedOutcome:
-    """Write a CSV file with `rows` orders (at least 1; ignored for flavours without rows), and return the outcome that
-    it should have."""
+    """Write a CSV file with `rows` orders, unless the flavour has no rows, and return its expected outcome. Raise
+    ValueError if `rows` is less than 1."""
     if rows < 1:
         raise ValueError(f"rows is {rows}; at least 1 is needed")
     chance = random.Random(seed)  # noqa: S311 sample data, no secret
@@ -94,7 +94,7 @@ def _with(column: str, value: str) -> Callable[[OrderRow], OrderRow]:
     return lambda row: [*row[:place], value, *row[place + 1 :]]
 
 
-# For each flavour, the changes that are made in turn to the rows that are spoiled.
+# For each flavour, the changes to the rows to spoil. Each row gets the next change, in rotation.
 _SPOILS: dict[Flavour, Sequence[Callable[[OrderRow], OrderRow]]] = {
     "bad_rows": [lambda row: row[:-2], lambda row: [*row, "a note"], _with("order_id", ""), _with("ordered_at", "")],
     "wrong_types": [_with("quantity", "three"), _with("ordered_at", "yesterday"), _with("unit_price", "12.50 EUR")],
@@ -110,7 +110,7 @@ _SPOILS: dict[Flavour, Sequence[Callable[[OrderRow], OrderRow]]] = {
 
 
 def _spoil(orders: list[OrderRow], flavour: Flavour) -> int:
-    """Spoil the rows of a flavour in place, and return how many."""
+    """Modify `orders` in place so that some rows have the flavour's problem. Return how many rows were modified."""
     places = list(range(_EVERY - 1, len(orders), _EVERY)) or [len(orders) - 1]
     if flavour == "duplicates":
         places = [place for place in places if place > 0]
@@ -137,11 +137,11 @@ def _write_csv(path: Path, lines: Sequence[Sequence[str]]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line, and write one file."""
+    """Parse the command line, and write one sample file."""
     parser = argparse.ArgumentParser(prog="python -m deployment.samples.orders", description=__doc__)
     parser.add_argument("file", type=Path, help="the CSV file to write")
     parser.add_argument("--rows", type=int, default=1000, help="data rows (default 1000)")
-    parser.add_argument("--flavour", choices=FLAVOURS, default="clean", help="the kind of problem (default clean)")
+    parser.add_argument("--flavour", choices=FLAVOURS, default="clean", help="the type of problem (default clean)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random values (default 0)")
     given = parser.parse_args(arguments)
     write(given.file, given.rows, given.flavour, seed=given.seed)

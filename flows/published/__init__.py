@@ -1,6 +1,7 @@
-"""Reads published rows from a notebook or a program; docs/reading.md explains it.
+"""Functions that read a dataset's published rows in a notebook or a script; docs/reading.md explains them.
 
 from flows.published import read_frame
+
 orders = read_frame("orders")
 """
 
@@ -48,19 +49,20 @@ def read_table(
 
     Args:
         stack: the stack's name. Its blocks on the Prefect server at PREFECT_API_URL name the bucket.
-        bucket: the published bucket; if given, Prefect is not needed.
-        client: a boto3 client for S3; None: one with the keys of the stack's AWS Credentials block, or with your own.
-        run: return only this run's rows; its id, or the first 8 or more characters of it.
-        quarantine: return the rows in quarantine instead of the published ones.
+        bucket: the name of the published bucket; if given, Prefect is not needed.
+        client: a boto3 client for S3; by default, a client with the keys in the stack's AWS Credentials block or, if
+            it has none, with your default credentials.
+        run: a run's id, or its first 8 or more characters, to return only the rows of this run.
+        quarantine: return the rows in quarantine instead of the published rows.
         with_source: add the columns `_sluice_run_id` and `_sluice_source_key`.
-        limit: the maximum number of rows to return; None: all.
+        limit: the maximum number of rows to return; None returns all.
 
     Raises:
-        NothingProcessed: no file of the dataset was processed.
-        RunUnknown: there is no such run, or several ids begin with these characters.
+        NothingProcessed: no file of the dataset has been processed.
+        RunUnknown: there is no such run, or several run ids begin with these characters.
         RunNotCurrent: the run has no rows to read.
-        ColumnsDiffer: a column has different types in several runs that cannot be combined.
-        SettingsMissing: PREFECT_API_URL is not set, or the server has no blocks of the stack.
+        ColumnsDiffer: a column's types in different runs cannot be combined.
+        SettingsMissing: PREFECT_API_URL is not set, or the server does not have the stack's blocks.
 
     Warns:
         IncompleteRead: something could not be read; the warning names it.
@@ -80,8 +82,8 @@ def read_table(
 def read_frame(dataset: str, **options: Any) -> pd.DataFrame:
     """Return the current rows of a dataset as a DataFrame. The arguments and errors are those of `read_table`.
 
-    Integers have pandas' type Int64 and booleans its type boolean, both of which can have missing values; dates are
-    datetime64.
+    Integers have the pandas dtype Int64 and booleans the dtype boolean, both of which can have missing values. Dates
+    are datetime64.
     """
     frame: pd.DataFrame = read_table(dataset, **options).to_pandas(types_mapper=_FRAME_TYPES.get, date_as_object=False)
     return frame
@@ -94,16 +96,16 @@ def _store_of_stack(stack: str, client: Any) -> ObjectStore:
 
     if not PREFECT_API_URL.value():  # Prefect would start a temporary server, which has no blocks
         raise SettingsMissing(
-            "PREFECT_API_URL is not set; set it to the address of your Prefect server before the import (`make up`"
-            " starts one at http://127.0.0.1:4200/api), or name the published bucket: bucket=..."
+            "PREFECT_API_URL is not set; set it to the API URL of your Prefect server before the import (`make up`"
+            " starts one at http://127.0.0.1:4200/api), or pass the name of the published bucket as bucket=..."
         )
     settings = settings_of_stack(stack)
     return ObjectStore("", settings.published_bucket, client=client or _client_with(credentials_of_stack(stack)))
 
 
 def _client_with(block: AwsCredentials | None) -> Any:
-    """Return an S3 client with the keys in a stack's block; if it has none, with the caller's, in the block's
-    region."""
+    """Return an S3 client with the keys in a stack's AWS Credentials block. If the block has no keys, use the caller's
+    keys and the block's region. Without a block, return None."""
     import boto3
     from botocore.config import Config
 
@@ -120,7 +122,7 @@ def _client_with(block: AwsCredentials | None) -> Any:
 
 
 def _outside_of_event_loops(function: Callable[[], _T]) -> _T:
-    """Call a function in another thread. A notebook's own thread has an event loop, in which Prefect would return
-    coroutines."""
+    """Call a function in another thread: a notebook's main thread runs an event loop, in which Prefect's functions
+    would return coroutines."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(contextvars.copy_context().run, function).result()

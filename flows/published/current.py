@@ -1,4 +1,4 @@
-"""Find the current runs of a dataset: the index lists its files, and the receipts name their outputs."""
+"""Find the current runs of a dataset. The index lists its files, and the receipts of the runs list their outputs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ _INDEX = "index/"
 
 
 class NothingProcessed(TerminalError):
-    """No file of a dataset has been processed, or there is no dataset of this name."""
+    """No file of a dataset has been processed, or there is no dataset with this name."""
 
 
 class RunNotCurrent(TerminalError):
@@ -27,17 +27,17 @@ class RunNotCurrent(TerminalError):
 
 @dataclass
 class CurrentFile:
-    """The runs of one source key whose rows readers see."""
+    """An uploaded file, and the runs that published its current rows."""
 
-    index_key: str  # the key of its index entry
-    # the receipts of its current runs, oldest first: one, or several if re-uploads append
+    index_key: str  # the object key of its index entry
+    # the receipts of these runs, oldest first: one, or several if re-uploads are appended
     receipts: tuple[Receipt, ...] = ()
-    unreadable: dict[str, str] = field(default_factory=dict)  # what could not be read, by S3 URI, and why
+    unreadable: dict[str, str] = field(default_factory=dict)  # by S3 URI, why an object could not be read
 
 
 def current_files(store: ObjectStore, dataset: str) -> list[CurrentFile]:
-    """Return the current runs of every file of a dataset, sorted by source key. Raise NothingProcessed if the index has
-    no file of this dataset."""
+    """Return all files of a dataset with their current runs, sorted by source key. Raise NothingProcessed if the index
+    has no file of this dataset."""
     keys = list(_listed(store, f"{_INDEX}{dataset}/"))
     if not keys:
         raise _nothing_processed(store, dataset)
@@ -46,7 +46,7 @@ def current_files(store: ObjectStore, dataset: str) -> list[CurrentFile]:
 
 
 def current_file(store: ObjectStore, dataset: str, key: str) -> CurrentFile:
-    """Return the current runs of the file whose index entry is at `key`."""
+    """Return the file whose index entry has the object key `key`, with its current runs."""
     file = CurrentFile(key)
     stored = store.get(key)
     if stored is None:
@@ -58,17 +58,17 @@ def current_file(store: ObjectStore, dataset: str, key: str) -> CurrentFile:
         return file
     runs = {entry.current.run_id} if entry.current else set()
     receipts = (_receipt(store, run_id, file.unreadable) for run_id in sorted(runs | set(entry.appended)))
-    # The receipt counts: a run that was repeated since may be rejected, or belong to another dataset.
+    # The receipt decides: a run that was repeated later may now be rejected, or belong to another dataset.
     visible = [each for each in receipts if each and _is_visible(each, dataset)]
     file.receipts = tuple(sorted(visible, key=lambda each: (each.source.last_modified or "", each.created_at)))
     return file
 
 
 def file_of_run(store: ObjectStore, dataset: str, run: str) -> CurrentFile:
-    """Return the file of one run, with only that run.
+    """Return the file that a run processed, with only this run.
 
     Args:
-        run: the run id, or the first 8 or more characters of it.
+        run: the run id, or its first 8 or more characters.
 
     Raises:
         RunUnknown: there is no such run.
@@ -87,7 +87,7 @@ def file_of_run(store: ObjectStore, dataset: str, run: str) -> CurrentFile:
     same = tuple(each for each in file.receipts if each.run_id == run_id)
     if not same:
         newer = f" by run {file.receipts[-1].run_id}" if file.receipts else ""
-        raise RunNotCurrent(f"the output of run {run_id} was replaced{newer}; its rows are no longer there")
+        raise RunNotCurrent(f"the output of run {run_id} was replaced{newer}; its rows no longer exist")
     return CurrentFile(file.index_key, same)
 
 
@@ -110,7 +110,7 @@ def _nothing_processed(store: ObjectStore, dataset: str) -> NothingProcessed:
     known = sorted(folder.removeprefix(_INDEX).strip("/") for folder in store.list_folders(_INDEX))
     there_are = f"datasets with files: {', '.join(known)}" if known else "no dataset has a file yet"
     return NothingProcessed(
-        f"no file of the dataset {dataset!r} was processed{did_you_mean(dataset, known)} ({there_are})"
+        f"no file of the dataset {dataset!r} has been processed{did_you_mean(dataset, known)} ({there_are})"
     )
 
 

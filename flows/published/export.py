@@ -1,4 +1,4 @@
-"""Write published rows to a file, batch by batch; its ending selects CSV, Parquet or an Excel workbook."""
+"""Write published rows to a file, batch by batch. The file's extension selects CSV, Parquet or an Excel workbook."""
 
 import datetime as dt
 import json
@@ -24,20 +24,20 @@ _DAY, _MOMENT = "yyyy-mm-dd", "yyyy-mm-dd hh:mm:ss"
 
 
 class ExportUnknown(TerminalError):
-    """The file to export to does not end in .csv, .parquet or .xlsx."""
+    """The name of the file to export to does not end in .csv, .parquet or .xlsx."""
 
 
 def export_rows(rows: PublishedRows, destination: Path) -> int:
-    """Write rows to a file, and return how many there are. The file appears only once it is complete.
+    """Write rows to a file, and return the number of rows. The file does not appear until it is complete.
 
     Raises:
-        ExportUnknown: the file's ending is not one of the three.
+        ExportUnknown: the file's extension is not supported.
         WorkbookTooSmall: the rows do not fit into a workbook.
         OSError: the file cannot be written.
     """
     write = _WRITERS.get(destination.suffix.lower())
     if write is None:
-        raise ExportUnknown(f"{destination.name}: the ending must be one of {', '.join(_WRITERS)}")
+        raise ExportUnknown(f"{destination.name}: the extension must be one of {', '.join(_WRITERS)}")
     partial = destination.with_name(f".{destination.name}.partial")
     try:
         written = write(rows, partial)
@@ -53,7 +53,7 @@ def _write_parquet(rows: PublishedRows, path: Path) -> int:
 
 
 def _write_csv(rows: PublishedRows, path: Path) -> int:
-    """Write CSV. A text that a spreadsheet program would run as a formula is written as `="..."`."""
+    """Write rows as CSV. Text that a spreadsheet program would run as a formula is written as `="..."`."""
     schema = pa.schema([(each.name, pa.string() if _is_text(each.type) else each.type) for each in rows.schema])
     with pa_csv.CSVWriter(str(path), schema) as writer:
         return _all(
@@ -87,8 +87,8 @@ def _csv_column(column: pa.Array) -> pa.Array:
 
 
 def _text(value: Any) -> str | None:
-    """Return a value as text: a list of texts (such as failed rules) joined by semicolons, other nested values as
-    JSON."""
+    """Convert a value to a string. A list of strings (such as failed rules) is joined with semicolons; other values
+    become JSON."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, list) and all(part is None or isinstance(part, str) for part in value):
@@ -97,7 +97,7 @@ def _text(value: Any) -> str | None:
 
 
 def _write_workbook(rows: PublishedRows, path: Path) -> int:
-    """Write a workbook. Texts become text cells, so that none is run as a formula; times are in UTC."""
+    """Write rows as a workbook. Strings become text cells, so that none is run as a formula. Times are in UTC."""
     from xlsxwriter import Workbook
 
     if len(rows.schema) > MAX_COLUMNS:
@@ -136,7 +136,7 @@ def _write_cell(sheet: Any, row: int, column: int, value: Any, formats: dict[str
         case _:
             text = str(value) if isinstance(value, int | float | dt.date | dt.time) else _text(value) or ""
             if len(text) > MAX_CELL_CHARACTERS:
-                raise _too_small(f"a text of {len(text):,} characters in row {row:,} does")
+                raise _too_small(f"a value of {len(text):,} characters in row {row:,} does")
             sheet.write_string(row, column, text)
 
 

@@ -1,5 +1,5 @@
-"""Read the rows of a dataset's current outputs, combined by column name, in bounded memory: the outputs are downloaded
-to a temporary folder, and read from there in batches."""
+"""Read the rows of a dataset's current outputs, combined by column name. Memory is bounded, because the outputs are
+downloaded to a temporary folder and read from there in batches."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ _EMPTY = pa.schema([])
 class Selection:
     """Which rows of a dataset to read."""
 
-    run: str | None = None  # a run's id, or the first 8 or more characters of it; None: all current runs
-    quarantine: bool = False  # whether to read the rows in quarantine instead of the published ones
+    run: str | None = None  # a run's id, or its first 8 or more characters; None for all current runs
+    quarantine: bool = False  # whether to read the rows in quarantine instead of the published rows
     with_source: bool = False  # whether to add the columns `_sluice_run_id` and `_sluice_source_key`
-    limit: int | None = None  # the maximum number of rows; None: all
+    limit: int | None = None  # the maximum number of rows; None for all
 
     @property
     def kind(self) -> str:
-        """Return the kind of output that contains the selected rows: data or quarantine."""
+        """Return the kind of output that contains the selected rows: `data` or `quarantine`."""
         return "quarantine" if self.quarantine else "data"
 
     @property
     def source_columns(self) -> SchemaOfRun:
-        """Return the columns that the result has even if no file has rows."""
+        """Return the source columns, which the result has even if there are no rows; empty without `with_source`."""
         return SchemaOfRun("", pa.schema([(name, pa.string()) for name in self.with_source * (RUN_ID, SOURCE_KEY)]))
 
     def outputs(self, file: CurrentFile) -> list[tuple[Receipt, Output]]:
@@ -63,18 +63,18 @@ class PublishedRows:
     """The selected rows of a dataset, downloaded and ready to be read."""
 
     dataset: str  # the dataset's name
-    rows: int  # how many rows there are, without the limit
-    files: int  # how many files they come from
-    unreadable: dict[str, str]  # what could not be read, by S3 URI, and why; its rows are missing
-    expired: int = 0  # how many more files had rows that have expired
-    kept_days: int | None = None  # after how many days rows expire; None: never, or unknown
+    rows: int  # the number of selected rows before the limit is applied
+    files: int  # the number of files that they come from
+    unreadable: dict[str, str]  # by S3 URI, why an object could not be read; its rows are missing
+    expired: int = 0  # the number of files with rows that have expired
+    kept_days: int | None = None  # the number of days after which rows expire; None if never or unknown
     schema: pa.Schema = _EMPTY  # the columns of all rows
     _parts: list[_Part] = field(default_factory=list)
     _limit: int | None = None
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the rows in batches: the files in the order of their source keys, and each file's rows in its order.
-        Raise ColumnsDiffer if a number of one run does not fit into the column's common type."""
+        """Yield the rows in batches, sorted by the files' source keys, in the original order within a file. Raise
+        ColumnsDiffer if a number does not fit into the type that its column has in all runs together."""
         left = self.rows if self._limit is None else self._limit
         for part in self._parts:
             for batch in part.batches(self.dataset, self.schema):
@@ -89,13 +89,13 @@ class PublishedRows:
 
 @contextmanager
 def published_rows(store: ObjectStore, dataset: str, selection: Selection = Selection()) -> Iterator[PublishedRows]:
-    """Download the current rows of a dataset to a temporary folder, and provide them to the block.
+    """Download the current rows of a dataset to a temporary folder, which exists until the `with` block ends.
 
     Raises:
-        NothingProcessed: no file of the dataset was processed.
-        RunUnknown: there is no such run, or several ids begin with these characters.
+        NothingProcessed: no file of the dataset has been processed.
+        RunUnknown: there is no such run, or several run ids begin with these characters.
         RunNotCurrent: the selected run has no rows to read.
-        ColumnsDiffer: a column has different types in several runs that cannot be combined.
+        ColumnsDiffer: a column's types in different runs cannot be combined.
     """
     run = selection.run
     files = current_files(store, dataset) if run is None else [file_of_run(store, dataset, run)]
@@ -120,7 +120,7 @@ def published_rows(store: ObjectStore, dataset: str, selection: Selection = Sele
 
 
 def _needed(files: Sequence[CurrentFile], selection: Selection) -> Iterator[CurrentFile]:
-    """Yield files until they have as many rows as the selection's limit."""
+    """Yield files until together they have as many rows as the selection's limit, if it has one."""
     rows = 0
     for file in files:
         if selection.limit is not None and rows >= selection.limit:
@@ -131,13 +131,13 @@ def _needed(files: Sequence[CurrentFile], selection: Selection) -> Iterator[Curr
 
 @dataclass(frozen=True)
 class _Kept:
-    """How long outputs of a kind are kept. S3 deletes them some time after they expire; readers skip them at once."""
+    """How long outputs of one kind are kept. S3 deletes them some time after they expire; readers skip them at once."""
 
     kind: str
     days: int | None
 
     def leave(self, file: CurrentFile) -> bool:
-        """Remove receipts whose outputs have expired from a file; return whether outputs of this kind have expired."""
+        """Remove the receipts with expired outputs from a file. Return whether any of them had outputs of this kind."""
         if self.days is None:
             return False
         oldest = (datetime.now(UTC) - timedelta(days=self.days)).isoformat()
@@ -147,7 +147,7 @@ class _Kept:
 
 
 class _Fetch:
-    """Downloads the outputs of files to a folder."""
+    """Downloads the output files of uploads to a local folder."""
 
     def __init__(self, store: ObjectStore, dataset: str, selection: Selection, kept: _Kept, folder: Path) -> None:
         self._store, self._dataset, self._selection, self._kept = store, dataset, selection, kept
@@ -155,7 +155,8 @@ class _Fetch:
         self._numbers = count()
 
     def parts_of(self, file: CurrentFile) -> list[_Part]:
-        """Download the outputs of a file. If it has been replaced in the meantime, download the current ones."""
+        """Download the outputs of an upload. If it was replaced in the meantime, download its current outputs. If they
+        do not exist, add them to `file.unreadable` and return an empty list."""
         for _ in range(_TRIES):
             outputs = self._selection.outputs(file)
             try:
@@ -181,16 +182,16 @@ class _Fetch:
 
 @dataclass(frozen=True)
 class _Part:
-    """One downloaded output."""
+    """One downloaded output file."""
 
     path: Path
     run_id: str
     is_csv: bool
-    constants: dict[str, str | None]  # columns that are not in the file: from the folders of its key, and its source
+    constants: dict[str, str | None]  # columns not in the file: from the folders in its key, and its source
 
     @property
     def schema_of_run(self) -> SchemaOfRun:
-        """Return the output's columns. A text column without any value gets the type null, which fits every type."""
+        """Return the output's columns. A string column without values gets the type null, which fits every type."""
         names = pa.schema([(name, pa.string()) for name in self.constants])
         if self.is_csv:
             return SchemaOfRun(self.run_id, _with(self._csv_schema(), names))
@@ -236,7 +237,7 @@ class _Part:
         return pa.schema([(name, pa.string()) for name in names])
 
     def _open_csv(self, schema: pa.Schema) -> pa_csv.CSVStreamingReader:
-        """Open a published CSV file. All values are text, because CSV has no types."""
+        """Open a published CSV file. All values are read as strings, because CSV has no types."""
         source = pa.input_stream(str(self.path), compression=_COMPRESSIONS.get(self.path.suffix))
         return pa_csv.open_csv(
             source,
@@ -249,13 +250,13 @@ class _Part:
 
 def _with(schema: pa.Schema, more: pa.Schema) -> pa.Schema:
     if taken := set(schema.names) & set(more.names):
-        raise ColumnsDiffer(f"the data itself has the column {min(taken)!r}; read it without its source")
+        raise ColumnsDiffer(f"the data itself has the column {min(taken)!r}; read it without the source columns")
     return pa.schema([*schema, *more])
 
 
 def _columns_without_values(metadata: pq.FileMetaData, schema: pa.Schema) -> list[int]:
-    """Return the positions of text columns that, according to their statistics, have no value in any row."""
-    if len(schema) != metadata.num_columns:  # nested columns have several
+    """Return the positions of the string columns that, according to their statistics, have no values."""
+    if len(schema) != metadata.num_columns:  # a nested column has several
         return []
     return [
         place
@@ -271,8 +272,8 @@ def _has_no_value(group: pq.RowGroupMetaData, place: int) -> bool:
 
 
 def _folder_values(key: str) -> dict[str, str | None]:
-    """Return the columns and values in the folders of an output's key (name=value), which `output.partition_by`
-    wrote."""
+    """Return the columns that `output.partition_by` wrote into the folders of an output's key (name=value), with their
+    values."""
     parts = (folder.partition("=") for folder in key.split("/")[:-1])
     return {unquote(name): _folder_value(value) for name, mark, value in parts if mark}
 

@@ -10,12 +10,12 @@ from flows.refinery.errors import TerminalError
 
 
 class ColumnsDiffer(TerminalError):
-    """A column has different types in several runs of a dataset, which cannot be combined without changing values."""
+    """A column has different types in several runs of a dataset, and combining them would change values."""
 
 
 @dataclass(frozen=True)
 class SchemaOfRun:
-    """The columns of one output of a run; a column of type null has no values in it."""
+    """The columns of one output file of a run. A column without values in this file may have the type null."""
 
     run_id: str
     schema: pa.Schema
@@ -24,11 +24,11 @@ class SchemaOfRun:
 def joined_schema(dataset: str, schemas: Iterable[SchemaOfRun]) -> pa.Schema:
     """Return the columns of all runs, in the order in which they first occur.
 
-    A run that lacks a column has missing values in it. Integers and floating-point numbers are combined into
+    Rows of a run that lacks a column have missing values there. Integers and floating-point numbers are combined into
     floating-point numbers. Other types cannot be combined.
 
     Raises:
-        ColumnsDiffer: types cannot be combined; the message names the column, its types, and a run with each.
+        ColumnsDiffer: types cannot be combined; the message names the column, its types, and one run per type.
     """
     runs_by_type: dict[str, dict[pa.DataType, str]] = defaultdict(dict)
     for each in schemas:
@@ -48,7 +48,7 @@ def _joined_type(dataset: str, name: str, runs: dict[pa.DataType, str]) -> pa.Da
     found = ", ".join(f"{each} in run {runs[each]}" for each in types)
     raise ColumnsDiffer(
         f"dataset {dataset}: column {name!r} is {found}; read the runs one by one, or process the older files again"
-        " under today's contract"
+        " under the current contract"
     )
 
 

@@ -1,8 +1,7 @@
-"""Check a loaded contract completely, before any row is validated. Loading it (contract/) checked only its shape.
+"""Check a loaded contract completely, before any row is validated. Loading it (contract/) checks only its structure.
 
-Great Expectations checks the expectations, and the steps are tried on an empty table. The first call imports GX, which
-takes seconds: what needs only a contract's shape, such as `sluice status` or the deadlines in Prefect, does not call
-this.
+Great Expectations checks the expectations, and the steps are run on an empty table. The first call imports GX, which
+takes seconds. Code that needs only the structure of a contract, such as `sluice status`, should not call this.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,17 +12,18 @@ from flows.refinery.preprocess.steps_dry_run import step_faults
 from flows.refinery.validate.expectation_faults import expectation_faults
 
 _SOUND: set[str] = set()
-"""Content hashes of the contracts without faults: a task that processes many files checks each contract once."""
+"""Content hashes of the contracts that passed, so that a task that processes many files checks each contract once."""
 
 
 def check_contract(contract: Contract) -> None:
-    """Check a contract's expectations and steps. Raise ContractInvalid with one line per fault, as
-    `file:line: field: fault`."""
+    """Check a contract's expectations and steps. Raise ContractInvalid with one line per error, as
+    `file:line: field: error`."""
     check_contracts([contract])
 
 
 def check_contracts(contracts: Iterable[Contract]) -> None:
-    """Check several contracts. Raise ContractInvalid, as check_contract does, with the faults of all of them."""
+    """Check several contracts. Raise ContractInvalid with the errors in all of them, in the form of
+    `check_contract`."""
     unchecked = [contract for contract in contracts if contract.content_hash not in _SOUND]
     lines = [line for contract in unchecked for line in fault_lines(contract, _faults(contract))]
     if lines:

@@ -1,4 +1,4 @@
-"""What receipts record about a file: how it was read, what each rule found, and why it was rejected."""
+"""The parts of a receipt that describe how a file was read, what each rule found, and why the file was rejected."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ Basis = Literal["declared", "proven", "assumed"]
 
 
 class Decision(BaseModel):
-    """One choice that the reader made about a file's format, and what the choice is based on."""
+    """One decision of the reader about how a file is written, such as its delimiter, and what it is based on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(description="format, compression, encoding, delimiter, quote, header on line, sheet, ...")
-    value: Any = Field(description="the value with which the file was read")
+    value: Any = Field(description="the value that was used to read the file")
     basis: Basis = Field(
         description="declared by the contract, proven by the file, or assumed because nothing contradicts it"
     )
 
     @property
     def text(self) -> str:
-        """Return name and value; punctuation and white space in quotes, so that a space or a tab is visible."""
+        """Return the name and the value. Punctuation and white space are quoted, so that spaces and tabs are
+        visible."""
         is_sign = isinstance(self.value, str) and not self.value[:1].isalnum()
         return f"{self.name} {self.value!r}" if is_sign else f"{self.name} {self.value}"
 
 
 def by_basis(decisions: Iterable[Decision]) -> dict[str, list[str]]:
-    """Return the decisions' texts, grouped by basis."""
+    """Return the text of each decision, grouped by basis."""
     found: dict[str, list[str]] = {}
     for decision in decisions:
         found.setdefault(decision.basis, []).append(decision.text)
@@ -39,18 +40,18 @@ def by_basis(decisions: Iterable[Decision]) -> dict[str, list[str]]:
 
 
 class Check(BaseModel):
-    """What one rule of the contract found in the whole file."""
+    """The result of one rule of the contract for the whole file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rule: str = Field(description="the rule's id, as in quarantined, in the quarantine file and in the UI")
-    expectation: str = Field(description="Great Expectations' name, or missing_value, not_a_number, ...")
-    column: str | None = Field(description="null if the rule is about several columns or the whole table")
+    rule: str = Field(description="the rule's id, also used in `quarantined`, in the quarantine file and in the UI")
+    expectation: str = Field(description="the name in Great Expectations, or missing_value, not_a_number, ...")
+    column: str | None = Field(description="null if the rule concerns several columns or the whole table")
     kind: str = Field(description="row, table, coercion, decode or columns")
     severity: str = Field(description="info, warning or critical")
     success: bool
-    rows_evaluated: int | None = Field(None, description="rows that it checked; null for rules on the whole table")
-    rows_failing: int | None = Field(None, description="of these, rows that failed")
+    rows_evaluated: int | None = Field(None, description="the number of rows that it checked; null for table rules")
+    rows_failing: int | None = Field(None, description="the number of these rows that failed")
     observed: Any = Field(None, description="what the file has")
     expected: Any = Field(None, description="what the contract requires")
 
@@ -70,5 +71,5 @@ class RejectionReason(BaseModel):
 
     @classmethod
     def of(cls, error: TerminalError) -> RejectionReason:
-        """Convert the error that rejected a file into a reason."""
+        """Convert the error that rejected a file into a rejection reason."""
         return cls(code=error.code, message=str(error), part=error.part)

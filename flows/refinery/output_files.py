@@ -1,4 +1,4 @@
-"""Finished files, and files that are written table by table. The same rows give the same bytes."""
+"""Local output files, which are written table by table. The same rows always give the same bytes."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ _EXTENSIONS = {"zstd": ".zst", "gzip": ".gz", "none": ""}
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A finished local file, or one that was taken away."""
+    """A finished output file. It is on the local disk unless a `TakeAway` function has deleted it there."""
 
     path: Path
     folder: str  # "" or the folders that its rows belong to, such as "country=DE/"
     rows: int
     size_bytes: int
-    sha256: str  # the file's hash, hexadecimal
-    extension: str  # of several files of one folder, each but the first has its number in it: ".1.parquet"
+    sha256: str  # in hexadecimal
+    extension: str  # such as ".parquet", or ".1.parquet" for the second file in a folder
 
 
 TakeAway = Callable[[str, OutputFile], None]
-"""Gets the kind, `data` or `quarantine`, of a file that is full while more rows follow, and the file, which it may
-delete from the disk. The rows may still be rejected, so nobody may see them yet."""
+"""A function that is called for each file that is full while more rows follow. Its arguments are the file's kind,
+`data` or `quarantine`, and the file, which it may delete from the disk. The rows may still be rejected, so it must not
+make them visible to readers."""
 
 
 def leave(_kind: str, _file: OutputFile) -> None:
-    """Leave a full file on the disk."""
+    """Leave a full file on the disk; the default for a `TakeAway`."""
 
 
 def output_file(path: Path, folder: str, rows: int, extension: str) -> OutputFile:
-    """Describe a finished file."""
+    """Return the description of a finished file, including its size and hash."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_READ_BYTES):
@@ -49,13 +50,14 @@ def output_file(path: Path, folder: str, rows: int, extension: str) -> OutputFil
 
 
 class FileSeries:
-    """The Parquet or CSV files of one folder. When one is full, the next table begins another one.
+    """The Parquet or CSV files that are written to one output folder. When a file is full, the next table starts a new
+    file.
 
     Args:
         kind: `data` or `quarantine`.
-        stem: the path of the files without number and extension.
+        stem: the path of the files, without their numbers and extension.
         folder: as in `OutputFile`.
-        take_away: gets each full file.
+        take_away: is called with each full file.
     """
 
     def __init__(self, kind: str, stem: Path, folder: str, output: OutputOptions, take_away: TakeAway) -> None:
@@ -66,11 +68,11 @@ class FileSeries:
 
     @property
     def open_bytes(self) -> int:
-        """Return how many bytes of the file that is being written are on the disk."""
+        """Return how many bytes of the unfinished file are on the disk."""
         return self._open.path.stat().st_size if self._open else 0
 
     def write(self, table: pa.Table) -> None:
-        """Add rows. Without rows, a table begins the first file but no other."""
+        """Write a table to the current file. An empty table starts the first file, but no further file."""
         if self._open is None:
             if self._finished and not table.num_rows:
                 return
@@ -82,17 +84,17 @@ class FileSeries:
             self.hand_over()
 
     def hand_over(self) -> None:
-        """Finish the file that is being written, and have it taken away."""
+        """Finish the current file, and pass it to `take_away`."""
         self._take_away(self._kind, self._finish())
 
     def finish(self) -> tuple[OutputFile, ...]:
-        """Return all files. May be called again."""
+        """Finish the current file, and return all files. May be called more than once."""
         if self._open:
             self._finish()
         return tuple(self._finished)
 
     def close(self) -> None:
-        """Stop writing, and leave a file that is not finished. May be called again."""
+        """Stop writing, and leave an unfinished file on the disk. May be called more than once."""
         if self._open:
             self._open.close()
             self._open = None
@@ -115,7 +117,7 @@ class FileSeries:
 
 
 class _OpenFile:
-    """A Parquet or CSV file, written table by table."""
+    """A Parquet or CSV file that is being written table by table."""
 
     def __init__(self, path: Path, first: pa.Table, output: OutputOptions) -> None:
         self.path, self.rows = path, 0

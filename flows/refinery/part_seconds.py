@@ -1,4 +1,4 @@
-"""Measure how long each part of the stage `refine` takes."""
+"""Measure how long each part of the `refine` stage takes."""
 
 import threading
 import time
@@ -10,12 +10,12 @@ from flows.refinery.errors import TerminalError
 
 _T = TypeVar("_T")
 ELSEWHERE = ""
-"""The part for time that is not counted here, because the code that does the work counts it."""
+"""The name of a part whose time is not counted here, because the code that does the work counts it itself."""
 
 
 class PartSeconds(dict[str, float]):
-    """Seconds by part. The time of a nested part is not counted for the outer one. A TerminalError that leaves a part
-    gets the part's name."""
+    """The seconds that each part took. Time spent in a nested part does not count for the outer part. If a
+    TerminalError is raised inside a part, its attribute `part` is set to that part."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class PartSeconds(dict[str, float]):
         self._lock = threading.Lock()
 
     def add(self, others: Mapping[str, float]) -> None:
-        """Add seconds that were counted elsewhere."""
+        """Add seconds that were measured elsewhere, by part."""
         with self._lock:
             for part, seconds in others.items():
                 if part != ELSEWHERE:
@@ -31,7 +31,7 @@ class PartSeconds(dict[str, float]):
 
     @contextmanager
     def of(self, part: str) -> Iterator[None]:
-        """Count the time inside the block for a part."""
+        """Count the time spent inside the `with` block towards `part`."""
         outer = self._switch_to(part)
         try:
             yield
@@ -42,7 +42,7 @@ class PartSeconds(dict[str, float]):
             self._switch_to(outer)
 
     def inside(self, part: str, items: Iterable[_T]) -> Iterator[_T]:
-        """Yield the same items, and count the time that it takes to produce them for a part."""
+        """Yield the items of an iterable, and count the time that it takes to produce them towards `part`."""
         iterator = iter(items)
         while True:
             with self.of(part):

@@ -1,8 +1,8 @@
-"""The stage `refine`: turns an uploaded file into local files to publish and to quarantine, in one pass.
+"""The `refine` stage, which turns an uploaded file into local files to publish and to quarantine, in one pass.
 
 One pure function, `refine_partition`, is mapped over the file's partitions, and the results are merged. Good rows are
-preprocessed and written as they come; if the file is then rejected, what was written is discarded. Rows wait only if a
-rule or a step needs the whole file first.
+preprocessed and written as they arrive. If the file is rejected later, what was written is discarded. Rows are held
+back only if a rule or a step needs the whole file first.
 """
 
 import gc
@@ -51,38 +51,38 @@ BY_REPAIR = "dropped_by_repair"
 """The key in `Refined.dropped` for the rows that a repair dropped."""
 
 REJECTING = (FileRejected, StepFailed)
-"""The errors that reject a file. Any other error is not the file's fault."""
+"""The errors that reject a file. Any other error has a cause outside the file."""
 
 Progress = Callable[[str, int], None]
-"""Called with a part of the stage and the number of rows it has processed so far. The part is `refine` if one pass is
-enough, else `validate` and then `preprocess`."""
+"""A function that is called with a part of the stage and the number of rows that it has processed so far. The part is
+`refine` if one pass is enough; otherwise it is `validate` first and `preprocess` later."""
 
 MapPartitions = Callable[[Callable[[Partition], JudgedPartition], Iterable[Partition]], Iterable[JudgedPartition]]
-"""The built-in `map`, or a function like it that keeps the order, such as an executor's. Memory is bounded only if it
-does not read all partitions ahead."""
+"""The built-in `map`, or a similar function that keeps the order, such as the `map` of an executor. Memory is bounded
+only if it does not read all partitions in advance."""
 
 
 class _RejectedByRules(Exception):
-    """The rules reject the file; the findings have the reasons."""
+    """The rules reject the file; the findings contain the reasons."""
 
 
 class RowsUnaccounted(SluiceError):
-    """Some rows are neither published, quarantined nor dropped: a bug in Sluice. Nothing may be published."""
+    """Some rows are neither published, quarantined nor dropped, which is a bug in Sluice. Nothing is published."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refined(Findings):
-    """The result of the stage for one file."""
+    """The result of the `refine` stage for one file."""
 
     rows_published: int
-    # rows by the step that dropped them, or BY_REPAIR; all under file_rejected when the file is rejected
+    # the number of rows by the step that dropped them, or BY_REPAIR; if the file is rejected, all under file_rejected
     dropped: dict[str, int]
-    # the clean rows, as local files where `take_away` left them; empty when the file is rejected
+    # the files with the clean rows, which are local unless `take_away` deleted them; empty if the file is rejected
     outputs: tuple[OutputFile, ...]
-    quarantine: tuple[OutputFile, ...]  # the bad rows, likewise; empty when there are none
-    fitted: dict[str, Any]  # by step, what it learned, as JSON values
+    quarantine: tuple[OutputFile, ...]  # the files with the bad rows, likewise; empty if there are none
+    fitted: dict[str, Any]  # by step, the parameters that it learned, as JSON values
     columns_out: tuple[str, ...] = ()  # the columns that were written
-    # by part (read, validate, preprocess, write), the time spent in it; summed over threads and processes
+    # the time spent in each part (read, validate, preprocess, write), summed over threads and processes
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -99,22 +99,22 @@ def refine_file(
     rows_per_partition: int = ROWS_PER_PARTITION,
     map_partitions: MapPartitions = map,
 ) -> Refined:
-    """Read, validate, preprocess and write a file, in bounded memory.
+    """Read, validate and preprocess a file, and write the results to local files, in bounded memory.
 
     Args:
         source: the object version: a local copy, or the object in S3.
-        work_dir: an existing folder for the files that this writes.
-        folders: the folders of the file's key that may become columns (`folders_of`).
-        corrections: the values that repairs changed, and the rows that they dropped.
-        take_away: gets each file that is full while more rows follow.
+        work_dir: an existing folder for the output files.
+        folders: the folders in the object key that may become columns, as `folders_of` returns them.
+        corrections: the values that repairs changed and the rows that they dropped, if there were any.
+        take_away: is called with each file that is full while more rows follow.
         map_partitions: applies `refine_partition` to every partition, in this process or in others.
 
-    A file whose good rows cannot be preprocessed or written is rejected; the findings on its rows are kept.
+    If the good rows cannot be preprocessed or written, the file is rejected, but the result still has the findings.
 
     Raises:
-        FileRejected: the file cannot be read or judged at all; one subclass per cause.
-        ContractInvalid: an expectation cannot be used.
-        CorrectionsUnusable: the corrections do not fit the file.
+        FileRejected: the file cannot be read or validated at all; there is one subclass per cause.
+        ContractInvalid: an expectation or a step of the contract cannot be used.
+        CorrectionsUnusable: the corrections do not match the file.
     """
     check_contract(contract)
     seconds, size, report = PartSeconds(), size_of(source), on_progress or (lambda _part, _rows: None)
@@ -137,8 +137,8 @@ def refine_file(
         if judged.is_rejected:
             judged.count(partitions)
             return _rejected(judged, dropped, seconds)
-        # In this thread: in the main thread of a task, the time limit ends also a regular expression that backtracks
-        # for hours, and in another one it would hold Python's lock.
+        # Validation stays in this thread. In a task's main thread, the time limit can also stop a regular expression
+        # that backtracks for hours; in any other thread, that expression would hold the GIL.
         validated = map_partitions(partial(refine_partition, plan=plan), partitions)
         part = "validate" if plan.waits else "refine"
         reported = _reported(seconds.inside(ELSEWHERE, validated), partial(report, part))
@@ -157,7 +157,7 @@ def refine_file(
                         write(frame)
                 outputs = writer.close()
         except (_RejectedByRules, *REJECTING) as error:
-            for _ in good:  # the verdict of the rules comes first
+            for _ in good:  # finish validation, because a rejection by the rules takes precedence
                 pass
             if judged.findings is None:
                 raise
@@ -181,8 +181,8 @@ def _reported(judged: Iterator[JudgedPartition], report: Callable[[int], None]) 
 def _frames(
     good: Iterator[pa.RecordBatch], judged: JudgedFile, plan: HeaderPlan, report: Progress
 ) -> Iterator[pd.DataFrame]:
-    """Yield the good rows as frames for the steps; only the first frame may be empty. Raise _RejectedByRules after the
-    last one if the rules reject the file."""
+    """Yield the good rows as DataFrames for the steps. Only the first one may be empty. If the rules reject the file,
+    raise _RejectedByRules after the last one."""
     rows, is_first = 0, True
     for batch in good:
         if batch.num_rows or is_first:
@@ -225,7 +225,8 @@ def _accepted(
 
 
 def _rejected(judged: JudgedFile, dropped: int, seconds: PartSeconds, error: Exception | None = None) -> Refined:
-    """Return the result for a file that its rules reject or, if they do not, an error in preprocess or write."""
+    """Return the result for a file that was rejected by its rules or, if they accept it, by an error while its rows
+    were preprocessed or written."""
     findings = vars(judged.findings)
     rows = findings["rows_in"] + dropped
     findings = {**findings, "rows_in": rows}
@@ -245,11 +246,11 @@ def _rejected(judged: JudgedFile, dropped: int, seconds: PartSeconds, error: Exc
 def refine_partition(partition: Partition, plan: HeaderPlan) -> JudgedPartition:
     """Validate one partition, and return its good rows, its bad rows and the findings on them.
 
-    It depends only on its arguments. They and the result can be pickled, so it works the same in this process, in a
-    worker process or on a Dask worker.
+    The result depends only on the arguments. Arguments and result can be pickled, so the function works in the same
+    way in this process, in a worker process or on a Dask worker.
 
     Raises:
-        FileRejected: an expectation cannot be judged on these rows.
+        FileRejected: an expectation cannot be checked on these rows.
     """
     seconds = PartSeconds()
     with seconds.of("validate"):
@@ -285,5 +286,5 @@ def refine_partition(partition: Partition, plan: HeaderPlan) -> JudgedPartition:
         seconds=dict(seconds),
     )
     del findings
-    gc.collect()  # GX's graphs are cyclic: without this a partition's frames pile up
+    gc.collect()  # GX's graphs contain reference cycles, which would keep the partitions' frames in memory
     return judged

@@ -18,12 +18,13 @@ _MARKS = {"drop": DROPPED, "yes": DROPPED, "no": None, "": None}  # the words al
 
 
 class OtherCellsChanged(TerminalError):
-    """Cells changed that no rule found bad: a spreadsheet program may have changed them when it saved the file."""
+    """Some changed cells broke no rule. A spreadsheet program may have changed them when it saved the file."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One cell that changed. `before` and `after` are data: they may be shown in a terminal, but never logged."""
+    """A changed cell in a corrected file. `before` and `after` contain data: show them only in a terminal, and do not
+    log them."""
 
     row_number: int
     column: str
@@ -33,13 +34,14 @@ class Change:
 
 
 def changes_in(path: Path, quarantined: Mapping[int, QuarantinedRow]) -> tuple[Change, ...]:
-    """Return every cell of a corrected file that differs from the quarantine, by row.
+    """Return the cells of a corrected file that differ from the quarantined rows, ordered by row number.
 
-    A cell that was not bad also counts as unchanged if it is the same number in another form, as spreadsheets save it.
-    A word that drops a row is a change in the column DROP.
+    A cell that was not bad also counts as unchanged if it has the same number in another notation, because spreadsheet
+    programs reformat numbers. A word that drops a row is a change in the column DROP.
 
     Raises:
-        CorrectionsUnusable: the file cannot be read, has a row that is not in `quarantined`, or a wrong word in DROP.
+        CorrectionsUnusable: the file cannot be read, has a row that is not in `quarantined`, or has a
+            word in DROP that is not allowed.
     """
     file = read_corrected_file(path, {number: row.values for number, row in quarantined.items()})
     unknown = sorted(set(file.rows) - set(quarantined))
@@ -51,22 +53,23 @@ def changes_in(path: Path, quarantined: Mapping[int, QuarantinedRow]) -> tuple[C
 
 
 def require_only_bad_cells(changes: tuple[Change, ...]) -> None:
-    """Reject changes to cells that were not bad. Raise OtherCellsChanged with rows and columns."""
+    """Raise OtherCellsChanged, naming rows and columns, if cells changed that were not bad."""
     others = [change for change in changes if not change.was_bad]
     if others:
         names = list(dict.fromkeys(change.column for change in others))
         more = f" and {len(names) - _NAMED_COLUMNS} more" if len(names) > _NAMED_COLUMNS else ""
         raise OtherCellsChanged(
-            f"{counted(len(others), 'cell')} changed without being bad, in"
+            f"{counted(len(others), 'cell')} changed that broke no rule, in"
             f" {listed({change.row_number for change in others})}, columns"
             f" {', '.join(map(repr, names[:_NAMED_COLUMNS]))}{more}. If a spreadsheet program changed them, export the"
-            " rows again to a .xlsx file, which keeps texts; if the changes are meant, allow them with"
-            " --allow-other-changes"
+            " rows again to a .xlsx file, which keeps text as it is; if the changes are intended, allow them"
+            " with --allow-other-changes"
         )
 
 
 def corrections_of(changes: tuple[Change, ...], quarantined: Mapping[int, QuarantinedRow]) -> Corrections:
-    """Return the complete corrected rows: changed cells with their new values, the others as they were."""
+    """Return corrections that contain every cell of the changed rows: changed cells have their new values, the others
+    their original values."""
     rows: dict[int, dict[str, str | None]] = {}
     for change in changes:
         row = rows.setdefault(change.row_number, dict(quarantined[change.row_number].values))
@@ -85,17 +88,18 @@ def _change(file: CorrectedFile, number: int, column: str, exported: Quarantined
 
 
 def _mark(number: int, text: str | None) -> str | None:
-    """Return the value for the column DROP in corrections. Raise CorrectionsUnusable for an unknown word."""
+    """Convert a word from the column DROP to its value in `Corrections`. Raise CorrectionsUnusable if it is unknown."""
     word = (text or "").strip().lower()
-    if word not in _MARKS:  # without the word: in a wrong column it is a value
+    if word not in _MARKS:  # the message omits the word, which may be a value from another column
         raise CorrectionsUnusable(
-            f"row {number}: {DROP} takes drop or yes, which drop the row, and no or nothing, which keep it"
+            f"row {number}: {DROP} must be drop or yes, to drop the row, or no or empty, to keep it"
         )
     return _MARKS[word]
 
 
 def _same_text(before: str | None, after: str | None) -> bool:
-    """Return whether two cells are equal, apart from line ends, and from missing or empty, which CSV writes alike."""
+    """Return whether two cells are equal. Differences in line ends are ignored, and a missing cell equals an empty one,
+    because CSV does not distinguish them."""
     return (before or "").replace("\r\n", "\n") == (after or "").replace("\r\n", "\n")
 
 

@@ -1,4 +1,4 @@
-"""Read a corrected file: Parquet, XLSX, or CSV as editors and spreadsheet programs save it."""
+"""Read a file of corrected rows: Parquet, XLSX, or CSV as text editors and spreadsheet programs save it."""
 
 import csv
 import datetime as dt
@@ -23,28 +23,29 @@ Rows = Mapping[int, Mapping[str, str | None]]
 
 _PARQUET, _ZIP = b"PAR1", b"PK\x03\x04"
 _HOW_TO_SAVE = (
-    "save it as an Excel workbook (.xlsx) or as CSV UTF-8, or export the rows again to a .xlsx file and correct those"
+    "save it as an Excel workbook (.xlsx) or as CSV UTF-8, or export the rows again to a .xlsx file and correct that"
 )
 
 
 @dataclass(frozen=True)
 class CorrectedFile:
-    """The rows of a corrected file by number; each cell is the file's text, None if it is empty."""
+    """The rows of a corrected file by row number. A cell is the string in the file, or None if it is empty."""
 
     columns: tuple[str, ...]
     rows: Rows
-    # whether texts may be in the form that `protected` writes
+    # whether cells may be in the form that `protected` writes
     may_be_protected: bool = True
 
 
 def read_corrected_file(path: Path, exported: Rows) -> CorrectedFile:
-    """Read a corrected file.
+    """Read a file of corrected rows.
 
     Args:
-        exported: the rows as they were exported; they show the encoding of a CSV file that is not in Unicode.
+        exported: the rows as they were exported; the encoding of a CSV file that is not in Unicode is inferred from
+            them.
 
     Raises:
-        CorrectionsUnusable: the file is in none of the three formats, its encoding cannot be proven, a row has more
+        CorrectionsUnusable: the file is not Parquet, XLSX or CSV, its encoding cannot be determined, a row has more
             fields than the header, or a row number is missing, not a number, or a duplicate.
     """
     content = path.read_bytes()
@@ -85,7 +86,7 @@ def _corrected_file(name: str, table: Iterator[Sequence[Any]], *, may_be_protect
 
 
 def _text(value: Any) -> str | None:
-    """Return a cell as text, in the form in which the quarantine file writes such a value; None if it is empty."""
+    """Convert a cell to a string in the form that quarantine files use; return None if it is empty."""
     if value is None or value == "":
         return None
     if isinstance(value, bool):
@@ -93,14 +94,15 @@ def _text(value: Any) -> str | None:
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value))
     if isinstance(value, float) and is_ambiguous_number(str(value)):
-        return f"{value}0"  # if the point is a thousands mark, 2.125 would be read as 2125
+        return f"{value}0"  # if the point is the thousands separator, 2.125 would be read as 2125
     if isinstance(value, dt.datetime):
         return str(value.date() if value.time() == dt.time() else value)
     return str(value)
 
 
 def _row_number(text: str | None) -> int | None:
-    """Return a row number, also from a text such as "4.0", as pandas and spreadsheets write it; None if it is none."""
+    """Parse a row number, which pandas or a spreadsheet program may have written as "4.0". Return None if it is not a
+    row number."""
     plain = unprotected(text or "").strip().removesuffix(".0")
     return int(plain) if plain.isascii() and plain.isdigit() else None
 
@@ -116,7 +118,8 @@ def _parquet_rows(content: bytes) -> Iterator[Sequence[Any]]:
 
 
 def _workbook_rows(content: bytes) -> Iterator[Sequence[Any]]:
-    """Return the rows of the first sheet with a column of row numbers, or else those of the first sheet."""
+    """Return the rows of the first sheet that has a column of row numbers. If none has one, return those of the first
+    sheet."""
     workbook = CalamineWorkbook.from_filelike(io.BytesIO(content))
     sheets = [workbook.get_sheet_by_name(name).to_python(skip_empty_area=False) for name in workbook.sheet_names]
     return iter(next((rows for rows in sheets if rows and ROW_NUMBER in rows[0]), sheets[0] if sheets else []))
@@ -124,11 +127,11 @@ def _workbook_rows(content: bytes) -> Iterator[Sequence[Any]]:
 
 def _csv_rows(text: str) -> Iterator[Sequence[str]]:
     lines = io.StringIO(text, newline="")
-    if text.startswith("sep="):  # Excel's own first line
+    if text.startswith("sep="):  # a line that sets Excel's delimiter
         lines.readline()
     beginning = lines.tell()
     header = lines.readline()
-    # Spreadsheet programs write the delimiter of their regional settings.
+    # Spreadsheet programs use the delimiter of the regional settings.
     delimiter = next((mark for mark in DELIMITERS if ROW_NUMBER in next(csv.reader([header], delimiter=mark), [])), ",")
     lines.seek(beginning)
     return csv.reader(lines, delimiter=delimiter, strict=True)
@@ -149,18 +152,19 @@ def _read_csv(name: str, content: bytes, exported: Rows) -> CorrectedFile:
 
 
 def _by_evidence(name: str, content: bytes, exported: Rows, read: Callable[[str], CorrectedFile]) -> CorrectedFile:
-    """Read a file in the encoding in which most non-ASCII cells are as they were exported. Encodings that decode the
-    file alike count as one. Raise CorrectionsUnusable if two are equally good, or none is."""
+    """Read a CSV file in the encoding in which the most non-ASCII cells equal the exported ones. Encodings that decode
+    the file in the same way count as one. Raise CorrectionsUnusable if several encodings are equally good, or if no
+    non-ASCII cell equals the exported one in any encoding."""
     readings = []
     for text in _readings(content):
-        with suppress(CorrectionsUnusable, csv.Error):  # not a table, so not the encoding
+        with suppress(CorrectionsUnusable, csv.Error):  # it is no such table in this encoding
             readings.append(read(text))
     right = [_non_ascii_cells_as_exported(reading, exported) for reading in readings]
     most = max(right, default=0)
     best = [reading for reading, cells in zip(readings, right, strict=True) if cells == most]
     if not most or len(best) > 1:
         raise CorrectionsUnusable(
-            f"{name} is not in UTF-8, and what it has in common with the export does not prove its encoding;"
+            f"{name} is not in UTF-8, and a comparison with the exported rows does not show its encoding;"
             f" {_HOW_TO_SAVE}"
         )
     return best[0]
@@ -173,7 +177,7 @@ def _readings(content: bytes) -> set[str]:
             text = content.decode(encoding)
         except UnicodeDecodeError:
             continue
-        if not any("\x80" <= sign < "\xa0" for sign in text):  # control characters, which people do not write
+        if not any("\x80" <= sign < "\xa0" for sign in text):  # control characters, which people do not type
             texts.add(text)
     return texts
 

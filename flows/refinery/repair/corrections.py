@@ -1,4 +1,4 @@
-"""The corrected values of a file's rows, and the rows to drop. overlay.py applies them to the file."""
+"""Corrections to a file: new values for some of its rows, and rows to drop. validate/overlay.py applies them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ DROPPED = "drop"  # in the column DROP
 
 
 class CorrectionsUnusable(TerminalError):
-    """The corrected rows do not fit their file; the message names the rows or columns and the reason."""
+    """Corrected rows do not match the file they belong to; the message gives the rows or columns and the reason."""
 
 
 @dataclass(frozen=True)
 class Corrections:
-    """The new values of some rows of a file: by row number, the texts of `columns`; None for a missing value.
+    """New values for some rows of a file: by row number, a string or None (missing) for each of `columns`.
 
-    The column DROP shows which rows are dropped; corrections that drop none need not have it.
+    The column DROP marks the rows to drop. Corrections that drop no rows may lack this column.
     """
 
     columns: tuple[str, ...]
@@ -33,17 +33,17 @@ class Corrections:
 
     @property
     def dropped(self) -> frozenset[int]:
-        """Return the numbers of the rows that are dropped."""
+        """Return the numbers of the rows to drop."""
         return frozenset(number for number, row in self.rows.items() if row.get(DROP) == DROPPED)
 
     def over(self, earlier: Corrections) -> Corrections:
-        """Return the earlier corrections, with these added; where both have a cell, these count."""
+        """Return `earlier` with these corrections added. If both change a cell, these corrections take precedence."""
         columns = (*earlier.columns, *(name for name in self.columns if name not in earlier.columns))
         merged = {number: {**earlier.rows.get(number, {}), **row} for number, row in self.rows.items()}
         return Corrections(columns, {**earlier.rows, **merged})
 
     def write(self, path: Path) -> None:
-        """Write the corrections to a Parquet file that `read_corrections` reads back."""
+        """Write the corrections to a Parquet file, which `read_corrections` can read."""
         numbers = sorted(self.rows)
         data: dict[str, Any] = {ROW_NUMBER: pa.array(numbers, pa.int64())}
         for name in self.columns:
@@ -52,7 +52,7 @@ class Corrections:
 
 
 def read_corrections(path: Path) -> Corrections:
-    """Read the file that `Corrections.write` wrote."""
+    """Read corrections from a Parquet file that `Corrections.write` wrote."""
     table = pq.read_table(path)
     columns = tuple(name for name in table.column_names if name != ROW_NUMBER)
     rows = {row[ROW_NUMBER]: {name: row[name] for name in columns} for row in table.to_pylist()}
@@ -60,7 +60,7 @@ def read_corrections(path: Path) -> Corrections:
 
 
 def listed(numbers: Collection[int]) -> str:
-    """Format row numbers as a list for a sentence."""
+    """Format row numbers for use in a sentence, such as `rows 3, 7`. At most 10 numbers are listed."""
     shown = sorted(numbers)
     more = f" and {len(shown) - 10} more" if len(shown) > 10 else ""
     return f"{'row' if len(shown) == 1 else 'rows'} {', '.join(map(str, shown[:10]))}{more}"

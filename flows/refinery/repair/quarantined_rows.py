@@ -1,4 +1,4 @@
-"""Read a quarantine file, and export it for correction in an editor or a spreadsheet program."""
+"""Read quarantine files, and export them for correction in a text editor or a spreadsheet program."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -22,21 +22,21 @@ WORKBOOK = ".xlsx"
 class QuarantinedRow:
     """One row of a quarantine file."""
 
-    values: Mapping[str, str | None]  # the texts by column of the upload; None for a missing value
+    values: Mapping[str, str | None]  # by column of the upload, the string in it, or None for a missing value
     rules: Sequence[str] = ()  # the ids of the rules that it broke
     is_decoded: bool = True  # whether the row could be decoded; if not, its values are unknown
 
     def is_bad(self, column: str) -> bool:
-        """Return whether the column may be wrong: a broken rule names it, or names no column. DROP counts as one, so
-        that a bad row may be dropped."""
+        """Return whether the row's value in a column may be wrong: a broken rule names the column or no column at all,
+        or the row could not be decoded. The column DROP counts as wrong, too, so that a bad row may be dropped."""
         if column == DROP and self.rules:
             return True
         return not self.is_decoded or any(_concerns(rule, column) for rule in self.rules)
 
 
 def read_quarantine(path: Path) -> dict[int, QuarantinedRow]:
-    """Read the rows of a quarantine file, or of all in a folder, by their number. Raise CorrectionsUnusable if there is
-    another file."""
+    """Read the rows of a quarantine file, or of all quarantine files in a folder, by row number. Raise
+    CorrectionsUnusable if a file is not a quarantine file."""
     return {
         row[ROW_NUMBER]: QuarantinedRow(
             {name: value for name, value in row.items() if name not in QUARANTINE_COLUMNS},
@@ -48,14 +48,15 @@ def read_quarantine(path: Path) -> dict[int, QuarantinedRow]:
 
 
 def export_quarantine(quarantine: Path, destination: Path) -> int:
-    """Write a quarantine file, or all in a folder, for correction, with an empty column DROP; return how many rows.
+    """Export a quarantine file, or all quarantine files in a folder, for correction, and return the number of rows. The
+    export has an additional empty column DROP.
 
-    A destination that ends in .xlsx becomes a workbook of text cells. Any other becomes a CSV file with a byte order
-    mark, in which texts that a spreadsheet would change are written like ="007".
+    A destination that ends in .xlsx becomes a workbook of text cells. Any other destination becomes a CSV file with a
+    byte order mark, in which strings that a spreadsheet program would change are written in the form ="007".
 
     Raises:
         CorrectionsUnusable: the file is not a quarantine file.
-        WorkbookTooSmall: the rows do not fit a workbook.
+        WorkbookTooSmall: the rows do not fit into a workbook.
     """
     table = _table(quarantine)
     table = table.add_column(1, DROP, pa.nulls(len(table), pa.string()))
@@ -81,7 +82,7 @@ def _table(path: Path) -> pa.Table:
 
 
 def _concerns(rule: str, column: str) -> bool:
-    """Return whether a rule id, such as not_a_number(price) or name(a, b)#2, names the column, or no column at all."""
+    """Return whether a rule id, such as not_a_number(price) or name(a, b)#2, names the column or names no column."""
     _, bracket, arguments = rule.partition("(")
     named = arguments.rpartition(")")[0]
     return not bracket or named == column or column in named.split(", ")

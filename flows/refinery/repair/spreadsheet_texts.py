@@ -1,4 +1,4 @@
-"""Write texts into CSV so that a spreadsheet program keeps them unchanged, and read them back."""
+"""Write strings into CSV in a form that spreadsheet programs do not change, and read them back."""
 
 import re
 
@@ -7,15 +7,15 @@ _AS_TEXT = re.compile(r'="((?:[^"]|"")*)"', re.DOTALL)
 _QUOTED_FORMULA = re.compile(r"'(?=[=+\-@\t\r'])")
 _PLAIN_INTEGER = re.compile(r"-?[1-9][0-9]{0,14}|0")  # a float keeps 15 digits
 _LONGEST_FORMULA_TEXT = 255  # characters, in Excel
-_LONGEST_NUMBER = 40  # characters; spreadsheets read no longer text as a number, date or time
+_LONGEST_NUMBER = 40  # characters; spreadsheets do not read longer text as a number, date or time
 _FLAGS = ("true", "false")
 
 
 def protected(text: str) -> str:
-    """Return the text as a CSV cell that a spreadsheet shows and saves unchanged: `="007"`.
+    """Return the content of a CSV cell that a spreadsheet program shows and saves as `text`, such as `="007"` for 007.
 
-    Spreadsheets read plain cells as numbers, dates, booleans and formulas, by rules that depend on their language. A
-    text that is too long for this formula gets an apostrophe in front if it could be read as a formula itself.
+    Spreadsheet programs read plain cells as numbers, dates, booleans and formulas, by rules that depend on their
+    language. Text that is too long for `="..."` gets an apostrophe in front if it could be read as a formula.
     """
     if _PLAIN_INTEGER.fullmatch(text):
         return text
@@ -29,7 +29,7 @@ def protected(text: str) -> str:
 
 
 def unprotected(cell: str) -> str:
-    """Return the text of a cell in the form that `protected` writes; another cell is returned unchanged."""
+    """Return the text of a cell that is in the form that `protected` writes. Return any other cell unchanged."""
     as_text = _AS_TEXT.fullmatch(cell)
     return as_text[1].replace('""', '"') if as_text else _QUOTED_FORMULA.sub("", cell, count=1)
 

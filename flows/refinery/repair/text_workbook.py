@@ -1,4 +1,4 @@
-"""Write an XLSX workbook with one sheet, in which every cell is text and has the format Text."""
+"""Write an XLSX workbook with one sheet, in which all cells contain text and have the number format Text."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,16 +11,16 @@ _COLUMN_WIDTH = 16  # characters
 
 
 class WorkbookTooSmall(TerminalError):
-    """The rows do not fit into a workbook: spreadsheet programs limit rows, columns and the length of a text."""
+    """The rows do not fit into a workbook: spreadsheet programs limit rows, columns and the characters in a cell."""
 
 
 def write_text_workbook(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a header and rows of texts. Raise WorkbookTooSmall if they do not fit."""
+    """Write a workbook with a header and rows of strings. Raise WorkbookTooSmall if they do not fit."""
     from xlsxwriter import Workbook
 
     with Workbook(str(path), {"constant_memory": True}) as workbook:
         sheet, text_format = workbook.add_worksheet("quarantine"), workbook.add_format(_TEXT_FORMAT)
-        # With this format of the columns, what is typed into empty cells stays text, too.
+        # The columns have this format, too, so that what is typed into empty cells stays text.
         sheet.set_column(0, max(0, len(header) - 1), _COLUMN_WIDTH, text_format)
         for place, row in enumerate([header, *rows]):
             _require_room(place + 1, row)
@@ -32,6 +32,6 @@ def write_text_workbook(path: Path, header: Sequence[str], rows: Iterable[Sequen
 def _require_room(number: int, row: Sequence[str]) -> None:
     if number > MAX_ROWS or len(row) > MAX_COLUMNS or any(len(text) > MAX_CELL_CHARACTERS for text in row):
         raise WorkbookTooSmall(
-            f"row {number:,} does not fit a workbook, which holds {MAX_ROWS:,} rows of {MAX_COLUMNS:,} texts of"
-            f" {MAX_CELL_CHARACTERS:,} characters; export to a .csv file, and correct it in a text editor"
+            f"row {number:,} does not fit into a workbook, which can have {MAX_ROWS:,} rows, {MAX_COLUMNS:,} columns"
+            f" and {MAX_CELL_CHARACTERS:,} characters per cell; export to a .csv file, and correct it in a text editor"
         )

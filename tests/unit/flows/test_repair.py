@@ -283,7 +283,7 @@ def test_later_attempts_and_repairs_keep_a_row_dropped_until_a_person_brings_it_
 
 def test_a_wrong_mark_changes_nothing(unique_orders: Account, tmp_path: Path) -> None:
     dirty = process(unique_orders, orders(*TWICE))
-    with pytest.raises(CorrectionsUnusable, match="row 6: _sluice_drop takes drop or yes"):
+    with pytest.raises(CorrectionsUnusable, match="row 6: _sluice_drop must be drop or yes"):
         published_again(unique_orders, dirty.run_id, dropped(dirty, tmp_path, "6", "delete"))
     assert read_receipt(unique_orders.parts.store, dirty.run_id) == dirty
 

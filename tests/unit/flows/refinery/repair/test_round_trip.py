@@ -122,7 +122,7 @@ def test_a_mark_drops_a_row_or_keeps_it(tmp_path: Path, mark: str, after: str | 
 
 def test_another_mark_is_refused_without_showing_it(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("_row_number;_sluice_drop;a\r\n4;cheap;x\r\n")
-    with pytest.raises(CorrectionsUnusable, match="row 4: _sluice_drop takes drop or yes") as raised:
+    with pytest.raises(CorrectionsUnusable, match="row 4: _sluice_drop must be drop or yes") as raised:
         changes_in(tmp_path / "x.csv", EXPORTED)
     assert "cheap" not in str(raised.value)
 
@@ -233,7 +233,7 @@ def test_a_file_in_an_unknown_encoding_is_read_by_what_it_has_in_common_with_the
     path.write_bytes("_row_number;a\r\n4;é\r\n5;ü\r\n".encode("cp1252"))
     assert changes_in(path, EXPORTED) == (Change(4, "a", "x", "é", True),)
     path.write_bytes("_row_number;a\r\n4;é\r\n5;u\r\n".encode("cp1252"))
-    with pytest.raises(CorrectionsUnusable, match="does not prove its encoding"):
+    with pytest.raises(CorrectionsUnusable, match="does not show its encoding"):
         changes_in(path, EXPORTED)
 
 
