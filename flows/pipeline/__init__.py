@@ -1,1 +1,1 @@
-"""Processes uploads without Prefect: the stages, the receipt, the commit protocol, the drain, Data Docs, JSON logs."""
+"""Upload processing without Prefect: stages, receipts, the commit protocol, queue draining, Data Docs and JSON logs."""

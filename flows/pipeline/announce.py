@@ -1,7 +1,7 @@
-"""Announce outcomes: an EventBridge event for each upload, and CloudWatch metrics.
+"""Announces the outcome of each upload as an EventBridge event, and counts outcomes in CloudWatch metrics.
 
-Each outcome is announced at least once: one that EventBridge refuses is announced again later. The metrics count the
-outcomes that were announced, and those that were refused. They are written to the log in CloudWatch's embedded metric
+Each outcome is announced at least once: an event that EventBridge rejects is sent again later. The metrics count the
+events that were accepted and those that were rejected. They are written to the log in CloudWatch's embedded metric
 format, so they cost no requests:
 docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
@@ -29,12 +29,12 @@ LOG = logging.getLogger("sluice.announce")
 EVENT_SCHEMA_VERSION = 1
 EVENT_SOURCE = "sluice"
 NAMESPACE = "Sluice"
-_MAX_MESSAGE_CHARACTERS = 1_000  # ten events with the longest keys and messages fit into one call
-_MAX_VALUES = 100  # values of one metric that a log line may contain
+_MAX_MESSAGE_CHARACTERS = 1_000  # so that ten events with the longest keys and messages fit into one call
+_MAX_VALUES = 100  # how many values of one metric a log line may contain
 
 
 class OutcomeStatus(StrEnum):
-    """The outcome of an upload; `failed`: it was given up, and its message is in the dead-letter queue."""
+    """The outcome of an upload. `failed` means that Sluice gave up on it: its message is in the dead-letter queue."""
 
     PUBLISHED = "published"
     REJECTED = "rejected"
@@ -42,18 +42,18 @@ class OutcomeStatus(StrEnum):
 
     @property
     def detail_type(self) -> str:
-        """Return the detail type of the outcome's events, such as "Sluice Upload Published"."""
+        """Return the detail type of events with this outcome, such as "Sluice Upload Published"."""
         return f"Sluice Upload {self.capitalize()}"
 
     @property
     def metric(self) -> str:
-        """Return the name of the metric that counts the outcome, such as UploadsPublished."""
+        """Return the name of the metric that counts uploads with this outcome, such as UploadsPublished."""
         return f"Uploads{self.capitalize()}"
 
 
 @dataclass(frozen=True, slots=True)
 class RowCounts:
-    """What happened to the rows of a file: rows_in = published + quarantined + dropped."""
+    """How many rows a file has and what happened to them: rows_in = published + quarantined + dropped."""
 
     rows_in: int
     published: int
@@ -63,7 +63,7 @@ class RowCounts:
 
 @dataclass(frozen=True, slots=True)
 class OutcomeError:
-    """Why an upload was not published: a stable code, and a message that quotes no data."""
+    """Why an upload was not published. Consumers can match the code, which is stable; the message quotes no data."""
 
     code: str
     message: str
@@ -71,7 +71,7 @@ class OutcomeError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutcomeNotice:
-    """The outcome of one upload, as its event reports it."""
+    """The outcome of one upload, as it is reported in the upload's event."""
 
     status: OutcomeStatus
     dataset: str
@@ -83,12 +83,12 @@ class OutcomeNotice:
     rows: RowCounts | None = None  # None if it failed
     receipt_uri: str | None = None  # None if it failed
     error: OutcomeError | None = None  # None if it was published
-    # from the upload to its receipt; None for a re-run, and if the upload's time is not known
+    # the time from the upload to its receipt; None for a re-run, or if the time of the upload is unknown
     waited_seconds: float | None = None
 
 
 def notice_of(outcome: Receipt | Attempt, settings: PipelineSettings) -> OutcomeNotice:
-    """Return the notice of an upload that has a receipt, or of one that was given up."""
+    """Return the notice for an upload that has a receipt, or for one that Sluice gave up on."""
     return _notice_of_attempt(outcome) if isinstance(outcome, Attempt) else _notice_of_receipt(outcome, settings)
 
 
@@ -130,16 +130,20 @@ def event_of(notice: OutcomeNotice, stack: str) -> Event:
 
 
 class Announcer:
+    """Sends the events that announce outcomes, and prints the metrics that count them.
+
+    Args:
+        counts: whether to print metrics. A task does, because CloudWatch reads its log; a command on a user's terminal
+            does not.
+    """
+
     def __init__(self, parts: Parts, bus: EventBus | None = None, *, counts: bool = True) -> None:
-        """Args:
-        counts: whether to print metrics: yes in a task, whose log CloudWatch reads, but not on a user's terminal.
-        """
         self._settings = parts.settings
         self._counts = counts
         self._bus = bus or EventBus()
 
     def announce(self, notices: Iterable[OutcomeNotice]) -> frozenset[str]:
-        """Announce outcomes; return the run ids of those that EventBridge accepted. Never raises."""
+        """Announce outcomes, and return the run IDs of those that EventBridge accepted. Never raise an exception."""
         notices = list(notices)
         try:
             refusals = self._bus.put([event_of(notice, self._settings.stack) for notice in notices])
@@ -162,11 +166,11 @@ class Announcer:
 def metric_lines(
     notices: Sequence[OutcomeNotice], refused: int, settings: PipelineSettings
 ) -> Iterator[dict[str, Any]]:
-    """Yield log lines in the embedded metric format.
+    """Yield the log lines that report the metrics, in CloudWatch's embedded metric format.
 
     Args:
         notices: the outcomes that EventBridge accepted.
-        refused: how many it refused.
+        refused: the number of outcomes that EventBridge rejected.
     """
     if refused:
         yield _line({"Stack": settings.stack}, [["Stack"]], {"OutcomesNotAnnounced": refused})
@@ -190,7 +194,7 @@ def _metrics(notices: Sequence[OutcomeNotice]) -> dict[str, int | list[float]]:
     }
     happened = {
         name: count for name, count in counts.items() if count
-    }  # CloudWatch bills also a metric that is always 0
+    }  # CloudWatch also bills a metric that is always 0
     return {**happened, **({"SecondsFromUploadToReceipt": waited} if waited else {})}
 
 

@@ -1,6 +1,7 @@
-"""Attempts: why an upload has no receipt yet. `attempts/<run_id>.json` describes its last failed try.
+"""Failed attempts, which record why an upload has no receipt yet.
 
-Once there is a receipt for the same attempt or a later one, this object is ignored, so it need not be deleted.
+The S3 object `attempts/<run_id>.json` describes the latest failure. Once a receipt exists for the same attempt or a
+later one, the object is ignored, so it does not have to be deleted.
 """
 
 from collections.abc import Iterator
@@ -18,11 +19,11 @@ _MAX_MESSAGE_CHARACTERS = 2_000
 
 
 class AttemptUnreadable(TerminalError):
-    """An object under attempts/ is not an attempt of a schema that this release reads."""
+    """An object under attempts/ is not a failed attempt with a schema version that this release can read."""
 
 
 class Attempt(Document):
-    """The last failed try to process an upload."""
+    """The most recent failure to process an upload."""
 
     noun, unreadable = "an attempt", AttemptUnreadable
 
@@ -33,11 +34,11 @@ class Attempt(Document):
     message: str  # what was wrong and what to do; it quotes no data
     transient: bool  # whether the upload may succeed if it is tried again
     receive_count: int = 1  # how often the message had been delivered
-    memory_kills: int = 0  # how many tasks were killed for lack of memory while they refined this upload
-    given_up: bool = False  # whether the message moved, or is about to move, to the dead-letter queue
+    memory_kills: int = 0  # how many tasks ran out of memory and were killed while they refined this upload
+    given_up: bool = False  # whether Sluice gave up: the message is in the dead-letter queue, or about to move there
     task_arn: str | None = None
-    at: str  # when the try ended, ISO 8601, UTC
-    sent_again_at: str | None = None  # when its message was sent again afterwards (a redrive); None if it was not
+    at: str  # when processing failed, ISO 8601, UTC
+    sent_again_at: str | None = None  # when a redrive sent the message again; None if there was no redrive
     message_id: str | None = None  # the SQS message; a redrive sends a new one
 
     @classmethod
@@ -53,7 +54,7 @@ class Attempt(Document):
         memory_kills: int = 0,
         message_id: str | None = None,
     ) -> Self:
-        """Describe a try that has just ended with `error`."""
+        """Return the record of an attempt that has just failed with `error`."""
         return cls(
             upload=upload,
             dataset=dataset,
@@ -71,21 +72,21 @@ class Attempt(Document):
 
     @property
     def run_id(self) -> str:
-        """Return the upload's run id."""
+        """Return the upload's run ID."""
         return self.upload.run_id
 
     @property
     def reason(self) -> str:
-        """Return why the try failed, in one line."""
+        """Return why the attempt failed, in one line."""
         return f"{self.error}: {' '.join(self.message.split())}"
 
     @property
     def moved_at(self) -> datetime:
-        """Return when the try ended or, if that was later, when its message was sent again."""
+        """Return when the upload's message was last sent again or, if it was not, when the attempt failed."""
         return datetime.fromisoformat(self.sent_again_at or self.at)
 
     def is_superseded_by(self, receipt: Receipt | None) -> bool:
-        """Return whether a receipt is for this attempt at the upload, or for a later one."""
+        """Return whether `receipt` belongs to this attempt at the upload or to a later one."""
         return receipt is not None and receipt.attempt >= self.upload.attempt
 
     def to_json(self) -> str:
@@ -94,25 +95,25 @@ class Attempt(Document):
 
 
 class FoundAttempt(NamedTuple):
-    """An attempt, and the object that it was read from; `stored` is None for an attempt that is not stored yet."""
+    """A failed attempt and the S3 object that contains it; `stored` is None for an attempt that is not stored yet."""
 
     attempt: Attempt
     stored: StoredObject | None
 
 
 def attempt_key(run_id: str) -> str:
-    """Return the key under which a run's failed attempt is stored in the published bucket."""
+    """Return the key of a run's failed attempt in the published bucket."""
     return f"{PREFIX}{run_id}.json"
 
 
 def write_attempt(store: ObjectStore, attempt: Attempt) -> None:
-    """Write an attempt, replacing an earlier one of the same run."""
+    """Store a failed attempt in S3. It replaces an earlier failed attempt of the same run."""
     store.put(attempt_key(attempt.run_id), attempt.to_json())
 
 
 def find_attempt(store: ObjectStore, run_id: str) -> FoundAttempt | None:
-    """Return the last failed attempt of a run with its stored object, or None if there is none. Raise AttemptUnreadable
-    if this release cannot read it."""
+    """Return the last failed attempt of a run together with its S3 object, or None if there is none. Raise
+    AttemptUnreadable if this release cannot read it."""
     stored = store.get(attempt_key(run_id))
     return FoundAttempt(Attempt.from_json(stored.body), stored) if stored else None
 
@@ -125,20 +126,20 @@ def read_attempt(store: ObjectStore, run_id: str) -> Attempt | None:
 
 
 def reopen_attempt(store: ObjectStore, found: FoundAttempt) -> None:
-    """Mark an upload as being tried again after its message was sent again. Do nothing if the attempt has changed since
-    it was `found`. The count of killed tasks starts at zero again, because the cause should have been removed."""
+    """Mark a failed attempt as being retried after its message was sent again, unless the stored attempt has changed
+    since it was `found`. Reset the count of killed tasks to zero, because the cause should have been removed."""
     changes = {"given_up": False, "memory_kills": 0, "sent_again_at": _now()}
     reopened = found.attempt.model_copy(update=changes)
     store.put_if_unchanged(attempt_key(reopened.run_id), reopened.to_json(), found.stored)
 
 
 def remove_attempt(store: ObjectStore, run_id: str) -> None:
-    """Remove the failed attempt of a run. It is no error if there is none."""
+    """Delete the failed attempt of a run. Do nothing if there is none."""
     store.delete(attempt_key(run_id))
 
 
 def runs_with_attempt(store: ObjectStore) -> Iterator[tuple[str, datetime]]:
-    """Yield the id of each run with a failed attempt, and when that was written."""
+    """Yield the ID of each run that has a failed attempt, and the time when the attempt was written."""
     for page in store.list_keys(PREFIX):
         yield from ((key.removeprefix(PREFIX).removesuffix(".json"), written) for key, written in page)
 

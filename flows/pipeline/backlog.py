@@ -1,6 +1,7 @@
-"""Checks how many uploads wait, and whether the stack is paused: at a task's start, then once in each half minute.
+"""Checks how many uploads are waiting and whether the stack is paused, when a task starts and then every 30 seconds.
 
-If many uploads wait, the task asks for more tasks, and records uploads in Prefect afterwards. During a pause it ends.
+If many uploads are waiting, the task requests more tasks, and records uploads in Prefect only after they have been
+processed. If the stack is paused, the task ends.
 """
 
 import logging
@@ -14,16 +15,21 @@ from flows.refinery.errors import SluiceError
 
 LOG = logging.getLogger("sluice.drain")
 PERIOD_SECONDS = 30
-_ASK_WITHIN_SECONDS = 20  # of a half minute, so that the execution, which is named after it, also starts within it
+_ASK_WITHIN_SECONDS = 20  # ask early in a half minute, so that the execution named after it also starts within it
 _LOOK_SECONDS = 1.0
 
 
 class Backlog:
-    """The messages that wait in the queue, counted at the start and then once in each half minute.
+    """Counts the messages that are waiting in the queue when a task starts, and then once every half minute.
+
+    Args:
+        ask_for_tasks: starts a drain that launches tasks until this number is running (blocks/drains.py).
+        is_paused: checks whether the stack is paused.
 
     Attributes:
-        is_deep: whether more messages than the setting `live_backlog` waited, and the queue has not been empty since.
-        waiting: how many messages waited at the last count.
+        is_deep: whether more messages than the setting `live_backlog` were waiting at some point since the queue was
+            last empty.
+        waiting: how many messages were waiting at the last count.
         is_paused: whether the stack was paused at the last check.
     """
 
@@ -34,10 +40,6 @@ class Backlog:
         is_paused: Callable[[], bool],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Args:
-        ask_for_tasks: starts a drain that launches tasks until this number is running (blocks/drains.py).
-        is_paused: checks whether the stack is paused.
-        """
         self._look_for_pause = is_paused
         self._queue = parts.queue
         self._settings = parts.settings
@@ -49,7 +51,8 @@ class Backlog:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Keep counting in another thread while the block runs, so that a long file does not delay further tasks."""
+        """Keep counting in a background thread while the block runs, so that a large file does not delay the launch of
+        more tasks."""
         self.look()
         done = Event()
 
@@ -64,18 +67,18 @@ class Backlog:
             done.set()
 
     def is_paused_now(self) -> bool:
-        """Return whether the stack is still paused, if it was at the last check: a task must not leave because of a
-        pause that is over."""
+        """Return whether the stack was paused at the last check and still is. A task uses this so that it does not end
+        because of a pause that is already over."""
         try:
             self.is_paused = self.is_paused and self._look_for_pause()
         except SluiceError as error:
-            LOG.warning("pause not looked for", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
+            LOG.warning("could not check for a pause", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
             return False
         return self.is_paused
 
     def look(self) -> None:
-        """Once in each half minute, count the messages, check for a pause, and ask for more tasks if many messages
-        wait. AWS errors are logged, not raised."""
+        """Count the messages, check for a pause, and request more tasks if many messages are waiting. Do nothing if
+        this was already done in the current half minute. AWS errors are logged, not raised."""
         half_minute, second = divmod(self._clock(), PERIOD_SECONDS)
         may_ask = second < _ASK_WITHIN_SECONDS
         if self._counted == half_minute or (self._counted is not None and not may_ask):

@@ -1,7 +1,8 @@
-"""Batch notes: which uploads a task holds. `batches/<task>/<n>.json` lists the uploads of one batch that it received.
+"""Batch notes: small S3 objects that list the uploads a task holds, one note for each batch of messages it received.
 
-A task writes the note before it works on the batch. It removes the note when each upload's outcome is announced and
-recorded, or its message was returned. If a task dies, its note stays, and another task takes it over and finishes it.
+A task writes the note `batches/<task>/<n>.json` before it processes the batch. It removes the note when every upload's
+outcome has been announced and recorded, or its message has been returned to the queue. If a task dies, its note
+remains, and another task takes it over and finishes it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,11 +20,11 @@ PREFIX = "batches/"
 
 
 class NoteUnreadable(TerminalError):
-    """An object under batches/ is not a batch note of a schema that this release reads."""
+    """An object under batches/ is not a batch note with a schema version that this release can read."""
 
 
 class NotedUpload(BaseModel):
-    """One upload of a batch."""
+    """One upload in a batch note."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,33 +36,33 @@ class NotedUpload(BaseModel):
 
     @property
     def run_id(self) -> str:
-        """Return the upload's run id."""
+        """Return the upload's run ID."""
         return self.upload.run_id
 
 
 class BatchNote(Document):
-    """The uploads of one batch that a task holds."""
+    """The content of a batch note: the uploads of one batch that a task holds."""
 
     noun, unreadable = "a batch note", NoteUnreadable
 
-    task: str  # the task's id, unique among tasks
+    task: str  # the task's ID, unique among tasks
     number: int  # the batch's number within the task, from 1
     task_arn: str | None = None
     execution_arn: str | None = None
-    log_group: str | None = None  # where the task logs; None if that is not known
+    log_group: str | None = None  # where the task logs; None if that is unknown
     log_stream: str | None = None
     refining: str | None = None  # the run that is being refined; None between two uploads
-    taken_over_by: str | None = None  # the task that finishes this note of a dead task, and when it took it over
+    taken_over_by: str | None = None  # the task that took this note over from a dead task, and when it did
     uploads: tuple[NotedUpload, ...]
     at: str  # when the batch was received, ISO 8601, UTC
 
     @property
     def key(self) -> str:
-        """Return the note's key in the published bucket."""
+        """Return the object key of the note in the published bucket."""
         return f"{PREFIX}{self.task}/{self.number}.json"
 
     def with_uploads(self, uploads: Iterable[NotedUpload]) -> Self:
-        """Return a copy of the note with these uploads, none of them being refined."""
+        """Return a copy of the note that lists these uploads, none of them as being refined."""
         return self.model_copy(update={"uploads": tuple(uploads), "refining": None})
 
     def to_json(self) -> str:
@@ -70,7 +71,7 @@ class BatchNote(Document):
 
 
 class FoundNote(NamedTuple):
-    """A note, the object that it was read from, and when that was last written."""
+    """A batch note, the S3 object that it was read from, and the time when that object was last written."""
 
     note: BatchNote
     stored: StoredObject
@@ -78,28 +79,29 @@ class FoundNote(NamedTuple):
 
 
 def write_note(store: ObjectStore, note: BatchNote) -> None:
-    """Write a note, replacing its earlier state."""
+    """Store a batch note in S3. It replaces the note's earlier state."""
     store.put(note.key, note.to_json())
 
 
 def remove_note(store: ObjectStore, note: BatchNote) -> None:
-    """Remove a note. It is no error if it does not exist."""
+    """Delete a batch note from S3. Do nothing if it does not exist."""
     store.delete(note.key)
 
 
 def list_notes(store: ObjectStore) -> Iterator[tuple[str, datetime]]:
-    """Yield the keys of all notes, and when each was last written."""
+    """Yield the key of each batch note, and the time when it was last written."""
     for page in store.list_keys(PREFIX):
         yield from page
 
 
 def read_note(store: ObjectStore, key: str, written: datetime) -> FoundNote | None:
-    """Return a note that `list_notes` listed; None if it has been removed since. Raise NoteUnreadable if this release
-    cannot read it."""
+    """Return a batch note that `list_notes` listed, or None if it has been deleted since. Raise NoteUnreadable if this
+    release cannot read it."""
     stored = store.get(key)
     return FoundNote(BatchNote.from_json(stored.body), stored, written) if stored else None
 
 
 def claim_note(store: ObjectStore, found: FoundNote, note: BatchNote) -> bool:
-    """Replace a dead task's note with `note`, which has the same key; return False if another task was faster."""
+    """Replace a dead task's batch note with `note`, which must have the same key. Return False if another task changed
+    the stored note first."""
     return store.put_if_unchanged(note.key, note.to_json(), found.stored)

@@ -1,7 +1,7 @@
-"""Process many uploads at once: worker threads fetch, publish and record while the main thread refines.
+"""Processes many uploads at once: worker threads fetch, publish and record while the main thread refines.
 
-The stage refine uses the CPU, and must run in the main thread, because signals arrive there: its time limit is one, and
-so is SIGTERM. The other stages mostly wait for S3.
+The refine stage uses the CPU, and must run in the main thread, because its time limit and SIGTERM are signals, which
+Python handles only there. The other stages mostly wait for S3.
 """
 
 import contextvars
@@ -21,13 +21,20 @@ from flows.pipeline.stopping import Stopped
 from flows.pipeline.task_notes import TaskNotes
 
 _WORKERS = 4
-_LOW = 8  # more messages are received when fewer uploads than this wait for a worker
-_RECEIVE_SECONDS = 3  # how long a stopped task waits for the receive call that is under way
+_LOW = 8  # more messages are received when fewer uploads than this are waiting for a worker
+_RECEIVE_SECONDS = 3  # how long a stopped task waits for a receive call that is in progress
 _LARGE_BYTES = 64 * 1024**2  # files larger than this are processed one at a time, so that they fit on the disk
 
 
 class Bulk:
-    """Processes uploads until `receive` returns no more."""
+    """Processes deliveries concurrently until `receive` returns no more of them.
+
+    Args:
+        receive: returns further deliveries after writing their batch note, or an empty sequence to stop.
+        live: returns a function that processes the whole upload in the main thread, or None if only its refine stage
+            has to run there.
+        over: called with each delivery once it has an outcome or has failed.
+    """
 
     def __init__(
         self,
@@ -38,12 +45,6 @@ class Bulk:
         live: Callable[[Delivery], Process | None],
         over: Callable[[Delivery], None],
     ) -> None:
-        """Args:
-        receive: returns more deliveries, after writing their batch note; none to stop.
-        live: returns the function that processes all of an upload in the main thread; None if only its stage refine
-            runs there.
-        over: called with each delivery once it has an outcome or has failed.
-        """
         self._parts = parts
         self._task = task
         self._notes = notes
@@ -59,7 +60,7 @@ class Bulk:
         self._large = Lock()
 
     def run(self, deliveries: Sequence[Delivery]) -> None:
-        """Process the deliveries, and those that `receive` returns in the meantime. Raise Stopped if SIGTERM
+        """Process these deliveries and those that `receive` returns in the meantime. Raise Stopped if SIGTERM
         arrives."""
         workers = [Thread(target=self._work, name=f"upload-{n}", daemon=True) for n in range(_WORKERS)]
         for worker in workers:
@@ -76,7 +77,7 @@ class Bulk:
                 self._waiting.put(None)
 
     def not_begun(self) -> list[Delivery]:
-        """Remove and return the deliveries that no worker has begun, and receive no more."""
+        """Remove and return the deliveries that no worker has started, and stop receiving more."""
         self._no_more = True
         found: list[Delivery] = []
         while True:
@@ -89,7 +90,7 @@ class Bulk:
                 found.append(delivery)
 
     def end_receiving(self) -> None:
-        """Wait a few seconds for a receive call that is under way: its messages have to be returned too."""
+        """Wait a few seconds for a receive call that is in progress, because its messages must be returned too."""
         if self._receiving:
             self._receiving.join(_RECEIVE_SECONDS)
 
@@ -159,7 +160,7 @@ class Bulk:
                 raise Stopped
             if stage.__name__ != "refine":
                 return stage(*values)
-            context = contextvars.copy_context()  # the fields of the log's lines
+            context = contextvars.copy_context()  # contains the fields that log_context adds to log lines
             return self._in_main_thread(delivery, lambda: context.run(stage, *values))
 
         return lambda job: run_upload(self._parts, job, call)

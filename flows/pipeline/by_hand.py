@@ -1,4 +1,5 @@
-"""Report runs that a person starts like those of a task: announce the outcome, or write why there is none."""
+"""Reports the outcome of runs that a person starts, as a task does for uploads from the queue: a receipt is announced,
+and an error is stored as a failed attempt."""
 
 import logging
 from collections.abc import Callable
@@ -18,12 +19,12 @@ from flows.pipeline.receipt import Receipt
 from flows.refinery.errors import SluiceError
 
 LOG = logging.getLogger("sluice")
-_NOTHING_FAILED = (RepairRejected, ReceiptConflict, UploadCancelled)  # after these an earlier receipt still counts
+_NOTHING_FAILED = (RepairRejected, ReceiptConflict, UploadCancelled)  # after these, nothing has to be recorded
 
 
 def reported(parts: Parts, job: UploadJob, run: Callable[[], Receipt], announce: Announce) -> Receipt:
-    """Process an upload with `run` and announce its outcome; if it fails, write the failed attempt. For a dry run, do
-    neither. Raises what `run` raises."""
+    """Process an upload by calling `run`, and return its receipt. Announce the outcome or, if processing fails, store
+    the failed attempt; do neither for a dry run. Raise whatever `run` raises."""
     if job.dry_run:
         return run()
     try:
@@ -32,7 +33,7 @@ def reported(parts: Parts, job: UploadJob, run: Callable[[], Receipt], announce:
         if not isinstance(error, _NOTHING_FAILED):
             _try(partial(_write_attempt, parts, job, error))
         raise
-    if receipt.attempt == job.upload.attempt:  # otherwise a later attempt was there already, and nothing was done
+    if receipt.attempt == job.upload.attempt:  # otherwise a later attempt already had a receipt: nothing was done
         _try(lambda: remove_attempt(parts.store, receipt.run_id))
         if not announce([notice_of(receipt, parts.settings)]):
             _try(lambda: _leave_note(parts, job))
@@ -46,7 +47,7 @@ def _write_attempt(parts: Parts, job: UploadJob, error: SluiceError) -> None:
 
 
 def _leave_note(parts: Parts, job: UploadJob) -> None:
-    """Leave a batch note, so that a task announces the outcome later."""
+    """Write a batch note, so that a task announces the outcome later."""
     noted = NotedUpload(upload=job.upload, message_id="", recorded=True)
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
     note = BatchNote(task=f"by-hand-{uuid4().hex}", number=1, task_arn=job.chain.task_arn, uploads=(noted,), at=at)

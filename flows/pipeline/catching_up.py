@@ -1,6 +1,7 @@
-"""Finish what batch notes still list: announce and record outcomes, and write why dead tasks left uploads undone.
+"""Finishes remaining batch notes: announces and records outcomes, and stores why dead tasks did not finish uploads.
 
-A note stays if a task died, if EventBridge refused an outcome, or if Prefect was down. A task does this before it ends.
+A batch note is a small S3 object that lists the uploads that a task holds. It remains if the task died, if EventBridge
+rejected an outcome, or if Prefect was down. Each task finishes such notes before it ends.
 """
 
 import itertools
@@ -30,12 +31,12 @@ from flows.pipeline.receipt import Receipt, ReceiptUnreadable
 from flows.refinery.errors import SluiceError
 
 LOG = logging.getLogger("sluice.drain")
-_NOTES_AT_ONCE = 10  # a hundred uploads, as many as one call to Prefect can record
+_NOTES_AT_ONCE = 10  # they list up to a hundred uploads, as many as one call to Prefect can record
 
 
 @dataclass(frozen=True, slots=True)
 class _Left:
-    """One upload that a note still lists, with its outcome. If it has none, its message is in the queue again."""
+    """One upload that a note still lists, with its outcome. If it has none, its message is back in the queue."""
 
     noted: NotedUpload
     receipt: Receipt | None = None
@@ -47,7 +48,7 @@ class _Left:
 
 
 class CatchingUp:
-    """Finishes batch notes: those of this task, and those that dead tasks left."""
+    """Finishes the batch notes of this task, and those left by dead tasks."""
 
     def __init__(self, parts: Parts, task: TaskIdentity, outlets: Outlets, dead_tasks: DeadTasks) -> None:
         self._parts = parts
@@ -56,12 +57,12 @@ class CatchingUp:
         self._dead_tasks = dead_tasks
 
     def finish(self, own: list[str], until: float) -> None:
-        """Finish this task's notes and old ones of other tasks. Stop if EventBridge or Prefect accepts no outcomes.
-        SluiceErrors are logged, not raised.
+        """Finish this task's batch notes, then the old notes of other tasks. Stop if no note can be finished because
+        EventBridge or Prefect is unavailable. SluiceErrors are logged, not raised.
 
         Args:
-            own: the keys of this task's unfinished notes; those that get finished are removed from the list.
-            until: the time (time.monotonic) after which nothing more is begun.
+            own: the keys of this task's unfinished notes; the keys of finished notes are removed from the list.
+            until: the time (time.monotonic) after which no more notes are started.
         """
         try:
             notes = itertools.chain(self._own(own), self._of_dead_tasks())
@@ -69,7 +70,7 @@ class CatchingUp:
                 finished = self._finish(some)
                 own[:] = [key for key in own if key not in finished]
                 if not finished:
-                    return  # EventBridge or Prefect is still away
+                    return  # EventBridge or Prefect is still unavailable
         except SluiceError as error:
             LOG.warning("notes not finished", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
 
@@ -91,7 +92,8 @@ class CatchingUp:
                 yield found._replace(note=mine)
 
     def _finish(self, some: list[FoundNote]) -> set[str]:
-        """Announce and record what notes list; return the keys of the notes that are finished."""
+        """Announce and record the outcomes of the uploads in these notes. Return the keys of the notes that are now
+        finished."""
         left = {found.note.key: [self._look_at(noted, found) for noted in found.note.uploads] for found in some}
         outcomes = [one for each in left.values() for one in each if one.has_outcome]
         announced = self._announce([one for one in outcomes if not one.noted.announced])
@@ -112,7 +114,7 @@ class CatchingUp:
         return finished
 
     def _look_at(self, noted: NotedUpload, found: FoundNote) -> _Left:
-        """Return an upload with its outcome. If it has none, write why its task did not finish it."""
+        """Return an upload with its outcome. If it has none because its task died, store the reason."""
         store, attempt = self._parts.store, noted.upload.attempt
         try:
             receipt = read_receipt(store, noted.run_id)

@@ -1,7 +1,7 @@
-"""Close deliveries after their uploads were processed: announce, then delete or return the messages, then record.
+"""Closes deliveries of processed uploads: announces outcomes, deletes or returns messages, and updates Prefect.
 
-An outcome is announced before its message is deleted. If EventBridge does not accept it, the batch note stays, and
-lists it as not announced.
+An outcome is announced before its message is deleted. If EventBridge does not accept it, the batch note is kept, and
+lists the outcome as not announced.
 """
 
 import logging
@@ -23,17 +23,17 @@ LOG = logging.getLogger("sluice.drain")
 
 
 Announce = Callable[[Sequence[OutcomeNotice]], frozenset[str]]
-"""Announces outcomes; returns the run ids of those that were accepted, and never raises."""
+"""A function that announces outcomes, and returns the run IDs of those that were accepted. It never raises."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outlets:
-    """The functions that report outcomes. The first three return the run ids of the outcomes that were accepted. None
-    of them raises."""
+    """The functions that report outcomes. None of them raises. The first three return the run IDs of the outcomes that
+    were accepted."""
 
     announce: Announce  # notifies EventBridge (flows/pipeline/announce.py)
     record: Callable[[Sequence[Receipt]], frozenset[str]]  # shows receipts in Prefect (flows/observability/recorder.py)
-    record_failures: Callable[[Sequence[Attempt]], frozenset[str]]  # shows uploads in Prefect that were given up
+    record_failures: Callable[[Sequence[Attempt]], frozenset[str]]  # shows, in Prefect, uploads that Sluice gave up on
     # counts receipts and failed attempts (flows/observability/drain_run.py)
     count: Callable[[Sequence[Receipt], Sequence[Attempt]], object] = lambda _receipts, _failures: None
 
@@ -42,7 +42,7 @@ class Closing:
     """Closes the deliveries of a task.
 
     Attributes:
-        returned: the ids of messages that were returned to be tried again, and that this task has not received since.
+        returned: the IDs of the messages that were returned to the queue and that this task has not received since.
     """
 
     def __init__(self, parts: Parts, outlets: Outlets, notes: TaskNotes) -> None:
@@ -82,7 +82,8 @@ class Closing:
         self._notes.settle()
 
     def _say_why(self, delivery: Delivery) -> None:
-        """Write the failed attempt of an upload without a receipt; remove that of an upload that has a receipt now."""
+        """Store the failed attempt of a failed delivery. If a redelivered upload has a receipt, delete its failed
+        attempt."""
         try:
             if delivery.failure:
                 write_attempt(self._parts.store, delivery.failure)
@@ -125,19 +126,20 @@ class Closing:
             self.give_back(messages, after_seconds=delay)
 
     def give_up(self, messages: Sequence[ReceivedMessage]) -> None:
-        """Move messages to the dead-letter queue. One that cannot be moved is delivered again, and moved then."""
+        """Move messages to the dead-letter queue. Return a message that cannot be moved to the upload queue, so that
+        it is moved after its next delivery."""
         problems = self._parts.queue.give_up(messages)
         report("message not moved to the dead-letter queue", problems)
         self.give_back(list(problems), after_seconds=self._parts.settings.retry_delay_seconds)
 
     def give_back(self, messages: Sequence[ReceivedMessage], *, after_seconds: int = 0) -> None:
-        """Return messages to the queue, to be tried again after `after_seconds`."""
+        """Return messages to the queue, so that they are delivered again after `after_seconds`."""
         self.returned |= {message.message_id for message in messages}
         report("message not returned", self._parts.queue.release(messages, after_seconds=after_seconds))
 
 
 def report(event: str, problems: Problems) -> None:
-    """Log the messages for which a call failed. They become visible again when their visibility timeouts end."""
+    """Log the messages for which a call to SQS failed. They become visible again when their visibility timeout ends."""
     for reason, messages in by_reason(problems).items():
         level = logging.INFO if isinstance(problems[messages[0]], MessageLost) else logging.WARNING
         ids = [message.message_id for message in messages]

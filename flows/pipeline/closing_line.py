@@ -1,6 +1,6 @@
-"""Closes deliveries in the background: one thread announces them and deletes their messages, another one records them.
+"""Closes deliveries in the background: one thread announces outcomes and deletes messages, another updates Prefect.
 
-So neither EventBridge nor a slow Prefect delays the next upload, and each call covers many uploads.
+So neither EventBridge nor a slow Prefect server delays the next upload, and each call covers many uploads.
 """
 
 import logging
@@ -14,13 +14,13 @@ from flows.pipeline.delivery import Delivery
 from flows.pipeline.json_log import place_of
 
 LOG = logging.getLogger("sluice.drain")
-_AT_ONCE_ANNOUNCED, _AT_ONCE_RECORDED = 10, 100  # how many one call to EventBridge and to Prefect can contain
-_GATHER_ANNOUNCED_SECONDS, _GATHER_RECORDED_SECONDS = 1.0, 10.0  # a call to Prefect costs as much for one as for many
+_AT_ONCE_ANNOUNCED, _AT_ONCE_RECORDED = 10, 100  # the maximum number in a call to EventBridge and in one to Prefect
+_GATHER_ANNOUNCED_SECONDS, _GATHER_RECORDED_SECONDS = 1.0, 10.0  # a call to Prefect costs the same for one or many
 Deliveries = Queue[Delivery]
 
 
 class ClosingLine:
-    """Closes the deliveries that are put into it, in two background threads."""
+    """A queue of deliveries that two background threads close."""
 
     def __init__(self, closing: Closing) -> None:
         self._closing = closing
@@ -36,7 +36,7 @@ class ClosingLine:
         self._over.put(delivery)
 
     def finish(self) -> None:
-        """Close the remaining deliveries without waiting for more, and wait until all are closed."""
+        """Close the remaining deliveries without waiting for more, and return when all of them are closed."""
         self._hurry.set()
         self._over.join()
         self._announced.join()
@@ -55,7 +55,7 @@ class ClosingLine:
                 together = self._gather(line, at_once, seconds)
                 try:
                     close(together)
-                except Exception as error:  # noqa: BLE001 (the messages are returned when the task leaves)
+                except Exception as error:  # noqa: BLE001 (the messages are returned when the task ends)
                     fields = {"error": type(error).__name__, "place": place_of(error.__traceback__)}
                     LOG.error("%s failed", name, extra={"fields": fields})
                 for _ in together:
@@ -66,7 +66,8 @@ class ClosingLine:
         thread.start()
 
     def _gather(self, line: Deliveries, at_once: int, seconds: float) -> list[Delivery]:
-        """Wait for a delivery, and return it with those that follow within `seconds`, at most `at_once` in all."""
+        """Wait for a delivery, and return it together with those that follow within `seconds`, at most `at_once` in
+        total."""
         together = [line.get()]
         until = time.monotonic() + seconds
         while len(together) < at_once:

@@ -1,6 +1,7 @@
-"""Carry out the commit protocol: receipt, index, clean-up. protocol.py decides; this module reads and writes S3.
+"""Carries out the commit protocol: writes the receipt, updates the index, and deletes what was replaced.
 
-Everything here can be repeated after a crash, with the same result.
+protocol.py makes the decisions; this module reads and writes S3. Everything here can be repeated after a crash, with
+the same result.
 """
 
 from collections import defaultdict
@@ -27,7 +28,7 @@ from flows.pipeline.receipt import Receipt, ReceiptUnreadable, area_of, receipt_
 from flows.refinery.contract.model import Contract
 from lambda_trigger.message import run_id_of
 
-_ATTEMPTS = 8  # tries to write an object that other workers keep changing
+_ATTEMPTS = 8  # how often to try to write an object that other workers keep changing
 _DATA = "data/"
 
 
@@ -46,11 +47,11 @@ def has_receipt(store: ObjectStore, run_id: str) -> bool:
 
 
 def commit(store: ObjectStore, receipt: Receipt) -> Receipt:
-    """Write the receipt, and return the receipt that counts: this one, or another worker's for the same or a later
-    attempt.
+    """Write a receipt, and return the valid receipt of its run: this one, or the one that another worker committed for
+    the same or a later attempt.
 
-    A first attempt is written only if there is no receipt. A forced re-run replaces the receipt of an earlier attempt.
-    If the response to a write is lost, and the receipt is found to be there, that counts as success.
+    The receipt of a first attempt is written only if the run has no receipt. A forced re-run replaces the receipt of an
+    earlier attempt. If the response to a write is lost but the receipt turns out to be stored, the commit succeeded.
 
     Raises:
         ReceiptConflict: a different result for the same attempt was committed first.
@@ -65,22 +66,23 @@ def commit(store: ObjectStore, receipt: Receipt) -> Receipt:
             return receipt
         committed = read_receipt(store, receipt.run_id)
         if committed is None:
-            raise AwsUnavailable(f"receipt {receipt.run_id} was refused, and is not there; trying again")
+            raise AwsUnavailable(f"S3 rejected receipt {receipt.run_id}, but there is no other receipt; trying again")
         if committed.attempt >= receipt.attempt:
             return decide_after_refused_commit(receipt, committed)
-        # An earlier attempt was committed in between; this one replaces that as well.
+        # An earlier attempt was committed in the meantime; this one replaces it too.
     raise AwsUnavailable(f"receipt {receipt.run_id} kept changing; trying again")
 
 
 def commit_and_settle(parts: Parts, job: UploadJob, contract: Contract, receipt: Receipt) -> Receipt:
-    """Commit a receipt, update the index, and delete what the receipt replaces; return the receipt that counts. Raise
-    ReceiptConflict if a different result for the same attempt was committed first, or one without the corrections."""
+    """Commit a receipt, update the index, and delete what the receipt replaces. Return the valid receipt of the run.
+    Raise ReceiptConflict if a different result for the same attempt was committed first, or if this is a repair and a
+    later attempt was committed without its corrections."""
     try:
         committed = commit(parts.store, receipt)
         if job.corrections and committed.attempt > receipt.attempt:
             raise without_corrections(receipt.run_id)
     except ReceiptConflict:
-        # The other worker may have died before it updated the index, and nobody will do so once our message is deleted.
+        # The other worker may have died before it updated the index, and no one will do so once our message is deleted.
         other = read_receipt(parts.store, receipt.run_id)
         if other:
             settle(parts, job, contract, other, written=receipt)
@@ -90,10 +92,10 @@ def commit_and_settle(parts: Parts, job: UploadJob, contract: Contract, receipt:
 
 
 def without_corrections(run_id: str) -> ReceiptConflict:
-    """Return the error for a repair that another attempt overtook."""
+    """Return the error for a repair that is too late because another attempt was committed first."""
     return ReceiptConflict(
-        f"run {run_id} was processed again in the meantime, without these corrections; its receipt counts. "
-        "Look at its quarantine, and repair that"
+        f"run {run_id} was processed again in the meantime, without these corrections; that result is kept. "
+        "Check its quarantine, and repair that instead"
     )
 
 
@@ -105,20 +107,20 @@ def settle(
 ) -> None:
     """Update the index for a committed receipt, and delete outputs that no receipt references.
 
-    This is also done for a receipt that existed before: its worker may have died before it updated the index. Another
-    worker may have died after it wrote outputs and before it committed them.
+    This is also necessary for a receipt that already existed, because its worker may have died before it updated the
+    index, and another worker may have died after it wrote outputs but before it committed them.
 
     Args:
-        contract: the contract that judges this job's file; None: that of the receipt's dataset.
-        written: the receipt that this job has committed, or tried to; None if this job wrote nothing.
+        contract: the contract that this job's file is checked against; None to use that of the receipt's dataset.
+        written: the receipt that this job has committed or tried to commit; None if this job wrote nothing.
     """
     by_key = parts.contracts.for_key(job.upload.key)
     contract = contract or _named(parts, receipt.contract.dataset) or by_key
-    # The receipt that counts may belong to another dataset than this job does.
+    # The committed receipt may belong to a different dataset than this job.
     by_dataset = {each.dataset: each for each in (*parts.contracts, contract)}
     replacing = {name for name, each in by_dataset.items() if each.on_reupload == "replace"}
     update_index(parts.store, receipt, replacing=replacing, datasets=[each.dataset for each in parts.contracts])
-    # A manual run may use another contract than the one that matches the key, or than the attempt before.
+    # A manual run may use a contract other than the one that matches the key, or the one of the previous attempt.
     contracts = [contract, by_key, *(parts.contracts if receipt.attempt > 0 else ())]
     prefix = parts.settings.incoming_prefix
     folders = {f"{_DATA}{area_of(each, job.upload, prefix)}/" for each in contracts}
@@ -129,21 +131,23 @@ def settle(
 
 
 def _others_may_have_written(job: UploadJob, receipt: Receipt, written: Receipt | None) -> bool:
-    """Return whether another worker may have left outputs of this run. That is ruled out at the first delivery of the
-    upload's first attempt, if this worker's own result counts. The check saves a request, which costs like a write."""
+    """Return whether another worker may have left outputs of this run. That is impossible on the first delivery of the
+    upload's first attempt if this worker's own result was committed. Knowing this saves a list request, which costs as
+    much as a write."""
     is_first = job.chain.receive_count == 1 and job.upload.attempt == 0
     return not is_first or written is None or receipt.outcome_digest != written.outcome_digest
 
 
 def _named(parts: Parts, dataset: str) -> Contract | None:
-    """Return the contract of a dataset, or None if there is none (any more)."""
+    """Return the contract of a dataset, or None if there is none, for example because it was removed."""
     return next((contract for contract in parts.contracts if contract.dataset == dataset), None)
 
 
 def update_index(
     store: ObjectStore, receipt: Receipt, *, replacing: Collection[str], datasets: Iterable[str] = ()
 ) -> IndexEntry:
-    """Update the index entry of a receipt's source key, delete the outputs that this retires, and return the entry.
+    """Update the index entry of a receipt's source key, delete the outputs that the update retires, and return the
+    entry.
 
     Args:
         replacing: the datasets in which a re-upload replaces earlier outputs.
@@ -154,7 +158,7 @@ def update_index(
         key = _index_key_of(receipt, receipt.contract.dataset)
         found = store.get(key)
         # Read the receipt after the entry. A forced re-run that commits later either changes the entry after this
-        # worker, or makes this worker's write fail. So no replaced receipt gets into the index.
+        # worker, or makes this worker's write fail. So a replaced receipt never gets into the index.
         current = read_receipt(store, receipt.run_id) or receipt
         if current.contract.dataset != receipt.contract.dataset:
             receipt = current
@@ -167,7 +171,7 @@ def update_index(
             newest_first=newest_first(store, runs_of_unknown_order(before, current), current),
         )
         if entry != before and not _put_entry(store, key, entry, found):
-            continue  # another worker changed the entry in between
+            continue  # another worker changed the entry in the meantime
         entry = _delete_retired(store, key, entry)
         # A re-run under another dataset's contract reads this entry only once, perhaps before this worker wrote it.
         receipt = read_receipt(store, receipt.run_id) or receipt
@@ -196,8 +200,8 @@ def _withdraw(store: ObjectStore, receipt: Receipt, datasets: Iterable[str]) -> 
 
 
 def _delete_retired(store: ObjectStore, key: str, entry: IndexEntry) -> IndexEntry:
-    """Delete retired outputs, then remove them from the entry; return the entry. After a crash in between, they are
-    deleted at the next update."""
+    """Delete the retired outputs, then remove them from the entry, and return the entry. If the process crashes between
+    these steps, the next update repeats the deletion."""
     if not entry.retired:
         return entry
     for retired in entry.retired:
@@ -213,7 +217,7 @@ def _delete_retired(store: ObjectStore, key: str, entry: IndexEntry) -> IndexEnt
 
 
 def _delete_orphaned(store: ObjectStore, receipt: Receipt, folders: Iterable[str]) -> None:
-    """Delete the outputs in `folders` that were written for the run of `receipt` but that the receipt does not name."""
+    """Delete the outputs in `folders` that belong to the run of `receipt` but are not referenced by the receipt."""
     for folder in sorted(folders):
         for page in store.list_keys(folder + receipt.run_id):
             for key in orphaned_keys((key for key, _ in page), receipt):
@@ -224,13 +228,13 @@ def _delete_orphaned(store: ObjectStore, receipt: Receipt, folders: Iterable[str
 
 
 def index_entry(store: ObjectStore, receipt: Receipt) -> IndexEntry | None:
-    """Return the index entry for a receipt's dataset and source key; None if there is none yet."""
+    """Return the index entry for a receipt's dataset and source key, or None if there is none yet."""
     found = store.get(_index_key_of(receipt, receipt.contract.dataset))
     return IndexEntry.from_json(found.body) if found else None
 
 
 def latest_receipt(store: ObjectStore, dataset: str, bucket: str, key: str) -> Receipt | None:
-    """Return the receipt of the newest processed version of a source key; None if there is none."""
+    """Return the receipt of the newest processed version of a source key, or None if no version was processed."""
     found = store.get(index_key(dataset, bucket, key))
     return read_receipt(store, IndexEntry.from_json(found.body).latest.run_id) if found else None
 
@@ -261,17 +265,17 @@ def _put_entry(store: ObjectStore, key: str, entry: IndexEntry, seen: StoredObje
 
 
 def find_orphaned(parts: Parts, within: Callable[[datetime], bool]) -> Iterator[str]:
-    """Yield the keys of orphaned outputs: objects under data/ that no receipt references, or only a superseded one.
+    """Yield the keys of orphaned outputs: objects under data/ that no receipt references, or only a superseded receipt.
 
     Usually the worker that receives a message again deletes what an earlier delivery left. But if two workers hold the
-    same message, one may finish the upload and delete the message before the other one is killed, after it has written
-    its output. And the first delivery of a redriven message is not treated as a repeated one. So the reconcile flow
-    looks for such objects.
+    same message, one may finish the upload and delete the message before the other one, which has already written its
+    output, is killed. Also, the first delivery of a redriven message is not treated as a repeated delivery. The
+    reconcile flow therefore looks for such objects.
 
-    Runs without a receipt are skipped: their workers may be about to commit.
+    Runs without a receipt are skipped, because their workers may be about to commit.
 
     Args:
-        within: returns whether to check the objects that were written at a time.
+        within: returns whether to check an object, given the time when it was written.
     """
     for page in parts.store.list_keys(_DATA):
         by_run: dict[str, list[str]] = defaultdict(list)
@@ -279,7 +283,7 @@ def find_orphaned(parts: Parts, within: Callable[[datetime], bool]) -> Iterator[
             run_id = run_of(key)
             if run_id and within(written):
                 by_run[run_id].append(key)
-        # Two or three small reads for each run; a day may have ten thousand runs.
+        # Each run takes two or three small reads, and a day may have ten thousand runs.
         for found in at_once(lambda one: _orphaned_of_run(parts, *one), by_run.items()):
             yield from found
 

@@ -1,10 +1,10 @@
-"""Publish Data Docs: a page for each upload, and an index page for each dataset. A failure here never fails an upload.
+"""Publishes Data Docs: a page for each upload, and an index page for each dataset. A failure never fails an upload.
 
 The index page contains its entries as JSON, so one object, replaced by compare-and-swap, is both the page and its data.
 It lists at most 2 x ENTRIES_PER_PAGE uploads. If there are more, the oldest ENTRIES_PER_PAGE move to an archive page,
-which never changes afterwards and links to the archive page before it. So the uploads of a batch cost one small read
-and one small write, however many uploads came before. Monthly pages would grow with the dataset's traffic, and listing
-the prefix would cost a request per thousand pages.
+which never changes afterwards and links to the archive page before it. So adding the uploads of a batch costs one small
+read and one small write, no matter how many uploads are already listed. Monthly pages would grow with the dataset's
+traffic, and listing the prefix would cost a request per thousand pages.
 """
 
 from __future__ import annotations
@@ -37,21 +37,22 @@ _ENTRIES = re.compile(r'<script type="application/json" id="entries">(.*?)</scri
 
 
 def page_key(receipt: Receipt) -> str:
-    """Return the key of a receipt's page. It names run, attempt and outcome, so that no other result overwrites it."""
+    """Return the object key of a receipt's Data Docs page. The key contains the run ID, the attempt and a digest of the
+    outcome, so that a different result never overwrites the page."""
     name = f"{receipt.run_id}-{receipt.attempt}-{receipt.outcome_digest[:16]}.html"
     return f"docs/{receipt.contract.dataset}/{name}"
 
 
 def publish_page(store: ObjectStore, receipt: Receipt) -> str | None:
-    """Write the page of a receipt that is about to be committed. Return its key, or None if that failed."""
+    """Write the Data Docs page of a receipt that is about to be committed. Return its key, or None if that failed."""
     key = page_key(receipt)
     written = _best_effort(lambda: store.put(key, page_of(receipt), content_type=_HTML), "page", receipt)
     return key if written else None
 
 
 def list_pages(store: ObjectStore, receipts: Iterable[Receipt]) -> None:
-    """Add the pages of committed receipts to their datasets' index pages, with one write per dataset. If a worker dies
-    before this, the index pages lack some uploads, but the receipts still name the pages."""
+    """Add the Data Docs pages of committed receipts to the index pages of their datasets, with one write per dataset.
+    If a worker dies before this, an index page lacks the upload, but the receipt still names the page."""
     by_dataset: dict[str, list[Receipt]] = defaultdict(list)
     for receipt in receipts:
         if receipt.docs_page:
@@ -73,8 +74,8 @@ def _list_in(store: ObjectStore, dataset: str, receipts: Sequence[Receipt]) -> N
 
 
 def change_text(store: ObjectStore, key: str, change: Callable[[str | None], str]) -> None:
-    """Replace a page with what `change` returns for its text (None: no page yet); start again if another worker was
-    faster. Raise AwsUnavailable if other workers were faster at every try."""
+    """Replace the text of a page with what `change` returns for it. `change` gets None if there is no page yet, and is
+    called again if another worker changed the page first. Raise AwsUnavailable if that happened on every try."""
     for attempt in range(_ATTEMPTS):
         found = store.get(key)
         text = change(found.body.decode("utf-8", "replace") if found else None)
@@ -87,7 +88,7 @@ def change_text(store: ObjectStore, key: str, change: Callable[[str | None], str
 def _best_effort(do: Callable[[], Any], what: str, receipt: Receipt) -> bool:
     try:
         do()
-    except Exception as error:  # noqa: BLE001 (documentation never holds data back)
+    except Exception as error:  # noqa: BLE001 (a documentation page must never hold data back)
         LOG.warning("run %s: the Data Docs %s could not be written: %s", receipt.run_id, what, type(error).__name__)
         return False
     return True
@@ -97,7 +98,7 @@ def _best_effort(do: Callable[[], Any], what: str, receipt: Receipt) -> bool:
 
 
 class Entry(BaseModel):
-    """One upload in an index page; `page` is the file name of the upload's page, which is in the same folder."""
+    """One upload on an index page; `page` is the file name of the upload's own page, which is in the same folder."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -127,7 +128,7 @@ class Entry(BaseModel):
 
 
 class Index(BaseModel):
-    """The content of a dataset's index page: the entries, newest first, and the number of archive pages."""
+    """The data of a dataset's index page: the entries, newest first, and the number of archive pages."""
 
     dataset: str
     archived: int = 0
@@ -135,7 +136,7 @@ class Index(BaseModel):
 
 
 def read_index(stored: str | None, dataset: str) -> Index:
-    """Return the content of an index page; an empty index if there is no page, or if it cannot be read."""
+    """Return the data of an index page, or an empty index if there is no page or it cannot be read."""
     found = _ENTRIES.search(stored) if stored else None
     if found:
         try:
@@ -146,13 +147,14 @@ def read_index(stored: str | None, dataset: str) -> Index:
 
 
 def with_entries(stored: str | None, dataset: str, new: Sequence[Entry]) -> tuple[str, dict[str, str]]:
-    """Add uploads to a dataset's index page. Return the page, and the archive page to write before it, if any, by name.
+    """Add uploads to a dataset's index page. Return the new index page, and a mapping with the name and the text of the
+    archive page that has to be written before it, or an empty mapping if there is none.
 
     Existing entries for the same pages are replaced. Two workers that archive entries at the same time start from the
     same index, so they write the same archive page; one of them then loses the compare-and-swap and starts again.
 
     Args:
-        stored: the stored index page. If it is None, or cannot be read, a new index is started.
+        stored: the stored index page. If it is None or cannot be read, a new index is started.
         new: the uploads to add, oldest first; at most ENTRIES_PER_PAGE.
     """
     index = read_index(stored, dataset)
@@ -172,12 +174,12 @@ def with_entries(stored: str | None, dataset: str, new: Sequence[Entry]) -> tupl
 
 
 def _archive_name(number: int) -> str:
-    """Return the file name of an archive page; they are numbered from 1. Return "" for 0."""
+    """Return the file name of archive page `number`, counting from 1, or "" for 0."""
     return f"archive-{number:06d}.html" if number else ""
 
 
 @functools.cache
 def _template() -> Any:
-    from jinja2 import Template  # comes with GX, whose pages need it as well
+    from jinja2 import Template  # a dependency of GX, whose pages need it too
 
     return Template((Path(__file__).parent / "data_docs_index.html").read_text(encoding="utf-8"), autoescape=True)

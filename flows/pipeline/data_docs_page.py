@@ -1,11 +1,11 @@
-"""Renders the Great Expectations Data Docs page of one upload from its receipt. Pure: a receipt in, HTML out.
+"""Renders the Great Expectations Data Docs page of an upload from its receipt, as HTML and without any I/O.
 
-GX's own renderers make the page, so it looks like any Data Docs page. A separate section shows what GX does not have:
-row counts, types, columns, undecodable rows. GX's usual way, a data context with `UpdateDataDocsAction`, renders the
-whole site for each upload, which takes minutes after a few hundred uploads.
+GX's own renderers create the page, so it looks like any other Data Docs page. An additional section shows what GX does
+not cover: row counts, types, columns and undecodable rows. The usual way, a GX data context with
+`UpdateDataDocsAction`, would render the whole site for each upload, which takes minutes after a few hundred uploads.
 
-The page shows no value of the data except what GX shows as observed: aggregates such as a minimum, and the distinct
-values of a column when an expectation is about them. It shows no quarantined rows or values.
+The page shows no values from the data except those that GX shows as observed: aggregates such as a minimum, and the
+distinct values of a column if an expectation is about them. It shows no quarantined rows or values.
 """
 
 import functools
@@ -49,15 +49,16 @@ button, .modal, .cooltip .top, a[data-toggle], .sticky > .card:first-of-type { d
   .badge { background: #333 }
 }
 """
-_HOME_LINK = "../../../../index.html"  # GX's pages are four folders deep, ours next to their index
+_HOME_LINK = "../../../../index.html"  # GX's pages are four folders deep; ours are in the same folder as their index
 
 
 def page_of(receipt: Receipt) -> str:
-    """Return the page as HTML. This takes about 50 ms; the first time longer, because GX's renderers are imported."""
+    """Return a receipt's Data Docs page as HTML. This takes about 50 ms, and longer the first time, because GX's
+    renderers are imported then."""
     renderer, view = _renderers()
     document = renderer.render(_suite_result(receipt))
     overview = document.sections[0]
-    # GX links to a page about the suite. There is none: the contract is a file in the repository.
+    # Remove GX's link to a page about the expectation suite: there is no such page.
     overview.content_blocks[0].subheader.string_template["styling"]["params"].pop("expectation_suite_name", None)
     document.sections.insert(1, _rows_section(receipt))
     # GX's templates do not escape the title, and a file's name could contain a script.
@@ -69,7 +70,7 @@ def page_of(receipt: Receipt) -> str:
 
 @functools.cache
 def _renderers() -> tuple[Any, Any]:
-    # Cached with their compiled templates: compiling takes three quarters of the time of a page.
+    # They are cached with their compiled templates, because compiling takes three quarters of a page's rendering time.
     gx()  # configures GX without analytics and without its log
     from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
     from great_expectations.render.view import DefaultJinjaPageView
@@ -127,7 +128,7 @@ def _result(check: Check, rows: int) -> Any:
 
 
 def _arguments(check: Check) -> dict[str, Any]:
-    """Return an expectation's arguments, including its columns, which a receipt stores separately."""
+    """Return an expectation's arguments, including its column names, which a receipt stores separately."""
     arguments = dict(check.expected) if isinstance(check.expected, dict) else {}
     if check.column is None or "column_list" in arguments:
         return arguments
@@ -139,7 +140,7 @@ def _arguments(check: Check) -> dict[str, Any]:
 
 
 def _harmless(value: Any) -> Any:
-    """Replace markup characters in names and values from a file with look-alikes, where GX does not escape them."""
+    """Replace markup characters with look-alikes in names and values from a file that GX does not escape."""
     if isinstance(value, str):
         return value.translate(_LOOK_ALIKES)
     if isinstance(value, dict):
@@ -168,7 +169,7 @@ def _percent(part: int, whole: int) -> float:
     return 100 * part / whole if whole else 0.0
 
 
-# --- what GX does not know, as blocks of its document model -----------------------------------------------------------
+# --- what GX does not cover, as blocks of its document model ----------------------------------------------------------
 
 
 def _rows_section(receipt: Receipt) -> dict[str, Any]:
@@ -205,7 +206,8 @@ def _table(title: str, lines: Sequence[tuple[str, ...]]) -> dict[str, Any]:
 
 
 def _text(text: str, **template: Any) -> dict[str, Any]:
-    """Return a text in GX's document model. It is passed as a parameter, because GX escapes those, but no templates."""
+    """Return a string as a block of GX's document model. It is passed as a parameter, because GX escapes parameters but
+    not templates."""
     return {
         "content_block_type": "string_template",
         "string_template": {"template": "$value", "params": {"value": text}, **template},

@@ -1,6 +1,7 @@
-"""Record why a task died while it held an upload; give the upload up after two tasks ran out of memory with it.
+"""Records why a task died while it held an upload, and gives up on an upload that made two tasks run out of memory.
 
-A task that is killed cannot report this itself. Its batch note lists what it held, and ECS reports why it ended.
+A task that is killed cannot report this itself. Its batch note, a small S3 object, lists the uploads that it held, and
+ECS reports why the task ended.
 """
 
 import itertools
@@ -28,25 +29,25 @@ from flows.refinery.errors import SluiceError
 
 LOG = logging.getLogger("sluice.drain")
 _KILLS_TO_GIVE_UP = 2
-_NOTES_READ = 200  # the newest: a task that died lately has a recent note, but an outage of Prefect may leave thousands
+_NOTES_READ = 200  # only the newest: a recently died task has a recent note, but a Prefect outage may leave thousands
 
 
 @dataclass(frozen=True, slots=True)
 class TaskEnd:
-    """How a task ended."""
+    """Whether and how an ECS task ended."""
 
     is_over: bool  # whether it has ended
-    cause: str = ""  # a few words; empty if the cause is not known
-    lacked_memory: bool = False  # whether it was killed for lack of memory, as far as ECS can tell
+    cause: str = ""  # a few words; empty if the cause is unknown
+    lacked_memory: bool = False  # whether it was killed because it ran out of memory, as far as ECS can tell
     memory_mib: int | None = None  # how much memory it had
 
 
 EndOfTask = Callable[[str], TaskEnd | None]
-"""Returns how the task with this ARN ended; None if that is not known."""
+"""A function that returns how the task with a given ARN ended, or None if that is unknown."""
 
 
 class DeadTasks:
-    """Finds the batch notes that dead tasks left, and explains what happened to their uploads."""
+    """Finds the batch notes of dead tasks, and records what happened to the uploads that they list."""
 
     def __init__(self, parts: Parts, task: TaskIdentity, end_of_task: EndOfTask) -> None:
         self._parts = parts
@@ -55,10 +56,10 @@ class DeadTasks:
         self._ends: dict[str, TaskEnd] = {}
 
     def explain(self, deliveries: Sequence[Delivery]) -> None:
-        """For each upload that was delivered again, find out whether its last task died, and write why. Set its failure
-        if two tasks ran out of memory with it.
+        """For each upload that was delivered again, find out whether its last task died, and store the reason. Give up
+        on an upload, by setting the delivery's failure, if two tasks ran out of memory while they refined it.
 
-        SluiceErrors are logged, not raised: the upload is tried again even without an explanation.
+        SluiceErrors are logged, not raised, because the upload is tried again even without an explanation.
         """
         again = {delivery.run_id: delivery for delivery in deliveries if delivery.came_again}
         if not again:
@@ -75,8 +76,9 @@ class DeadTasks:
             LOG.warning("dead task not explained", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
 
     def _remember(self, delivery: Delivery) -> None:
-        """Set a delivery's memory kills and, if the upload was given up before, its failure: then it is not tried
-        again, and its message is moved to the dead-letter queue."""
+        """Set how many tasks ran out of memory while they refined a delivery's upload. If Sluice already gave up on the
+        message, also set the failure, so that the upload is not tried again and the message moves to the dead-letter
+        queue."""
         attempt = read_attempt(self._parts.store, delivery.run_id)
         delivery.memory_kills = _kills(attempt)
         if attempt and attempt.given_up and attempt.message_id == delivery.message.message_id:
@@ -84,8 +86,8 @@ class DeadTasks:
             delivery.failure = None if attempt.is_superseded_by(receipt) else attempt
 
     def notes_of_others(self, *, older_than_seconds: float = 0, newest_first: bool = False) -> Iterator[FoundNote]:
-        """Yield the notes of other tasks that were not written in the last `older_than_seconds`, oldest first unless
-        `newest_first`. Notes that cannot be read are logged and left out."""
+        """Yield the batch notes of other tasks that were not written in the last `older_than_seconds`, oldest first
+        unless `newest_first`. Notes that cannot be read are logged and skipped."""
         before = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
         listed = sorted(list_notes(self._parts.store), key=lambda note: note[1], reverse=newest_first)
         for key, written in listed:
@@ -100,8 +102,8 @@ class DeadTasks:
                 yield found
 
     def end_of(self, found: FoundNote) -> TaskEnd | None:
-        """Return how the task of a note ended; None if it is still running. If ECS has no record of the task, it counts
-        as dead once its note is older than the visibility timeout."""
+        """Return how the task that wrote a note ended, or None if it is still running. If ECS has no record of the
+        task, it counts as dead once its note is older than the visibility timeout."""
         arn = found.note.task_arn or ""
         if arn and arn not in self._ends:
             end = self._end_of_task(arn)
@@ -115,7 +117,8 @@ class DeadTasks:
         return TaskEnd(True) if age.total_seconds() > self._parts.settings.visibility_timeout_seconds else None
 
     def write_reason(self, noted: NotedUpload, note: BatchNote, end: TaskEnd) -> Attempt:
-        """Write why the task of a note did not finish an upload; return the attempt that is stored now."""
+        """Store why the task that wrote `note` did not finish an upload. Return the failed attempt that is now
+        stored."""
         before = read_attempt(self._parts.store, noted.run_id)
         if before and (before.task_arn, before.code) == (note.task_arn, TaskDied.code):
             return before  # written by another task
@@ -132,7 +135,7 @@ class DeadTasks:
         return attempt
 
     def take_out(self, found: FoundNote, runs: Iterable[str]) -> None:
-        """Remove uploads from a dead task's note, and delete the note if it lists no others."""
+        """Remove the uploads of these runs from a dead task's note, and delete the note if it lists no others."""
         gone = set(runs)
         left = found.note.with_uploads(noted for noted in found.note.uploads if noted.run_id not in gone)
         left = left.model_copy(update={"taken_over_by": self._task.name})
@@ -148,14 +151,14 @@ class DeadTasks:
                 continue  # given up before
             delivery.memory_kills = self.write_reason(noted, found.note, end).memory_kills
             fields = {"run_id": noted.run_id, "task": found.note.task, "cause": end.cause}
-            LOG.warning("its last task died", extra={"fields": fields})
+            LOG.warning("the upload's last task died", extra={"fields": fields})
             if delivery.memory_kills >= _KILLS_TO_GIVE_UP:
                 fail(delivery, _too_small(end), self._parts, self._task, give_up=True)
         self.take_out(found, [noted.run_id for noted in held])
 
 
 def _is_earlier(noted: NotedUpload, again: dict[str, Delivery]) -> bool:
-    """Return whether a note lists an earlier delivery of the same message."""
+    """Return whether an upload in a note is an earlier delivery of a message that was delivered again."""
     delivery = again.get(noted.run_id)
     return (
         delivery is not None
@@ -165,13 +168,14 @@ def _is_earlier(noted: NotedUpload, again: dict[str, Delivery]) -> bool:
 
 
 def _kills(attempt: Attempt | None) -> int:
-    """Return how many tasks ran out of memory with an upload since it was last given up."""
+    """Return how many tasks ran out of memory while they refined an upload. The count starts again at 0 once Sluice has
+    given up on the upload."""
     return attempt.memory_kills if attempt and not attempt.given_up else 0
 
 
 def _reason(note: BatchNote, end: TaskEnd, *, was_refined: bool) -> str:
     doing = "refined this upload" if was_refined else "held this upload"
-    return f"task {note.task} ended while it {doing}: {end.cause or 'the cause is not known'}"
+    return f"task {note.task} ended while it {doing}: {end.cause or 'the cause is unknown'}"
 
 
 def _too_small(end: TaskEnd) -> TaskTooSmall:

@@ -1,4 +1,4 @@
-"""Process one delivery of an upload's message; the result is a receipt or a failed attempt."""
+"""Processes one delivery of an upload's SQS message. The result is a receipt or a failed attempt."""
 
 import logging
 import time
@@ -21,7 +21,7 @@ from lambda_trigger.message import UploadMessage, folder_of
 LOG = logging.getLogger("sluice.drain")
 
 Process = Callable[[UploadJob], Receipt]
-"""Processes one upload and returns its receipt."""
+"""A function that processes one upload and returns its receipt."""
 
 _GIVEN_UP_AT_ONCE = (UploadCancelled,)
 
@@ -38,7 +38,7 @@ class Delivery:
     recorded: bool = False  # whether Prefect shows the outcome
     is_closed: bool = False  # whether the message was deleted or returned
     is_duplicate: bool = False  # whether the receipt is from another message, whose task announces and records it
-    memory_kills: int = 0  # how many tasks were killed for lack of memory while they refined the upload
+    memory_kills: int = 0  # how many tasks ran out of memory and were killed while they refined the upload
 
     @property
     def run_id(self) -> str:
@@ -46,25 +46,25 @@ class Delivery:
 
     @property
     def came_again(self) -> bool:
-        """Return whether the message was delivered before, to a task that returned it or died."""
+        """Return whether the message was already delivered earlier, to a task that returned it or died."""
         return self.message.receive_count > 1
 
     @property
     def has_outcome(self) -> bool:
-        """Return whether the upload has a receipt, or was given up."""
+        """Return whether the upload has a receipt, or Sluice gave up on it."""
         return self.receipt is not None or (self.failure is not None and self.failure.given_up)
 
     @property
     def is_settled(self) -> bool:
-        """Return whether nothing is left to do for this delivery. Without an outcome, the upload is tried again in
-        another delivery."""
+        """Return whether nothing is left to do for this delivery. That includes an upload without an outcome, because
+        it is tried again in another delivery."""
         return not self.has_outcome or (self.announced and self.recorded)
 
     def end(self, receipt: Receipt) -> None:
-        """Set a receipt as the outcome.
+        """Set `receipt` as the outcome of this delivery.
 
         The task that wrote the receipt announces and records it, and holds its message until then. So if another
-        message's receipt exists at the first delivery of this message, this message is a duplicate, and nothing is left
+        message's receipt exists on the first delivery of this message, this message is a duplicate, and nothing is left
         to do.
         """
         chain = receipt.chain
@@ -75,17 +75,17 @@ class Delivery:
 
 
 def delivery_of(message: ReceivedMessage, parts: Parts) -> Delivery:
-    """Return the delivery of a message. Raise MessageUnreadable if it is not an upload's message, NoUpload if its
-    object is not below the incoming prefix of the landing bucket."""
+    """Return the delivery for a received message. Raise MessageUnreadable if the message does not describe an upload,
+    and NoUpload if its object is not under the incoming prefix of the landing bucket."""
     upload, settings = UploadMessage.from_json(message.body), parts.settings
     if not settings.is_upload(upload.bucket, upload.key):
-        raise NoUpload(f"s3://{upload.bucket}/{upload.key} is not below {settings.uploads_uri}")
+        raise NoUpload(f"s3://{upload.bucket}/{upload.key} is not under {settings.uploads_uri}")
     return Delivery(message, upload)
 
 
 def process_delivery(delivery: Delivery, process: Process, parts: Parts, task: TaskIdentity) -> None:
-    """Process the upload of one delivery, and set its receipt or its failure. No error is raised; only exceptions that
-    stop the process, such as Stopped, pass through."""
+    """Process the upload of one delivery, and set the delivery's receipt or failure. Errors are not raised; only
+    exceptions that stop the process, such as Stopped, propagate."""
     started = time.monotonic()
     with log_context(run_id=delivery.run_id):
         _log(logging.INFO, "received", delivery, key=delivery.upload.key, attempt=delivery.upload.attempt)
@@ -116,7 +116,8 @@ def fail(
     """Set the failure of a delivery.
 
     Args:
-        give_up: whether to give the upload up; None: if this was its last delivery, or the error is UploadCancelled.
+        give_up: whether to give up on the upload. None means to do so only if this was its last allowed delivery, or if
+            the error is UploadCancelled.
     """
     last = delivery.message.receive_count >= parts.settings.max_receive_count
     delivery.failure = Attempt.of(
@@ -138,21 +139,22 @@ def fail(
 
 
 def dataset_of(upload: UploadMessage, parts: Parts) -> str:
-    """Return the dataset of an upload, according to the contracts; if those cannot be used, the name of its folder."""
+    """Return the dataset whose contract matches an upload. If the contracts cannot be used, return the name of the
+    upload's folder, or "default"."""
     with suppress(SluiceError):
         return parts.contracts.for_key(upload.key).dataset
     return folder_of(upload.key, parts.settings.incoming_prefix) or "default"
 
 
 def has_limit(upload: UploadMessage, parts: Parts) -> bool:
-    """Return whether the upload's dataset limits how many of its uploads are processed at once."""
+    """Return whether the upload's dataset limits how many of its uploads are processed at the same time."""
     with suppress(SluiceError):
         return parts.contracts.for_key(upload.key).max_concurrent_uploads is not None
     return False
 
 
 def _end_by_other(delivery: Delivery, conflict: ReceiptConflict, parts: Parts, task: TaskIdentity) -> None:
-    """End a delivery after another worker committed a different result: the other worker's receipt counts."""
+    """End a delivery for which another worker committed a different result, by using that worker's receipt."""
     _log(logging.ERROR, "receipt conflict", delivery, error=str(conflict))
     try:
         receipt = read_receipt(parts.store, delivery.run_id)

@@ -1,4 +1,4 @@
-"""The base of the JSON documents in the published bucket: receipts, index entries, attempts, batch notes. Pure."""
+"""The base class of the JSON documents in the published bucket: receipts, index entries, attempts and batch notes."""
 
 from typing import ClassVar, Literal, Self
 
@@ -8,22 +8,22 @@ from flows.refinery.errors import TerminalError
 
 
 class Document(BaseModel):
-    """A document with a schema version. A release refuses other versions, and fields that it does not know."""
+    """A JSON document with a schema version. A release rejects documents with another version or unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    noun: ClassVar[str]  # names the kind of document in messages, such as "a receipt"
+    noun: ClassVar[str]  # the type of document as messages name it, such as "a receipt"
     unreadable: ClassVar[type[TerminalError]]  # the error for a document that this release cannot read
 
     # This field is first, so that the error for a later release's document names the version, not some other field.
-    schema_version: Literal[1] = Field(1, alias="schema", description="of the document itself")
+    schema_version: Literal[1] = Field(1, alias="schema", description="the version of this document's schema")
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read a document from JSON. Raise `unreadable` if that fails; the message names the first wrong field."""
+        """Read a document from JSON. Raise `unreadable` if that fails; the message names the first invalid field."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "the document"
-            raise cls.unreadable(f"not {cls.noun} that this release reads: {where}: {first['msg']}") from error
+            raise cls.unreadable(f"not {cls.noun} that this release can read: {where}: {first['msg']}") from error

@@ -1,8 +1,9 @@
-"""Drain the queue: receive up to ten messages, process, announce, delete and record them, and repeat until it is empty.
+"""Drains the queue: receives messages in batches of up to ten and processes their uploads, until the queue is empty.
 
-If few uploads wait, they are processed one by one, each as a live flow run. If many wait, or if Prefect is down, they
+Each upload's outcome is announced, then its message is deleted, then the outcome is recorded in Prefect. If few uploads
+are waiting, they are processed one by one, each as a live flow run. If many are waiting, or if Prefect is down, they
 are processed concurrently (flows/pipeline/bulk.py) and recorded in Prefect afterwards. The exception is a dataset that
-limits how many of its uploads are processed at once: only a live flow run can hold a slot of the limit.
+limits how many of its uploads are processed at once, because only a live flow run can hold a slot of the limit.
 """
 
 import logging
@@ -33,14 +34,23 @@ _PREFETCH_WAIT_SECONDS = 1  # with 0, SQS would query only some of its servers
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """Processes an upload as a live flow run, which Prefect shows while it runs."""
+    """The functions for processing an upload as a live flow run, which Prefect shows while it runs."""
 
     process: Process  # processes the upload
-    is_possible: Callable[[], bool]  # returns whether Prefect can be used at present
+    is_possible: Callable[[], bool]  # returns whether Prefect can currently be used
 
 
 class Drain:
-    """One task's drain of the queue."""
+    """Drains the queue in one task.
+
+    Args:
+        live: processes uploads one by one, while Prefect shows them.
+        outlets: the functions that report outcomes.
+        ask_for_tasks: starts a drain that launches tasks until this number is running.
+        is_paused: checks whether the stack is paused.
+        end_of_task: asks ECS how a task ended.
+        during_first_wait: returns a context manager in which the first receive call is made.
+    """
 
     def __init__(
         self,
@@ -54,13 +64,6 @@ class Drain:
         end_of_task: EndOfTask,
         during_first_wait: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        """Args:
-        outlets: where outcomes are reported.
-        ask_for_tasks: starts a drain that launches tasks until this number is running.
-        is_paused: checks whether the stack is paused.
-        end_of_task: asks ECS how a task ended.
-        during_first_wait: returns a context for the first receive call.
-        """
         self._parts = parts
         self._task = task
         self._live = live
@@ -77,12 +80,12 @@ class Drain:
 
     @property
     def waiting(self) -> int:
-        """Return how many messages waited in the queue at the last count."""
+        """Return how many messages were waiting in the queue at the last count."""
         return self._backlog.waiting
 
     def run(self) -> bool:
-        """Process uploads until the task may end; return whether the queue was empty and everything is done. Raise
-        Stopped after SIGTERM, when the messages have been returned."""
+        """Process uploads until the queue is empty or the stack is paused. Return True unless messages were returned
+        for another try, or the task's lifetime ended first. After SIGTERM, return all messages and raise Stopped."""
         try:
             with self._parts.queue.keep_invisible(self._notes.touch), self._backlog.watched():
                 self._drain()
@@ -94,7 +97,7 @@ class Drain:
         return not self._closing.returned and not self._is_over
 
     def work(self, messages: Sequence[ReceivedMessage]) -> None:
-        """Process the uploads of one batch; if many messages wait, receive and process those too."""
+        """Process the uploads of one batch. If many messages are waiting, also receive and process further batches."""
         waiting = self._open(messages)
         while waiting:
             if self._is_over:
@@ -106,7 +109,7 @@ class Drain:
             self._work_live(waiting.pop(0))
 
     def _drain(self) -> None:
-        has_finished, patient_until = False, 0.0  # since the last message: is `_finish` done, or tried until when
+        has_finished, patient_until = False, 0.0  # is `_finish` done since the last message; when to stop trying
         while not self._is_over:
             if self._backlog.is_paused:
                 self._finish()
@@ -129,16 +132,16 @@ class Drain:
 
     @property
     def _patience_seconds(self) -> float:
-        """Return how long to wait for a busy Prefect or EventBridge. The sweep launches another task for what is
-        left."""
+        """Return how long to keep trying if Prefect or EventBridge is busy. Afterwards, the scheduled sweep launches
+        another task for the remaining batch notes."""
         return self._parts.settings.visibility_timeout_seconds / 2
 
     def _finish(self) -> None:
-        """Close all deliveries and finish batch notes. Afterwards a task has to receive again before it may end."""
+        """Close all deliveries and finish batch notes. The task must then receive again before it may end."""
         self._line.finish()
         self._catching_up.finish(self._notes.left, self._until)
 
-    # --- one upload after the other, or many at once -----------------------------------------------------------------
+    # --- one upload at a time, or many at once -----------------------------------------------------------------------
 
     @property
     def _is_bulk(self) -> bool:
@@ -146,7 +149,7 @@ class Drain:
 
     @property
     def _is_over(self) -> bool:
-        """Return whether the task's lifetime is over, so that it begins no further upload."""
+        """Return whether the task has reached the end of its lifetime and must not start another upload."""
         return time.monotonic() >= self._until
 
     def _work_live(self, delivery: Delivery) -> None:
@@ -177,7 +180,7 @@ class Drain:
         return Poll(began, len(messages)), messages
 
     def _receive_more(self) -> list[Delivery]:
-        """Return the next batch while others are being processed; none if the bulk work should end."""
+        """Receive the next batch while others are being processed. Return nothing if bulk processing should end."""
         if self._is_over or self._backlog.is_paused or not self._is_bulk:
             return []
         try:
@@ -188,7 +191,8 @@ class Drain:
         return [] if self._is_stopped else self._open(messages)
 
     def _open(self, messages: Sequence[ReceivedMessage]) -> list[Delivery]:
-        """Write the note of a batch, close deliveries that are given up at once, and return the others."""
+        """Write the note of a batch, close the deliveries that Sluice gives up on without trying them again, and return
+        the others."""
         deliveries = [delivery for message in messages if (delivery := self._delivery_of(message))]
         if not deliveries:
             return []
@@ -200,12 +204,13 @@ class Drain:
         return [delivery for delivery in deliveries if not delivery.failure]
 
     def _delivery_of(self, message: ReceivedMessage) -> Delivery | None:
-        """Return the delivery of an upload message. Any other message moves to the dead-letter queue: return None."""
+        """Return the delivery for an upload message. Move any other message to the dead-letter queue, and return
+        None."""
         try:
             return delivery_of(message, self._parts)
         except (MessageUnreadable, NoUpload) as error:
             fields = {"message_id": message.message_id, "error": f"{type(error).__name__}: {error}"}
-            LOG.error("message refused", extra={"fields": fields})
+            LOG.error("message rejected", extra={"fields": fields})
             self._closing.give_up([message])
             return None
 

@@ -1,7 +1,7 @@
-"""Outputs that are uploaded while the file is still refined, so that they need not fit the disk together.
+"""Uploads outputs while their file is still being refined, so that they do not all have to fit on the disk at once.
 
-Each is a multipart upload, which is no object before the stage *publish* completes it: of a file that is rejected, or
-whose worker is killed, nobody ever sees a row. See docs/decisions/0023-outputs-larger-than-the-disk.md.
+Each is a multipart upload, which does not become an S3 object until the publish stage completes it. So if the file is
+rejected or the worker is killed, no one ever sees its rows. See docs/decisions/0023-outputs-larger-than-the-disk.md.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from flows.refinery.output_files import OutputFile
 
 
 class EarlyUploads:
-    """The early uploads of one attempt.
+    """The outputs of one attempt that are uploaded before its publish stage.
 
     Args:
-        store: None for a dry run: full files are deleted.
-        key_of: returns the key of a file, given its kind and the file.
+        store: where the outputs are uploaded to; None for a dry run, in which full files are only deleted.
+        key_of: returns the object key of an output file, given its kind (data or quarantine) and the file.
     """
 
     def __init__(self, store: ObjectStore | None, key_of: Callable[[str, OutputFile], str]) -> None:
@@ -25,14 +25,15 @@ class EarlyUploads:
         self._pending: dict[str, PendingUpload | None] = {}  # None once it is completed
 
     def take(self, kind: str, file: OutputFile) -> None:
-        """Upload a full file, and delete it from the disk."""
+        """Upload an output file that is full, and delete it from the disk."""
         if self._store:
             key = self._key_of(kind, file)
             self._pending[key] = self._store.begin_upload(key, file.path, sha256=file.sha256)
         file.path.unlink()
 
     def complete(self, key: str) -> bool:
-        """Make the early upload of this key an object; return whether there is one. May be called again."""
+        """Complete the early upload of this key, so that it becomes an S3 object. Return False if there is no early
+        upload of this key. Calling this again is harmless."""
         pending = self._pending.get(key)
         if pending and self._store:
             self._store.complete_upload(pending)
@@ -40,7 +41,8 @@ class EarlyUploads:
         return key in self._pending
 
     def close(self) -> None:
-        """Delete what was not completed, as far as S3 is there; the rest goes by the bucket's lifecycle rule."""
+        """Abort the uploads that were not completed. If S3 is unavailable, the bucket's lifecycle rule deletes them
+        later."""
         for pending in filter(None, self._pending.values()):
             with suppress(SluiceError):
                 if self._store:

@@ -1,4 +1,4 @@
-"""Errors that end an upload's run; most are not the file's fault."""
+"""Errors that end the run of an upload. Most of them are not caused by the file itself."""
 
 from flows.refinery.errors import FileRejected, TerminalError, TransientError
 
@@ -6,8 +6,8 @@ from flows.refinery.errors import FileRejected, TerminalError, TransientError
 class StageBroke(TransientError):
     """A stage failed with an unexpected exception: there is a bug in Sluice, or the machine ran out of a resource.
 
-    The message names the exception's type and place, never its text, which may quote data. The upload stays in
-    the queue and is tried again; after the maximum number of deliveries it moves to the dead-letter queue.
+    The message names the type and location of the exception, but never its text, which may quote data. The upload stays
+    in the queue and is tried again; after the maximum number of deliveries it moves to the dead-letter queue.
     """
 
 
@@ -20,35 +20,36 @@ class OutOfMemory(TransientError):
 
 
 class StageTookTooLong(TransientError):
-    """The stage refine took longer than `stage_timeout_seconds` at the first delivery of the upload.
+    """The refine stage took longer than `stage_timeout_seconds` on the first delivery of the upload.
 
     The machine may have been busy, so the message is returned and the upload is tried again.
     """
 
 
 class TakesTooLong(FileRejected):
-    """The stage refine took longer than `stage_timeout_seconds` at a repeated delivery of the upload: a custom step of
-    the dataset may never end, or the file is too large for the task."""
+    """The refine stage took longer than `stage_timeout_seconds` on a repeated delivery of the upload. Either a custom
+    step of the dataset never ends, or the file is too large for the task."""
 
 
 class ContractUnusable(TransientError):
-    """The contract of the upload's dataset cannot be used: the published one is invalid, or does not fit this release
-    or the dataset's steps.py; or a contract in the image is invalid.
+    """The contract of the upload's dataset cannot be used. Either the published contract is invalid or does not match
+    this release or the dataset's steps.py, or a contract in the image is invalid.
 
-    The file is not at fault: the upload stays in the queue and is tried again; after the maximum number of deliveries
-    it moves to the dead-letter queue. Publish a correct contract, roll it back, or deploy; then redrive.
+    The file is not rejected: the upload stays in the queue and is tried again; after the maximum number of deliveries
+    it moves to the dead-letter queue. Publish a correct contract, roll back to the previous one, or deploy, and then
+    redrive the dead-letter queue.
     """
 
 
 class TaskDied(TransientError):
     """The task that held the upload ended before the upload was done: it was killed or stopped, or ran out of memory.
 
-    The message is delivered again; the task that receives it writes this error as the reason.
+    The message is delivered again, and the task that receives it records this error as the reason.
     """
 
 
 class TaskTooSmall(TerminalError):
-    """Two tasks were killed for lack of memory while they refined the upload.
+    """Two tasks ran out of memory and were killed while they refined the upload.
 
     Its message moves to the dead-letter queue. Give the task more memory, and redrive the dead-letter queue.
     """
@@ -59,7 +60,7 @@ class NoUpload(TerminalError):
 
 
 class EventLost(TransientError):
-    """No event for the upload arrived, or its message expired. Reconcile found the upload and sent a message for it."""
+    """No event for the upload arrived, or its message expired. Reconcile found the upload and sent a new message."""
 
 
 class UploadCancelled(TerminalError):
@@ -67,4 +68,4 @@ class UploadCancelled(TerminalError):
 
 
 class RepairRejected(TerminalError):
-    """With the corrected rows the file would be rejected. Nothing was changed: the earlier receipt still counts."""
+    """The file would be rejected with the corrected rows. Nothing was changed; the earlier receipt remains valid."""

@@ -1,4 +1,4 @@
-"""Reads which uploads tasks hold from batch notes, for commands and flows that do not take the notes over."""
+"""Finds the uploads that tasks hold by reading batch notes, for commands and flows that do not take the notes over."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ MAX_NOTES = 1_000
 
 @dataclass(frozen=True, slots=True)
 class HeldUpload:
-    """One upload that a task holds, or held when it died, and the batch note that lists it."""
+    """An upload that a task holds, or held when it died, and the batch note that lists it."""
 
     noted: NotedUpload
     note: BatchNote
@@ -26,16 +26,17 @@ class HeldUpload:
 
 @dataclass
 class HeldUploads:
-    """The uploads that batch notes list."""
+    """The uploads that batch notes list as being held by tasks."""
 
-    # by run id; if several notes list the same run, the newest counts
+    # by run ID; if several notes list the same run, the newest note is used
     by_run: dict[str, HeldUpload] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)  # keys of notes that could not be read, and why
     more: bool = False  # whether older notes were left out
 
 
 def read_held_uploads(store: ObjectStore, *, max_notes: int = MAX_NOTES) -> HeldUploads:
-    """Read the newest notes, at most `max_notes`, because an outage of Prefect may leave very many."""
+    """Return the uploads in the newest batch notes. At most `max_notes` are read, because a Prefect outage may leave
+    thousands of notes."""
     newest = newest_notes(store)
     held = HeldUploads(more=len(newest) > max_notes)
     for found in reversed(list(_readable(store, newest[:max_notes], held.unreadable))):
@@ -44,7 +45,7 @@ def read_held_uploads(store: ObjectStore, *, max_notes: int = MAX_NOTES) -> Held
 
 
 def newest_notes(store: ObjectStore) -> list[tuple[str, datetime]]:
-    """Return the keys of all notes and when each was written, the newest first."""
+    """Return the key of each batch note and the time when it was written, newest first."""
     return sorted(list_notes(store), key=lambda listed: listed[1], reverse=True)
 
 

@@ -1,4 +1,4 @@
-"""The values that the stages of an upload receive and return. They are immutable."""
+"""Immutable values that the stages of an upload receive and return."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:  # they import pandas, which a command such as `sluice status`
 
 @dataclass(frozen=True)
 class Parts:
-    """Settings, buckets, queue and contracts: what processing needs from outside. flows/composition.py builds it."""
+    """What upload processing depends on: settings, buckets, queue and contracts. flows/composition.py builds it."""
 
     settings: PipelineSettings
     store: ObjectStore
     queue: UploadQueue
-    read_contracts: Callable[[], Contracts]  # returns the contracts that apply at present
-    keep_contract: Callable[[Contract], None]  # stores the text of a contract that judged a file
+    read_contracts: Callable[[], Contracts]  # returns the contracts that currently apply
+    keep_contract: Callable[[Contract], None]  # stores the text of a contract that a file was checked against
 
     @property
     def contracts(self) -> Contracts:
-        """Return the contracts of all datasets. Raise ContractInvalid if one is so broken that it is unknown which keys
-        it is for."""
+        """Return the contracts of all datasets. Raise ContractInvalid if a contract is so broken that it is unknown
+        which object keys it applies to."""
         return self.read_contracts()
 
 
@@ -52,29 +52,29 @@ class TaskLog:
 
 @dataclass(frozen=True)
 class TaskIdentity:
-    """The drain that started this process, and the ECS task that it runs in; None outside of ECS."""
+    """The drain execution that started this process and the ECS task that it runs in; both are None outside ECS."""
 
     execution_arn: str | None = None
     task_arn: str | None = None
     log: TaskLog | None = None
-    # until when (seconds since 1970) the drain relies on this task for uploads that arrive; 0: it does not
+    # the time (seconds since 1970) until which the drain relies on this task to receive new uploads; 0 if it does not
     stay_until: float = 0.0
 
     @cached_property
     def name(self) -> str:
-        """Return a unique name: the ECS task's id, or a random one outside of ECS."""
+        """Return a unique name for the task: its ECS task ID, or a random name outside ECS."""
         return (self.task_arn or "").rpartition("/")[2] or uuid4().hex
 
 
 @dataclass(frozen=True)
 class UploadJob:
-    """One attempt at one upload."""
+    """One attempt to process one upload."""
 
     upload: UploadMessage
     # the identifiers of the message, task and flow run that this attempt belongs to
     chain: Chain = field(default_factory=Chain)
     contract: Contract | None = None  # replaces the contract that matches the key
-    corrections: Corrections | None = None  # a repair's corrected rows; earlier repairs' are added
+    corrections: Corrections | None = None  # this repair's corrected rows; the fetch stage adds earlier ones
     by_hand: bool = False  # whether a person started the attempt
     dry_run: bool = False  # whether to stop before anything is written to S3
     log: TaskLog | None = None  # where the process logs, for the links in Prefect
@@ -82,20 +82,20 @@ class UploadJob:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What the stage fetch returns."""
+    """The result of the fetch stage."""
 
     source: Source  # the object version: a local copy, or the object itself, read in ranges
     work_dir: Path  # the folder that the other stages write to
     facts: ObjectFacts
-    contract: Contract  # the contract that judges the file
+    contract: Contract  # the contract that the file is checked against
     corrections: Corrections | None = None  # the corrected rows of this repair and earlier ones
     folders: Folders = ()  # the folders in the object's key that may become columns
 
 
 @dataclass(frozen=True)
 class Published:
-    """What the stage publish returns: the outputs that it uploaded, or the receipt of another worker that had committed
-    before."""
+    """The result of the publish stage: the uploaded outputs or, if another worker has already committed, its
+    receipt."""
 
     outputs: tuple[Output, ...] = ()
     receipt: Receipt | None = None
@@ -103,7 +103,8 @@ class Published:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The results of the stages before `record`, from which the receipt is made; None for a stage that did not end."""
+    """The results of the stages before the record stage, from which the receipt is made. None means that a stage did
+    not finish."""
 
     contract: Contract
     earlier: Receipt | None = None  # the receipt of an earlier attempt

@@ -1,8 +1,8 @@
 """Writes logs as one JSON line per event, which CloudWatch Logs Insights can query by field.
 
-All output of the process becomes such lines: logs, including Prefect's, Python's warnings, printed text, and the
-exception that ends a thread or the process. Exceptions, warnings and printed text may quote data, so only their kind
-and their place are logged, not their text.
+All output of the process becomes such lines: logs (including Prefect's), Python warnings, printed text, and exceptions
+that end a thread or the process. Exceptions, warnings and printed text may quote data, so their text is not logged. The
+lines contain only metadata, such as an exception's type and location.
 """
 
 import io
@@ -31,7 +31,7 @@ _CONTEXT: ContextVar[Mapping[str, Any]] = ContextVar("log context", default=_NOT
 
 @contextmanager
 def log_context(**fields: Any) -> Iterator[None]:
-    """Add these fields, except those that are None, to every log line that is written inside the block."""
+    """Add these fields, except those that are None, to every log line that is written within the block."""
     token = _CONTEXT.set({**_CONTEXT.get(), **{name: value for name, value in fields.items() if value is not None}})
     try:
         yield
@@ -48,7 +48,7 @@ def place_of(trace: TracebackType | None) -> str:
 
 
 class JsonLines(logging.Formatter):
-    """Formats a record as one line of JSON; `extra={"fields": {...}}` adds fields."""
+    """Formats a log record as one line of JSON. `extra={"fields": {...}}` in a logging call adds fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "fields", None)
@@ -67,13 +67,13 @@ class JsonLines(logging.Formatter):
 
 
 def _heading(time: datetime, level: str, logger: str, event: str) -> dict[str, str]:
-    """Return the fields that every line has."""
+    """Return the fields that every log line has."""
     return {"time": time.isoformat(timespec="milliseconds"), "level": level, "logger": logger, "event": event}
 
 
 class RedactedStream(io.TextIOBase):
-    """Replaces standard output or standard error. It logs that something was printed, but not the text, because a
-    dataset's custom step usually prints data."""
+    """A replacement for standard output or standard error. It logs that something was printed, but not the text,
+    because what a dataset's custom step prints is usually data."""
 
     encoding = "utf-8"
 
@@ -81,7 +81,8 @@ class RedactedStream(io.TextIOBase):
         self._name = name
 
     def write(self, text: str, /) -> int:
-        """Log that text was printed, and how long it was. Ignore line ends, which `print` writes separately."""
+        """Log that text was printed, and how long it was. Ignore blank text, because `print` writes line ends
+        separately."""
         if text.strip():
             fields = {"stream": self._name, "characters": len(text)}
             LOG.warning("something was printed; its text is left out, as it may quote data", extra={"fields": fields})
@@ -89,8 +90,8 @@ class RedactedStream(io.TextIOBase):
 
 
 def print_line(logger: str, event: str, fields: Mapping[str, Any]) -> None:
-    """Print a JSON line to standard output, whatever the log level, without the fields of `log_context`. The fields
-    must contain no data."""
+    """Print a JSON line to standard output, regardless of the log level, without the fields added by `log_context`.
+    `fields` must not contain values from the data."""
     line = {**_heading(datetime.now(UTC), "INFO", logger, event), **fields}
     stream = sys.__stdout__ or sys.stdout
     stream.write(f"{json.dumps(line)}\n")
@@ -111,7 +112,7 @@ def log_json_lines() -> None:
 
 
 def _replace_console_handlers() -> None:
-    """Remove the console handlers of libraries such as Prefect, so that their lines reach the root's handler; keep
+    """Remove the console handlers of libraries such as Prefect, so that their lines reach the root handler. Keep
     handlers that send logs elsewhere, such as to Prefect's API."""
     for name in list(logging.root.manager.loggerDict):
         logger = logging.getLogger(name)

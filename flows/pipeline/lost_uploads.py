@@ -1,7 +1,7 @@
-"""Find uploads without a receipt for which no message is in the queue: they were lost, or they were given up.
+"""Finds uploads that have no receipt and no message in the queue: they were lost, or Sluice gave up on them.
 
 An upload is lost if it has neither a receipt nor a failed attempt, no task holds it, and it is older than every message
-in the queue. Its age has to decide, because SQS cannot list the messages in a queue.
+in the queue. Only its age can show that, because SQS cannot list the messages in a queue.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from lambda_trigger.message import UploadMessage
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The period of uploads to check: older ones are skipped, younger ones may still be in progress."""
+    """The period whose uploads are checked. Older uploads are skipped, and newer ones may still be in progress."""
 
     since: datetime
     until: datetime
@@ -29,7 +29,7 @@ class Window:
 
 
 class GivenUp(NamedTuple):
-    """An upload whose message is in the dead-letter queue, or expired there, and why its last attempt failed."""
+    """An upload whose message is in the dead-letter queue or has expired there, and why its last attempt failed."""
 
     upload: UploadMessage
     reason: str
@@ -37,7 +37,7 @@ class GivenUp(NamedTuple):
 
 @dataclass
 class FoundUploads:
-    """The uploads in the window, by state."""
+    """The result of searching a window for uploads: the uploads or their number, by state."""
 
     looked_at: int = 0  # number of object versions in the window
     under_way: int = 0  # number of uploads without an outcome that a task holds, or that may be queued
@@ -45,14 +45,14 @@ class FoundUploads:
     # uploads that failed and are not tried again; the first `max_found`
     given_up: list[GivenUp] = field(default_factory=list)
     given_up_count: int = 0  # number of all given-up uploads
-    # number of uploads made while the bucket had no versioning; only S3's event identifies their run
+    # number of uploads made while the bucket had no versioning; only their S3 events identify their runs
     unidentified: int = 0
     more: bool = False  # whether the search stopped because `max_found` lost uploads were found
 
 
 @dataclass(frozen=True)
 class Finder:
-    """Compares the landing bucket with receipts, attempts, batch notes and the queue."""
+    """Compares the landing bucket with receipts, failed attempts, batch notes and the queue."""
 
     store: ObjectStore
     held: HeldUploads  # the uploads that tasks hold
@@ -85,8 +85,8 @@ class Finder:
         return found
 
     def _state(self, upload: UploadMessage, came: datetime) -> UploadMessage | GivenUp | None:
-        """Return the state of an upload without a receipt: its message if it is lost, GivenUp if it was given up, None
-        if it is under way."""
+        """Return the state of an upload without a receipt: its message if it is lost, a GivenUp if Sluice gave up on
+        it, or None if it may still be in progress."""
         try:
             attempt = read_attempt(self.store, upload.run_id)
         except AttemptUnreadable as error:
@@ -97,7 +97,8 @@ class Finder:
         may_be_queued = self.none_queued_before is None or sent >= self.none_queued_before
         if may_be_queued or upload.run_id in self.held.by_run:
             return None
-        # A failed upload that is not in the queue: its task was killed at the last delivery, and SQS moved the message.
+        # The upload failed and is not in the queue: its task was killed on the last delivery, and SQS moved its
+        # message.
         return GivenUp(attempt.upload, attempt.reason) if attempt else upload
 
     def _without_receipt(
@@ -105,7 +106,7 @@ class Finder:
     ) -> Iterator[tuple[UploadMessage, datetime]]:
         landing = self.store.landing_bucket
         for page in self.store.versions(landing, prefix, page_size=self.page_size):
-            # The trigger ignores folder markers as well: keys that end in a slash, without content.
+            # Like the trigger, ignore folder markers: empty objects whose keys end in a slash.
             files = (version for version in page if version.size_bytes or not version.key.endswith("/"))
             due = [version for version in files if window.holds(version.last_modified) and self.is_data(version.key)]
             known = [

@@ -1,8 +1,8 @@
-"""The decisions of the commit protocol. Pure: values in, decisions out; commit.py acts on them.
+"""The decisions of the commit protocol, as pure functions. commit.py acts on them.
 
-The order of a commit is: data under run-scoped keys, then the receipt (`If-None-Match: *`), then the index entry
-of the source key, then the deletion of what was replaced, and last the deletion of the message. After a crash between
-any two of these steps, repeating all of them gives the same result.
+A commit writes the data under run-scoped keys, then the receipt (`If-None-Match: *`), then the index entry of the
+source key. Then it deletes what was replaced and, last, the message. After a crash between any two of these steps,
+repeating all of them gives the same result.
 
 An output is deleted only if a receipt for its attempt, or for a later one, exists. Then no worker can commit that
 attempt any more, so an output that is about to be committed is never deleted.
@@ -32,32 +32,32 @@ class ReceiptConflict(TerminalError):
 
 
 class IndexUnreadable(TerminalError):
-    """An object under index/ is not an index entry of a schema that this release reads.
+    """An object under index/ is not an index entry with a schema version that this release can read.
 
     Restore its previous version.
     """
 
 
 def is_done(existing: Receipt | None, attempt: int) -> bool:
-    """Return whether an attempt is done: a receipt of the same or a later attempt exists."""
+    """Return whether an attempt is done, because a receipt of the same attempt or a later one exists."""
     return existing is not None and existing.attempt >= attempt
 
 
 def decide_after_refused_commit(ours: Receipt, theirs: Receipt) -> Receipt:
-    """Return the stored receipt after S3 refused ours because one exists (412). Raise ReceiptConflict if the stored
-    receipt has another result for the same attempt."""
+    """Return the stored receipt after S3 rejected ours because one already exists (HTTP 412). Raise ReceiptConflict if
+    the stored receipt has a different result for the same attempt."""
     if theirs.attempt > ours.attempt or theirs.outcome_digest == ours.outcome_digest:
         return theirs
     raise ReceiptConflict(
-        f"run {ours.run_id}, attempt {ours.attempt}: a receipt with another result was committed first "
+        f"run {ours.run_id}, attempt {ours.attempt}: a receipt with a different result was committed first "
         f"(status {theirs.status}, contract {theirs.contract.content_hash[:12]}; "
         f"ours: {ours.status}, {ours.contract.content_hash[:12]}). That receipt is kept. "
-        "To judge the file again under the current contract, start the flow with force=true."
+        "To check the file again under the current contract, start the flow with force=true."
     )
 
 
 class IndexedRun(BaseModel):
-    """One run in the index entry of its source key."""
+    """A run as it is stored in the index entry of its source key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -73,7 +73,7 @@ class IndexedRun(BaseModel):
 
     @classmethod
     def of(cls, receipt: Receipt) -> IndexedRun:
-        """Return what the index stores about a receipt's run."""
+        """Return the information about a receipt's run that the index stores."""
         return cls(
             run_id=receipt.run_id,
             attempt=receipt.attempt,
@@ -87,7 +87,7 @@ class IndexedRun(BaseModel):
         )
 
     def same_run(self, other: IndexedRun) -> bool:
-        """Return whether both are runs of the same object version; the attempts may differ."""
+        """Return whether both runs are for the same object version; their attempts may differ."""
         return self.run_id == other.run_id
 
     def is_ordered_by_s3(self, other: IndexedRun) -> bool:
@@ -95,12 +95,12 @@ class IndexedRun(BaseModel):
         return bool(self.sequencer and other.sequencer) and self.age(other) != 0
 
     def age(self, other: IndexedRun) -> int:
-        """Compare object versions: return 1 if this one was written after the other, -1 if before, 0 if that is
-        unknown.
+        """Compare two object versions: return 1 if this one was written after the other, -1 if it was written before,
+        or 0 if the order is unknown.
 
-        The sequencer decides if both have one: hexadecimal, the shorter padded with zeros on the right
-        (docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html); otherwise LastModified,
-        unless S3's list of versions decides (see `runs_of_unknown_order`).
+        If both have a sequencer, the sequencers are compared as hexadecimal strings, the shorter one padded with zeros
+        on the right (docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html). Otherwise
+        LastModified is compared, unless S3's list of versions decides (see `runs_of_unknown_order`).
         """
         if self.sequencer and other.sequencer:
             width = max(len(self.sequencer), len(other.sequencer))
@@ -121,25 +121,26 @@ class IndexEntry(Document):
     dataset: str
     current: IndexedRun | None = None  # the published run whose data readers see; None if there is none
     latest: IndexedRun  # the run of the newest object version, published or rejected
-    # the newest run that was current until a forced re-run rejected its file, or judged it by another dataset's
-    # contract. Outputs of older versions were deleted when it became current, so none of them can become current again.
+    # the newest run that was current until a forced re-run rejected its file, or moved it to another dataset. Outputs
+    # of older versions were deleted when it became current, so none of them can become current again.
     withdrawn: IndexedRun | None = None
     retired: tuple[str, ...] = ()  # data keys that were replaced and still have to be deleted
-    # if re-uploads append: the runs that were published. A run's receipt shows whether it still is
+    # the runs that were published, if re-uploads append. A run's receipt shows whether it is still published
     appended: tuple[str, ...] = ()
 
 
 def index_key(dataset: str, bucket: str, key: str) -> str:
-    """Return the key of a source key's index entry. The source key is hashed, so that it cannot escape the prefix."""
+    """Return the object key of a source key's index entry. The source key is hashed, so that it cannot escape the
+    prefix."""
     return f"index/{dataset}/{hashlib.sha256(f'{bucket}/{key}'.encode()).hexdigest()[:32]}.json"
 
 
 def runs_of_unknown_order(entry: IndexEntry | None, receipt: Receipt) -> frozenset[str]:
-    """Return the runs whose order only S3's list of versions shows: the receipt's, and those that cannot be compared
-    with it. Return none if the order is known.
+    """Return the IDs of the runs whose order only S3's list of versions shows: the receipt's run, and those runs in the
+    index entry that cannot be compared with it. Return an empty set if the order is known.
 
-    At least one of them has no sequencer, because it was started without an S3 event. LastModified cannot replace it:
-    it has whole seconds, and for a multipart upload it is the time at which the upload was initiated
+    At least one of these runs has no sequencer, because it was started without an S3 event. LastModified cannot replace
+    the sequencer, because it has whole seconds, and for a multipart upload it is the time when the upload was initiated
     (docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html).
     """
     run = IndexedRun.of(receipt)
@@ -159,8 +160,8 @@ def updated_entry(
     Args:
         entry: the stored entry; None if there is none yet.
         receipt: the receipt that was committed.
-        replace: the contract's `on_reupload`: whether the outputs of older versions of the key are retired.
-        newest_first: the runs that `runs_of_unknown_order` names, in the order in which S3 lists their versions.
+        replace: whether the outputs of older versions of the key are retired (the contract's `on_reupload`).
+        newest_first: the runs that `runs_of_unknown_order` returns, in the order in which S3 lists their versions.
     """
     run = IndexedRun.of(receipt)
     supersedes = partial(_supersedes, newest_first=newest_first)
@@ -184,14 +185,14 @@ def updated_entry(
 def _current(
     entry: IndexEntry, run: IndexedRun, supersedes: Callable[[IndexedRun, IndexedRun], bool], *, replace: bool
 ) -> tuple[IndexedRun | None, tuple[str, ...]]:
-    """Return the current run and the data keys that are retired, after `run` is applied to an entry."""
+    """Return which run is current after `run` has been applied to an entry, and the data keys that this retires."""
     current = entry.current
     if current is not None and current.same_run(run):
         return _other_attempt(current, run)
     if run.status is not Status.PUBLISHED:
         return current, ()  # a rejected re-upload leaves the last good output in place
     if entry.withdrawn is not None and not supersedes(run, entry.withdrawn):
-        return current, run.data_keys if replace else ()  # its outputs may be deleted already
+        return current, run.data_keys if replace else ()  # its outputs may already be deleted
     if current is None:
         return run, ()
     newer, older = (run, current) if supersedes(run, current) else (current, run)
@@ -199,7 +200,8 @@ def _current(
 
 
 def _other_attempt(current: IndexedRun, run: IndexedRun) -> tuple[IndexedRun | None, tuple[str, ...]]:
-    """Apply a forced re-run of the current version: the later attempt counts, even if it rejects the file."""
+    """Return the current run and the retired data keys after a forced re-run of the current version. The later attempt
+    wins, even if it rejects the file."""
     if run.attempt <= current.attempt:
         return current, tuple(set(run.data_keys) - set(current.data_keys))
     if run.status is not Status.PUBLISHED:
@@ -213,8 +215,8 @@ def _appended(entry: IndexEntry, run: IndexedRun) -> tuple[str, ...]:
 
 
 def entry_without(entry: IndexEntry, receipt: Receipt) -> IndexEntry:
-    """Return a dataset's index entry after a forced re-run moved the file to another dataset. The output of the earlier
-    attempt in this dataset is no longer the file's result."""
+    """Return a dataset's index entry after a forced re-run moved the file to another dataset. The outputs that an
+    earlier attempt published in this dataset are retired."""
     current = entry.current
     if current is None or current.run_id != receipt.run_id or current.attempt >= receipt.attempt:
         return entry
@@ -235,17 +237,18 @@ def _supersedes(run: IndexedRun, other: IndexedRun, newest_first: Sequence[str])
 
 
 def orphaned_keys(keys: Iterable[str], receipt: Receipt) -> tuple[str, ...]:
-    """Return those of a run's data keys that its receipt does not reference.
+    """Return the data keys of a run that its receipt does not reference.
 
-    A worker left them that died before it could commit, or whose result was not the one that was committed. Outputs of
-    a later attempt are not included: they may be about to be committed.
+    They were left by a worker that died before it could commit, or whose result was not the one that was committed.
+    Outputs of a later attempt are not included, because they may be about to be committed.
     """
     referenced = {output.key for output in receipt.outputs}
     return tuple(key for key in keys if key not in referenced and _is_covered(key, receipt))
 
 
 def run_of(key: str) -> str | None:
-    """Return the id of the run that wrote an output, from the key's last part; None if that is not an output's name."""
+    """Return the ID of the run that wrote an output, as contained in the output's key, or None if the key does not have
+    the form of an output's key."""
     name = _OUTPUT_NAME.match(key.rsplit("/", 1)[-1])
     return name["run_id"] if name else None
 
@@ -253,11 +256,12 @@ def run_of(key: str) -> str | None:
 def superseded_keys(
     keys: Iterable[str], receipt: Receipt, entry: IndexEntry | None, *, newest_first: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Return those of a run's data keys to delete: the orphaned ones, or all of them if a newer version is current.
+    """Return the data keys of a run that can be deleted: the orphaned keys or, if a newer version of the source key is
+    current, all of them.
 
     Args:
-        entry: the index entry of the source key; None if the dataset does not replace re-uploads.
-        newest_first: the runs that `runs_of_unknown_order` names, in the order in which S3 lists their versions.
+        entry: the index entry of the source key; None if a re-upload does not replace earlier outputs in this dataset.
+        newest_first: the runs that `runs_of_unknown_order` returns, in the order in which S3 lists their versions.
     """
     keys, run = tuple(keys), IndexedRun.of(receipt)
     current = entry.current if entry else None

@@ -1,11 +1,11 @@
-"""The contracts in the published bucket: the live ones, and the text of every contract that judged a file.
+"""The contracts in the published bucket: the live ones, and the text of every contract that a file was checked against.
 
     contracts/live/<dataset>.yaml               the live contract; it replaces the one that is shipped with the code
-    contracts/used/<dataset>/<hash>.yaml        a contract that judged a file, by the hash in the file's receipt
+    contracts/used/<dataset>/<hash>.yaml        a contract that was used for a file; the file's receipt has the hash
     contracts/used/<dataset>/once/<hash>.yaml   the same, if a person changed the contract for one run only
 
-S3's versions of a live contract are its history. Each names the version that it replaced, so that several rollbacks in
-a row go back further and further.
+S3's versions of a live contract are its history. Each version names the one that it replaced, so that repeated
+rollbacks go back further each time.
 """
 
 import threading
@@ -33,7 +33,7 @@ LOOK_SECONDS = 60.0
 LIVE, USED = "contracts/live/", "contracts/used/"
 _ENDING, _ONCE = ".yaml", "once/"
 _YAML = "application/yaml"
-_REPLACES = "replaces"  # metadata: the version id of the live contract before; empty where the code's applied
+_REPLACES = "replaces"  # metadata: the version ID of the previous live contract; empty if the code's contract applied
 
 
 class ContractMoved(TransientError):
@@ -45,32 +45,33 @@ class NothingToRollBack(TerminalError):
 
 
 class ContractNotKept(TerminalError):
-    """The text of a contract is not stored: it has judged no file, or only under a release that stored no texts."""
+    """The text of a contract is not stored. Either no file was checked against it, or only by a release that did not
+    store contracts."""
 
 
 def live_contract(store: ObjectStore, dataset: str) -> StoredObject | None:
-    """Return the published contract of a dataset; None if the one that is shipped with the code applies."""
-    # It is looked for in a listing: S3 answers a request for a missing object with 403 if only contracts/ may be
-    # listed.
+    """Return the published contract of a dataset, or None if the one that is shipped with the code applies."""
+    # Look for it in a listing first: if only contracts/ may be listed, S3 responds with 403 to a request for a missing
+    # object.
     return store.get(_live_key(dataset)) if dataset in live_datasets(store) else None
 
 
 def live_datasets(store: ObjectStore) -> dict[str, ListedObject]:
-    """Return the published contracts, by dataset."""
+    """Return the stored objects of all published contracts, by dataset."""
     found = {_name(each.key): each for page in store.list_objects(LIVE) for each in page}
     return {dataset: each for dataset, each in found.items() if each.key == _live_key(dataset)}
 
 
 def publish(store: ObjectStore, dataset: str, text: str, replacing: StoredObject | None) -> None:
     """Make `text` the live contract of a dataset. `replacing` is the contract that was live when the person looked at
-    the difference (None: there was none). Raise ContractMoved if that has changed since."""
+    the difference, or None if there was none. Raise ContractMoved if another contract has become live since."""
     before = {_REPLACES: (replacing.version_id or "") if replacing else ""}
     _put(store, dataset, text, replacing, before)
 
 
 def version_before(store: ObjectStore, dataset: str, live: StoredObject | None) -> StoredObject | None:
-    """Return the contract that the live one replaced; None if that was the contract in the code. Raise
-    NothingToRollBack if no contract is published, or if the version before it is unknown or has expired."""
+    """Return the contract that the live one replaced, or None if that was the contract in the code. Raise
+    NothingToRollBack if no contract is published, or if the previous version is unknown or has expired."""
     if live is None:
         raise NothingToRollBack(f"no contract of {dataset} is published: the one that was deployed applies")
     version = live.metadata.get(_REPLACES)
@@ -79,15 +80,15 @@ def version_before(store: ObjectStore, dataset: str, live: StoredObject | None) 
     found = store.get(_live_key(dataset), version) if version else None
     if found is None:
         raise NothingToRollBack(
-            f"the version before the live contract of {dataset} is not known, or S3 has removed it; publish the text"
+            f"the version before the live contract of {dataset} is unknown, or S3 has removed it; publish the text"
             f" that you want: sluice contract show --hash HASH prints one that was used"
         )
     return found
 
 
 def roll_back(store: ObjectStore, dataset: str, live: StoredObject, before: StoredObject | None) -> None:
-    """Replace the live contract with the one that `version_before` returned. Raise ContractMoved if `live` is no longer
-    the live one."""
+    """Replace the live contract with `before`, which `version_before` returned. Raise ContractMoved if `live` is no
+    longer the live contract."""
     if before is not None:
         _put(store, dataset, before.body.decode(), live, dict(before.metadata))
     elif not store.delete_if_unchanged(_live_key(dataset), live):
@@ -95,43 +96,43 @@ def roll_back(store: ObjectStore, dataset: str, live: StoredObject, before: Stor
 
 
 def last_used(store: ObjectStore, dataset: str) -> StoredObject | None:
-    """Return the newest contract of a dataset that has judged a file; None if no file was judged. Contracts that a
-    person changed for one run are left out."""
+    """Return the newest contract of a dataset that a file was checked against, or None if there is none. Contracts that
+    a person changed for one run only are skipped."""
     found = [each for each in _used(store, dataset) if f"/{_ONCE}" not in each.key]
     newest = max(found, key=lambda each: each.last_modified, default=None)
     return store.get(newest.key) if newest else None
 
 
 def live_or_last_used(store: ObjectStore, dataset: str) -> str:
-    """Return the text of a dataset's published contract or, if there is none, of the newest one that has judged a file.
-    Raise ContractNotKept if there is neither."""
+    """Return the text of a dataset's published contract or, if there is none, of the newest contract that a file was
+    checked against. Raise ContractNotKept if there is neither."""
     stored = live_contract(store, dataset) or last_used(store, dataset)
     if stored is None:
-        raise ContractNotKept(f"no contract of {dataset!r} is published, and none has judged a file")
+        raise ContractNotKept(f"no contract of {dataset!r} is published, and no file was checked against one")
     return stored.body.decode("utf-8", "replace")
 
 
 def used_contract(store: ObjectStore, content_hash: str, dataset: str = "") -> str:
-    """Return the text of a contract that judged a file.
+    """Return the text of a contract that a file was checked against.
 
     Args:
-        content_hash: its hash, or the beginning of it.
-        dataset: its dataset; "" to search all datasets.
+        content_hash: the hash of the contract, or the beginning of the hash.
+        dataset: the dataset of the contract; "" to search all datasets.
 
     Raises:
-        ContractNotKept: no contract has this hash, or several have hashes that begin with it.
+        ContractNotKept: no contract has a hash that begins with `content_hash`, or several do.
     """
     found = [each.key for each in _used(store, dataset) if _name(each.key).startswith(content_hash)]
     if len(found) == 1 and (stored := store.get(found[0])):
         return stored.body.decode()
     several = f": {', '.join(map(_name, found[:5]))}" if found else ""
     raise ContractNotKept(
-        f"{len(found)} contracts that judged a file have a hash that begins with {content_hash}{several}"
+        f"{len(found)} contracts that files were checked against have a hash that begins with {content_hash}{several}"
     )
 
 
 def is_replaced(store: ObjectStore, used: ContractUsed) -> bool:
-    """Return whether the contract that judged a file differs in content from the contract that is live now."""
+    """Return whether the contract that a file was checked against differs from the contract that is live now."""
     live, kept = live_contract(store, used.dataset), store.get(_used_key(used.dataset, used.content_hash))
     if live is None or kept is None:
         return False
@@ -146,9 +147,9 @@ class _Published(NamedTuple):
 
 
 class LiveContracts:
-    """The contracts that apply: the published ones and, for other datasets, those in a folder.
+    """The contracts that currently apply: the published ones and, for other datasets, those in a folder.
 
-    The folder is read once. The bucket is checked at most once in LOOK_SECONDS, however many files arrive.
+    The folder is read once. The bucket is checked at most once every LOOK_SECONDS, no matter how many files arrive.
     """
 
     def __init__(self, folder: Path, store: ObjectStore, clock: Callable[[], float] = time.monotonic) -> None:
@@ -161,9 +162,9 @@ class LiveContracts:
         self._lock = threading.Lock()
 
     def read(self) -> Contracts:
-        """Return the contracts. An invalid contract usually affects only its own dataset; raise ContractInvalid if it
-        is so broken that it is unknown which keys it is for. Raise AwsUnavailable or AwsRefused if the published
-        contracts cannot be read."""
+        """Return the contracts that currently apply. An invalid contract usually affects only its own dataset. Raise
+        ContractInvalid if it is so broken that it is unknown which keys it applies to, and AwsUnavailable or AwsRefused
+        if the published contracts cannot be read."""
         with self._lock:
             if self._contracts is None or self._clock() >= self._look_at:
                 self._contracts = self._looked(self._contracts)
@@ -171,7 +172,8 @@ class LiveContracts:
             return self._contracts
 
     def keep(self, contract: Contract) -> None:
-        """Store the text of a contract that judged a file, so that it can be found by the hash in the receipt."""
+        """Store the text of a contract that a file was checked against, so that it can be found by the hash in the
+        receipt."""
         if contract.content_hash in self._kept:
             return
         key = _used_key(contract.dataset, contract.content_hash, "" if contract.document else _ONCE)
@@ -193,7 +195,7 @@ class LiveContracts:
         return Contracts({**self._shipped, **{name: each.contract for name, each in self._published.items()}}.values())
 
     def _read(self, dataset: str, listed: ListedObject) -> _Published | None:
-        """Read a published contract; return None when it was withdrawn meanwhile."""
+        """Read a published contract. Return None if it has been withdrawn in the meantime."""
         if listed.size_bytes > MAX_BYTES:
             return self._unusable(dataset, listed, b"", f"{listed.key}: larger than {MAX_BYTES} bytes")
         stored = self._store.get(listed.key)

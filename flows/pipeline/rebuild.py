@@ -1,4 +1,4 @@
-"""Rebuild what is derived from receipts: index entries that are missing, outdated or unreadable, and runs in
+"""Rebuilds what is derived from receipts: index entries that are missing, outdated or unreadable, and flow runs in
 Prefect."""
 
 from collections import defaultdict
@@ -19,10 +19,10 @@ _PAGE = 500
 
 @dataclass
 class Rebuilt:
-    """What one run of `rebuild` did."""
+    """What one call of `rebuild` did."""
 
     receipts: int = 0  # number of receipts that were read
-    entries: int = 0  # number of index entries that were written, or would be in a run that is not dry
+    entries: int = 0  # number of index entries that were written or, in a dry run, would be
     recorded: int = 0  # number of receipts whose run Prefect shows now
     unreadable: list[str] = field(default_factory=list)  # keys of receipts that could not be read
     unknown: set[str] = field(default_factory=set)  # datasets that have no contract; their entries were not changed
@@ -34,8 +34,8 @@ def rebuild(
     """Bring the index up to date with all receipts, and show the recent ones in Prefect. Return what was done.
 
     Args:
-        since: receipts written since then are shown in Prefect.
-        record: shows receipts in Prefect; returns the run ids of those that Prefect now shows.
+        since: receipts that were written at this time or later are shown in Prefect.
+        record: shows receipts in Prefect; returns the run IDs of those that Prefect now shows.
         dry_run: whether to only count what would be done.
     """
     done, by_key = Rebuilt(), defaultdict[str, list[str]](list)
@@ -75,8 +75,8 @@ def _readable(
 
 
 def _write(store: ObjectStore, key: str, run_ids: Sequence[str], *, replace: bool, dry_run: bool) -> bool:
-    """Write the index entry of one source key, unless the stored one is right; return whether it was (or in a dry run
-    would be) written."""
+    """Write the index entry of one source key, unless the stored entry is correct. Return whether it was written or, in
+    a dry run, would be."""
     stored = store.get(key)
     before = None
     with suppress(IndexUnreadable):
@@ -92,8 +92,8 @@ def _write(store: ObjectStore, key: str, run_ids: Sequence[str], *, replace: boo
 def _entry_of(
     store: ObjectStore, before: IndexEntry | None, receipts: Sequence[Receipt], *, replace: bool
 ) -> IndexEntry | None:
-    """Return the entry that results from all receipts of a source key. No outputs are retired: reconcile deletes
-    orphaned ones."""
+    """Return the index entry that results from all receipts of a source key. It retires no further outputs, because the
+    reconcile flow deletes orphaned outputs."""
     order: tuple[str, ...] = ()
     if len(receipts) > 1 and not all(receipt.source.sequencer for receipt in receipts):
         order = newest_first(store, frozenset(receipt.run_id for receipt in receipts), receipts[0])
@@ -111,5 +111,6 @@ def _entry_of(
 
 
 def _is_there(store: ObjectStore, keys: Sequence[str]) -> bool:
-    """Return whether the first of these objects exists. It is listed, because reconcile may not read data."""
+    """Return whether the first of these objects exists, or True if `keys` is empty. The object is listed rather than
+    read, because the reconcile flow has no permission to read data."""
     return not keys or any(key == keys[0] for page in store.list_keys(keys[0]) for key, _ in page)

@@ -1,4 +1,4 @@
-"""The receipt: the durable record of the outcome of one object version. Pure."""
+"""The receipt: the durable record of the outcome of one object version."""
 
 import hashlib
 import json
@@ -24,11 +24,11 @@ _MAX_CHECKS = 500  # keeps a receipt small
 
 
 CORRECTIONS = "corrections"
-"""The kind of output that holds the values corrected by repairs."""
+"""The kind of output that contains the values corrected by repairs."""
 
 
 class ReceiptUnreadable(TerminalError):
-    """An object under receipts/ is not a receipt of a schema that this release reads."""
+    """An object under receipts/ is not a receipt with a schema version that this release can read."""
 
 
 class Status(StrEnum):
@@ -55,11 +55,11 @@ class Source(_Part):
 
 
 class ContractUsed(_Part):
-    """Which contract judged the file."""
+    """The contract that the file was checked against."""
 
     dataset: str = Field(description="the dataset of the contract")
     content_hash: str = Field(description="sha256 of the contract's content and of its custom steps")
-    is_default: bool = Field(description="true: no contract matched the key, so the default one was used")
+    is_default: bool = Field(description="whether the default contract was used because no other one matched the key")
 
 
 class Output(_Part):
@@ -73,18 +73,20 @@ class Output(_Part):
 
     @property
     def is_retirable(self) -> bool:
-        """Return whether a re-upload of the source key replaces this object: clean rows, and what was fitted on
-        them."""
+        """Return whether a re-upload of the source key replaces this object. It does if the object contains clean rows
+        or what was fitted on them."""
         return self.kind in ("data", "fitted")
 
 
 class Rows(_Part):
-    """What happened to every row: rows_in = published + all quarantined + all dropped."""
+    """What happened to the rows of a file: rows_in = published + all quarantined + all dropped."""
 
     rows_in: int = Field(description="data rows in the file, including those that could not be decoded")
     published: int = Field(description="rows in the outputs of kind data")
-    quarantined: dict[str, int] = Field(default_factory=dict, description="by the first rule that a row broke")
-    dropped: dict[str, int] = Field(default_factory=dict, description="by the step, or dropped_by_repair")
+    quarantined: dict[str, int] = Field(default_factory=dict, description="rows by the first rule that each row broke")
+    dropped: dict[str, int] = Field(
+        default_factory=dict, description="rows by the step that dropped them, dropped_by_repair or file_rejected"
+    )
 
     @property
     def quarantined_total(self) -> int:
@@ -93,12 +95,13 @@ class Rows(_Part):
 
     @property
     def dropped_total(self) -> int:
-        """Return the number of rows that preprocessing steps, repairs, or the rejection of the file dropped."""
+        """Return the number of rows that were dropped by preprocessing steps, by repairs, or because the file was
+        rejected."""
         return sum(self.dropped.values())
 
     @property
     def balanced(self) -> bool:
-        """Return whether every row is accounted for."""
+        """Return whether every row of the file is accounted for."""
         return self.rows_in == self.published + self.quarantined_total + self.dropped_total
 
 
@@ -108,7 +111,7 @@ class Chain(_Part):
     message_id: str | None = Field(None, description="the SQS message")
     receive_count: int | None = Field(None, description="how often the message had been delivered")
     execution_arn: str | None = Field(
-        None, description="the Step Functions execution that launched the task; null outside of the chain"
+        None, description="the Step Functions execution that launched the task; null if no execution did"
     )
     task_arn: str | None = Field(None, description="the ECS task")
     flow_run_id: str | None = Field(None, description="the Prefect flow run")
@@ -123,7 +126,7 @@ class Receipt(Document):
     run_id: str = Field(description="32 hexadecimal characters from bucket, key and version")
     attempt: int = Field(description="0 for the upload itself, n for its n-th forced re-run")
     source: Source = Field(description="the object version that was read")
-    contract: ContractUsed = Field(description="which contract judged the file")
+    contract: ContractUsed = Field(description="the contract that the file was checked against")
     rows: Rows = Field(description="what happened to every row")
     outputs: tuple[Output, ...] = Field(
         (), description="the published objects; for a rejected file only earlier corrections"
@@ -133,7 +136,7 @@ class Receipt(Document):
     reasons: tuple[RejectionReason, ...] = Field((), description="why the file was rejected; empty if it was published")
     fitted: dict[str, Any] = Field(default_factory=dict, description="what fitted steps learned, by step and column")
     observed: bool = Field(description="whether a live flow run in Prefect showed the upload")
-    code_version: str = Field(description="the release of Sluice")
+    code_version: str = Field(description="the version of Sluice")
     docs_page: str | None = Field(None, description="key of the Data Docs page; null if it could not be written")
     timings_seconds: dict[str, float] = Field(default_factory=dict, description="seconds by stage")
     chain: Chain = Field(Chain(), description="the upload's identifiers in each service")
@@ -146,8 +149,8 @@ class Receipt(Document):
 
     @property
     def outcome_digest(self) -> str:
-        """Return the SHA-256 of the outcome without times and identifiers. Two workers that get the same result get the
-        same digest."""
+        """Return the SHA-256 hash of the outcome, without times and service identifiers, so that two workers with the
+        same result get the same digest."""
         outcome = self.model_dump(
             mode="json",
             include={"status", "run_id", "attempt", "contract", "rows", "outputs", "reasons"},
@@ -160,7 +163,7 @@ class Receipt(Document):
         return kept.model_dump_json(by_alias=True, indent=1)
 
     def metadata(self) -> dict[str, str]:
-        """Return the outcome as S3 user metadata, in ASCII, which can be read without the body."""
+        """Return the outcome as S3 user metadata in ASCII, so that it can be read without the object's body."""
         return {
             "status": str(self.status),
             "run-id": self.run_id,
@@ -170,7 +173,7 @@ class Receipt(Document):
 
 
 def _escaped(text: str) -> str:
-    """Return as much of `text` as fits into the metadata, URL-escaped, without splitting a character."""
+    """Return as much of `text` as fits into S3 metadata, URL-encoded, without splitting a character."""
     shortened = text[:MAX_REASON_CHARACTERS]
     while len(quote(shortened)) > _MAX_REASON_BYTES:
         shortened = shortened[:-1]
@@ -184,16 +187,18 @@ def receipt_key(run_id: str) -> str:
 
 def area_of(contract: Contract, upload: UploadMessage, incoming_prefix: str) -> str:
     """Return the folder under data/ and quarantine/ for the outputs of a run: DATASET or, for the default contract,
-    DATASET/FOLDER. The folder that a file was uploaded to separates files whose formats may differ."""
+    DATASET/FOLDER. FOLDER is the folder that the file was uploaded to, because files in different folders may have
+    different formats."""
     folder = folder_of(upload.key, incoming_prefix) if contract.is_default else ""
     return f"{contract.dataset}/{folder}" if folder else contract.dataset
 
 
 def output_key(kind: str, contract: Contract, upload: UploadMessage, incoming_prefix: str, file: "OutputFile") -> str:
-    """Return the key of an output: area, folder, then run, attempt and content hash, and no part of the source key.
+    """Return the object key of an output. It consists of the area (`area_of`), the folder, the run ID, the attempt and
+    a content hash, and contains no part of the source key.
 
-    The content hash prevents a worker from overwriting outputs that another worker's receipt references: two workers
-    with different results write different objects, and the receipt decides which one counts.
+    The content hash prevents a worker from overwriting outputs that another worker's receipt references. Two workers
+    with different results write different objects, and the receipt decides which of them is used.
     """
     prefix = "quarantine" if kind in ("quarantine", CORRECTIONS) else "data"
     name = f"{upload.run_id}-{upload.attempt}-{file.sha256[:16]}{file.extension}"

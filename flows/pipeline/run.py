@@ -1,4 +1,4 @@
-"""Processes one upload: fetch, refine, publish, record.
+"""Processes one upload in four stages: fetch, refine, publish and record.
 
 The order is the same for uploads from the queue, manual runs, dry runs and repairs, with and without Prefect. They
 differ only in the job, and in how a stage is called.
@@ -29,12 +29,12 @@ from flows.refinery.output_files import OutputFile
 from flows.refinery.refine import REJECTING, Progress
 
 LOG = logging.getLogger("sluice")
-_TRIES_IN_TIME = 2  # from this delivery on, a stage that takes too long rejects the file
+_TRIES_IN_TIME = 2  # from this delivery on, a file is rejected if a stage takes too long
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Call = Callable[..., Any]
-"""Calls a stage; the arguments are the stage's function, whose name is the stage's, and that function's arguments."""
+"""A function that calls a stage. It gets the stage's function, which has the stage's name, and its arguments."""
 
 
 def plainly(stage: Callable[P, T], *values: P.args, **more: P.kwargs) -> T:
@@ -48,11 +48,11 @@ def run_upload(
     call: Call = plainly,
     on_progress: Progress | None = None,
 ) -> Receipt:
-    """Process one upload and return its receipt; for a dry run, the receipt that it would get.
+    """Process one upload and return its receipt or, for a dry run, the receipt that it would get.
 
     Args:
         call: calls a stage, directly or as a Prefect task.
-        on_progress: called with the name of a part of the stage refine, and how many rows it has processed so far.
+        on_progress: called with the name of a part of the refine stage and the number of rows it has processed so far.
 
     Raises:
         TransientError: nothing was committed; the same upload can be tried again.
@@ -99,8 +99,8 @@ def _contract_of(parts: Parts, job: UploadJob) -> Contract:
 
 def _unusable(error: ContractInvalid) -> ContractUnusable:
     return ContractUnusable(
-        f"{error}\nThe file is not rejected for this. Publish a correct contract (sluice contract publish), go back to "
-        "the one before (sluice contract rollback), or deploy; then: sluice redrive"
+        f"{error}\nThe file is not rejected because of this. Publish a correct contract (sluice contract publish), "
+        "roll back to the previous one (sluice contract rollback), or deploy; then run sluice redrive"
     )
 
 
@@ -109,8 +109,8 @@ RunUpload = Callable[..., Receipt]
 
 
 class _StageRunner:
-    """Calls the stages of one upload; for each, it limits the time, translates exceptions, and logs how long it
-    took."""
+    """Calls the stages of one upload. For each stage, it enforces the time limit, translates exceptions, and logs how
+    long the stage took."""
 
     def __init__(self, parts: Parts, job: UploadJob, call: Call) -> None:
         self._job, self._call = job, call
@@ -146,8 +146,8 @@ class _StageRunner:
 
 
 def _translated(error: BaseException, stage: str, job: UploadJob, limit_seconds: float | None) -> BaseException:
-    """Return the error to raise for an exception of a stage. For an unexpected one, that is a StageBroke, which quotes
-    no data."""
+    """Return the error to raise for an exception that a stage raised. An unexpected exception becomes a StageBroke,
+    which quotes no data."""
     if isinstance(error, TimeIsUp):
         return _too_long(stage, job, limit_seconds or 0)
     if isinstance(error, MemoryError):
@@ -168,11 +168,11 @@ def _too_long(stage: str, job: UploadJob, limit_seconds: float) -> SluiceError:
     if (job.chain.receive_count or 1) < _TRIES_IN_TIME:
         return StageTookTooLong(f"{took}; trying again")
     return TakesTooLong(
-        f"{took}, at a repeated delivery. Either a custom step never ends, or the file is too large for the task: fix "
+        f"{took}, on a repeated delivery. Either a custom step never ends, or the file is too large for the task: fix "
         "the step, or give the task more time and CPU, and upload the file again"
     )
 
 
 def _place_of(error: Exception) -> str:
-    """Return an exception's type and place, but not its text: pandas quotes values in its messages."""
+    """Return the type and location of an exception, but not its text, because pandas quotes values in its messages."""
     return f"{type(error).__name__} at {place_of(error.__traceback__)}"

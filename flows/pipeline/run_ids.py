@@ -1,4 +1,4 @@
-"""Finds a run by its id or by the first 8 or more characters of it, which `sluice status` and Prefect show."""
+"""Finds a run by its ID, or by the beginning of the ID: `sluice status` and Prefect show the first 8 characters."""
 
 import re
 
@@ -13,19 +13,21 @@ _NAMED = 3
 
 
 class RunUnknown(TerminalError):
-    """The text is not a run id; or no run's id begins with it; or several do."""
+    """The given string does not identify one run: it cannot be a run ID or the beginning of one, or no run or several
+    runs match it."""
 
 
 def require_run_id(given: str) -> str:
-    """Return `given` if it can be a run id or the beginning of one; otherwise raise RunUnknown."""
+    """Return `given` if it has the form of a run ID or the beginning of one; otherwise raise RunUnknown."""
     if not _RUN_ID.fullmatch(given):
-        raise RunUnknown(f"{given!r} is not a run id: 8 to {_LENGTH} characters of 0-9 and a-f")
+        raise RunUnknown(f"{given!r} is not a run ID: it must have 8 to {_LENGTH} characters, only 0-9 and a-f")
     return given
 
 
 def find_run(store: ObjectStore, given: str) -> str:
-    """Return the id of the run with a receipt or a failed attempt whose id begins with `given`. A complete id is
-    returned without a search. Raise RunUnknown if there is no such run or several, or if `given` cannot be a run id."""
+    """Return the ID of the run whose ID begins with `given`, among runs with a receipt or a failed attempt. A complete
+    ID is returned without a search. Raise RunUnknown if there is no such run, if there are several, or if `given` does
+    not have the form of a run ID."""
     if len(require_run_id(given)) == _LENGTH:
         return given
     found = sorted({_run_of(key) for prefix in (RECEIPTS, ATTEMPTS) for key in _keys(store, prefix + given)})

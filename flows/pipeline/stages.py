@@ -54,7 +54,7 @@ class ObjectTooLarge(FileRejected):
 class CorrectionsGone(TerminalError):
     """The corrections of an earlier repair have expired or were deleted, so processing the file again would lose them.
 
-    The existing receipt still counts. To process the file without the corrections, upload it again.
+    The existing receipt remains valid. To process the file without the corrections, upload it again.
     """
 
 
@@ -63,7 +63,7 @@ class CorrectionsGone(TerminalError):
 
 def fetch(parts: Parts, job: UploadJob, contract: Contract, earlier: Receipt | None, work_dir: Path) -> Fetched:
     """Download the object version, and the corrections of earlier repairs. An object that is too large for the disk is
-    not downloaded; the result then reads it from S3 in ranges.
+    not downloaded, but read from S3 in ranges later.
 
     Args:
         earlier: the receipt of an earlier attempt, which names the corrections.
@@ -71,7 +71,7 @@ def fetch(parts: Parts, job: UploadJob, contract: Contract, earlier: Receipt | N
 
     Raises:
         ObjectGone, ObjectReplaced, ObjectTooLarge: the file cannot be processed.
-        CorrectionsGone: the corrections of an earlier repair do not exist any more.
+        CorrectionsGone: the corrections of an earlier repair no longer exist.
     """
     source, facts = _download(parts, job.upload, work_dir)
     corrections = job.corrections
@@ -82,7 +82,7 @@ def fetch(parts: Parts, job: UploadJob, contract: Contract, earlier: Receipt | N
         except ObjectGone:
             raise CorrectionsGone(
                 f"run {job.upload.run_id} was repaired, and its corrections ({output.key}) have expired or were "
-                "deleted; its receipt still counts. To process the file without them, upload it again"
+                "deleted; its receipt remains valid. To process the file without them, upload it again"
             ) from None
         kept = read_corrections(local)
         corrections = corrections.over(kept) if corrections else kept
@@ -102,7 +102,7 @@ def _download(parts: Parts, upload: UploadMessage, work_dir: Path) -> tuple[Sour
             raise ObjectReplaced(_OVERWRITTEN)
 
     facts = store.download(upload.bucket, upload.key, path, upload.version_id, accept=accept, at_most=at_most)
-    with suppress(ObjectGone):  # it was deleted since: use what was read
+    with suppress(ObjectGone):  # it has been deleted since: use what was read
         if not upload.version_id and store.head(upload.bucket, upload.key).etag != facts.etag:
             raise ObjectReplaced(_OVERWRITTEN)
     if not path.exists():
@@ -111,7 +111,7 @@ def _download(parts: Parts, upload: UploadMessage, work_dir: Path) -> tuple[Sour
         ), facts
     if path.stat().st_size != facts.size_bytes:
         raise AwsUnavailable(
-            f"reading s3://{upload.bucket}/{upload.key}: {path.stat().st_size:,} of {facts.size_bytes:,} bytes came"
+            f"reading s3://{upload.bucket}/{upload.key}: got {path.stat().st_size:,} of {facts.size_bytes:,} bytes"
         )
     return path, facts
 
@@ -124,8 +124,8 @@ def _corrections_of(receipt: Receipt | None) -> tuple[Output, ...]:
 
 
 def refine(fetched: Fetched, on_progress: Progress | None = None, take_away: TakeAway = leave) -> Refined:
-    """Read, validate and preprocess the file; write the results to local files in its work folder, of which `take_away`
-    gets the full ones."""
+    """Read, validate and preprocess the file, and write the results to local files in its work folder. `take_away` is
+    called with each output file that is full, and may delete it from the disk."""
     return refine_file(
         fetched.source,
         fetched.contract,
@@ -141,14 +141,14 @@ def refine(fetched: Fetched, on_progress: Progress | None = None, take_away: Tak
 
 
 def publish(parts: Parts, job: UploadJob, fetched: Fetched, refined: Refined, early: EarlyUploads) -> Published:
-    """Upload the outputs under keys that contain the run id, and complete the early uploads; they count once a receipt
-    names them. If another worker has committed the same or a later attempt, do neither. For a repair, raise
-    ReceiptConflict in that case."""
+    """Upload the outputs under keys that contain the run ID, and complete the early uploads. Readers ignore them until
+    a receipt names them. If another worker has already committed the same attempt or a later one, upload nothing and
+    return that worker's receipt; for a repair, raise ReceiptConflict instead."""
     other = read_receipt(parts.store, job.upload.run_id)
     if is_done(other, job.upload.attempt):
         if job.corrections:
             raise without_corrections(job.upload.run_id)
-        return Published(receipt=other)  # outputs uploaded now would have to be deleted again
+        return Published(receipt=other)  # outputs uploaded now would have to be deleted afterwards
     outputs = []
     for kind, file in _files(fetched, refined):
         key = output_key(kind, fetched.contract, job.upload, parts.settings.incoming_prefix, file)
@@ -159,7 +159,7 @@ def publish(parts: Parts, job: UploadJob, fetched: Fetched, refined: Refined, ea
 
 
 def _files(fetched: Fetched, refined: Refined) -> list[tuple[str, OutputFile]]:
-    """Return the files to publish, each with its kind."""
+    """Return the files to publish, each with the kind of output that it is, such as "quarantine"."""
     work_dir = fetched.work_dir
     files = [("data", file) for file in refined.outputs] + [("quarantine", file) for file in refined.quarantine]
     if refined.fitted:
@@ -179,7 +179,8 @@ def _files(fetched: Fetched, refined: Refined) -> list[tuple[str, OutputFile]]:
 
 
 def record(parts: Parts, job: UploadJob, outcome: Outcome) -> Receipt:
-    """Commit the receipt of a published or rejected file, and update the index. Return the receipt that counts.
+    """Commit the receipt of a published or rejected file, and update the index. Return the valid receipt of the run,
+    which may be that of another worker.
 
     Raises:
         RepairRejected: this is a repair, and the file would be rejected.
@@ -200,13 +201,13 @@ def record(parts: Parts, job: UploadJob, outcome: Outcome) -> Receipt:
 
 
 def receipt_of(job: UploadJob, outcome: Outcome) -> Receipt:
-    """Make the receipt of an upload. Raise StageBroke if not every row is accounted for."""
+    """Return the receipt for an outcome. Raise StageBroke if not every row is accounted for."""
     upload, refined, contract = job.upload, outcome.refined, outcome.contract
     reasons, published = _reasons(outcome), outcome.published or Published()
     rows = _rows(refined, rejected=bool(reasons))
     if not rows.balanced:
         raise StageBroke(
-            f"run {upload.run_id}: {rows.rows_in} rows came in, but {rows.published} + "
+            f"run {upload.run_id}: {rows.rows_in} rows were read, but {rows.published} + "
             f"{rows.quarantined_total} + {rows.dropped_total} are accounted for; nothing was committed"
         )
     return Receipt(

@@ -1,5 +1,5 @@
-"""The exception that SIGTERM from Fargate or from an operator raises in a task."""
+"""The exception that is raised in a task when Fargate or an operator stops it with SIGTERM."""
 
 
 class Stopped(BaseException):
-    """SIGTERM arrived. This is not an Exception, so that no handler of ordinary errors catches it."""
+    """SIGTERM has arrived. This class is not an Exception, so that handlers of ordinary errors do not catch it."""

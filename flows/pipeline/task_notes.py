@@ -1,8 +1,9 @@
-"""Writes this task's batch notes before it works on a batch, and removes them when nothing in the batch is left to do.
+"""Writes a task's batch notes, small S3 objects that list the uploads of each batch that the task holds.
 
-A note names the upload that is being refined. If the task runs out of memory, another task learns from the note which
-upload caused it. Most uploads take very little time, so a note names only those that take longer than
-NAMED_AFTER_SECONDS, that were delivered before, or that are alone in their batch.
+A note is written before the task processes the batch, and removed when nothing in the batch is left to do. It names the
+upload that is being refined, so that if the task runs out of memory, another task learns which upload caused it. Most
+uploads take very little time, so a note names only an upload that takes longer than NAMED_AFTER_SECONDS, that was
+delivered before, or that is alone in its batch.
 """
 
 import logging
@@ -22,7 +23,7 @@ NAMED_AFTER_SECONDS = 0.5
 
 
 class _Batch:
-    """One note, and the deliveries that it lists."""
+    """A batch note and the deliveries that it lists."""
 
     def __init__(self, note: BatchNote, deliveries: Sequence[Delivery]) -> None:
         self.note = note
@@ -34,7 +35,7 @@ class _Batch:
 
 
 class TaskNotes:
-    """The batch notes of one task. If a note cannot be written, the work continues: notes only help other tasks.
+    """The batch notes of one task. If a note cannot be written, work continues, because notes only help other tasks.
 
     Attributes:
         left: the keys of notes whose messages are gone, but whose outcomes still have to be announced or recorded.
@@ -69,7 +70,8 @@ class TaskNotes:
 
     @contextmanager
     def refining(self, delivery: Delivery) -> Iterator[None]:
-        """Name the upload in its note as being refined, unless the block ends within NAMED_AFTER_SECONDS."""
+        """Name the upload in its note as being refined: at once if it was delivered before, otherwise only if
+        the block takes longer than NAMED_AFTER_SECONDS."""
         batch = next((batch for batch in self._batches if batch.holds(delivery)), None)
         if batch is None or batch.note.refining == delivery.run_id:
             yield
@@ -103,8 +105,8 @@ class TaskNotes:
                     self._try(remove_note, batch.note)
 
     def abandon(self, deliveries: Collection[Delivery] | None = None) -> None:
-        """Remove deliveries from their notes, because their messages were returned before they were tried; None: all
-        that have no outcome."""
+        """Remove deliveries from their notes, because their messages were returned to the queue. None means all
+        deliveries that have no outcome."""
         with self._lock:
             for batch in self._batches:
                 gone = [
@@ -118,13 +120,13 @@ class TaskNotes:
         self.settle()
 
     def touch(self) -> None:
-        """Write the notes again unchanged, so that they stay recent: an old note counts as a dead task's."""
+        """Write the notes again unchanged, so that they stay recent. An old note is taken for that of a dead task."""
         with self._lock:
             for batch in self._batches:
                 self._write(batch)
 
     def is_kept(self, delivery: Delivery) -> bool:
-        """Return whether a stored note lists the delivery; if its note is not stored yet, try to write it."""
+        """Return whether a stored note lists the delivery. If its note has not been stored yet, try to write it now."""
         with self._lock:
             batch = next((batch for batch in self._batches if batch.holds(delivery)), None)
             return batch is not None and (batch.is_written or self._write(batch))

@@ -1,4 +1,4 @@
-"""Limits how long code may run that may never end, such as a dataset's custom step."""
+"""A time limit for code that might never end, such as a dataset's custom step."""
 
 import signal
 import threading
@@ -7,19 +7,20 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-_AGAIN_SECONDS = 5  # raise it again after this time, because code may catch everything (`except:`)
+_AGAIN_SECONDS = 5  # TimeIsUp is raised again at this interval, because code may catch everything (`except:`)
 
 
 class TimeIsUp(BaseException):
-    """The time limit was reached. This is not an Exception, so that no handler of ordinary errors catches it."""
+    """The time limit was reached. This class is not an Exception, so that handlers of ordinary errors do not catch
+    it."""
 
 
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
     """Raise TimeIsUp in the block once it has run for `seconds`.
 
-    This works only in the main thread, where signals are handled; in other threads, and with None, there is no limit.
-    It cannot interrupt a loop in C code; then only the limits of the whole task apply (blocks/limits.py).
+    This works only in the main thread, where signals are handled. In other threads, or if `seconds` is None, there is
+    no limit. A loop in C code cannot be interrupted; only the limits of the whole task apply to it (blocks/limits.py).
     """
     if seconds is None or threading.current_thread() is not threading.main_thread():
         yield
