@@ -1,7 +1,7 @@
-"""Determines which account and region a command works in, and with whose credentials.
+"""Determines the AWS account, region and credentials that a command uses.
 
-boto3 reads the environment whenever it creates a session or a client, so a command that works on AWS runs inside
-`aws_access`, which sets the caller's own AWS variables and the requested profile and region.
+boto3 reads the environment variables whenever it creates a session or a client. Therefore, a command that uses AWS runs
+inside `aws_access`, which sets the user's AWS variables and the requested profile and region.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,23 +15,23 @@ from blocks.aws import client_of
 from blocks.aws_errors import explaining_aws_errors
 from deployment.environment_variables import only
 
-# Keys in the environment would take precedence over a requested profile.
+# These variables would take precedence over a requested profile.
 _KEY_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 _ASKING = "asking AWS whose credentials these are"
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The account and region that a command works in."""
+    """The account and region that a command uses, and the identity that it has there."""
 
-    account_id: str  # the account, twelve digits
-    region: str  # the region
-    caller: str  # the ARN of the user or role that the credentials belong to
-    endpoint_url: str  # the emulator's address; "" on AWS
+    account_id: str  # the account's twelve digits
+    region: str  # the region's name
+    caller: str  # the ARN of the user or role to which the credentials belong
+    endpoint_url: str  # the emulator's URL; "" on AWS
 
 
 def environment_for(users: Mapping[str, str], *, region: str | None, profile: str | None) -> dict[str, str]:
-    """Return the user's variables with the requested region and profile, which take precedence."""
+    """Return the user's AWS variables, with the requested region and profile in place of those that they name."""
     environment = dict(users)
     if profile:
         environment = {name: value for name, value in environment.items() if name not in _KEY_VARIABLES}
@@ -39,16 +39,23 @@ def environment_for(users: Mapping[str, str], *, region: str | None, profile: st
     if region:
         environment |= {"AWS_REGION": region, "AWS_DEFAULT_REGION": region}
     elif "AWS_REGION" in environment:
-        # boto3 itself reads AWS_DEFAULT_REGION only; every other AWS tool prefers AWS_REGION.
+        # boto3 reads only AWS_DEFAULT_REGION; every other AWS tool prefers AWS_REGION.
         environment["AWS_DEFAULT_REGION"] = environment["AWS_REGION"]
     return environment
 
 
 @contextmanager
 def aws_access(users: Mapping[str, str], *, region: str | None, profile: str | None) -> Iterator[Access]:
-    """Make boto3 work in the requested region with the requested profile while the block runs; yield the account and
-    the region. Raise AwsRefused, AwsUnavailable or a subclass of them if the credentials or the region cannot be
-    used."""
+    """Make boto3 use the requested region and profile while the block runs; yield the account and the region.
+
+    Args:
+        users: the user's AWS variables, as returned by `stack_options.users_environment`.
+        region: the region; None for the region of the profile or the environment.
+        profile: the profile; None for the credentials that boto3 finds by itself.
+
+    Raises:
+        AwsRefused, AwsUnavailable: the credentials or the region cannot be used, with a subclass for each cause.
+    """
     asked_for = environment_for(users, region=region, profile=profile)
     with own_session(asked_for), explaining_aws_errors(_ASKING):
         chosen = boto3.Session().region_name
@@ -62,8 +69,8 @@ def aws_access(users: Mapping[str, str], *, region: str | None, profile: str | N
 
 @contextmanager
 def own_session(environment: dict[str, str]) -> Iterator[None]:
-    """Make boto3 use `environment` while the block runs. Its default session is replaced too, because that would keep
-    the credentials that it found before."""
+    """Make boto3 use the variables in `environment` while the block runs. boto3's default session is reset too, because
+    it would keep the credentials that it found before."""
     before = boto3.DEFAULT_SESSION
     with only(environment):
         boto3.DEFAULT_SESSION = None

@@ -1,4 +1,5 @@
-"""The bucket that CloudFormation reads code and definitions from."""
+"""The artifact bucket, from which CloudFormation reads the template, the Lambda's code and the state machine's
+definition."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -11,20 +12,19 @@ from blocks.aws_errors import http_status
 from deployment.aws.packaging import Artifact
 from flows.refinery.errors import TerminalError
 
-_DEFAULT_REGION = "us-east-1"  # the only region that must not be named when a bucket is created
+_DEFAULT_REGION = "us-east-1"  # the only region that must not be specified when a bucket is created
 
 
 class ArtifactBucketUnusable(TerminalError):
-    """The artifact bucket's name belongs to another account, or these credentials may not use it."""
+    """The artifact bucket belongs to another account, or the credentials may not use it."""
 
 
 class BucketNotEmptied(TerminalError):
-    """S3 refused to delete objects of a bucket that was to be deleted with its data."""
+    """S3 rejected the deletion of objects in a bucket that should be deleted with its contents."""
 
 
 def artifact_bucket_name(account_id: str, region: str) -> str:
-    """Return the bucket's name. All stacks in an account and region share it; keys contain the stack's name and a
-    hash."""
+    """Return the name of the artifact bucket, which all stacks in an account and region share."""
     return f"sluice-artifacts-{account_id}-{region}"
 
 
@@ -38,7 +38,7 @@ def upload_artifacts(
     tags: Mapping[str, str] = {},
 ) -> None:
     """Upload `artifacts` to the bucket; if it does not exist, create it with `tags`. Raise ArtifactBucketUnusable if
-    the bucket belongs to another account, or these credentials may not use it."""
+    the bucket belongs to another account, or if the credentials may not use it."""
     if not artifact_bucket_exists(s3, bucket, account_id=account_id):
         _make_bucket(s3, bucket, region, tags)
     for artifact in artifacts:
@@ -47,7 +47,7 @@ def upload_artifacts(
 
 def artifact_bucket_exists(s3: Any, bucket: str, *, account_id: str) -> bool:
     """Return whether the account's artifact bucket exists. Raise ArtifactBucketUnusable if the bucket belongs to
-    another account, or these credentials may not use it."""
+    another account, or if the credentials may not use it."""
     try:
         s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=account_id)
     except ClientError as error:
@@ -63,7 +63,8 @@ def artifact_bucket_exists(s3: Any, bucket: str, *, account_id: str) -> bool:
 
 
 def _make_bucket(s3: Any, bucket: str, region: str, tags: Mapping[str, str]) -> None:
-    """Create the bucket. By default, S3 encrypts it and blocks public access."""
+    """Create the artifact bucket, which rejects requests without TLS. S3 itself encrypts new buckets and blocks public
+    access to them."""
     options = {} if region == _DEFAULT_REGION else {"CreateBucketConfiguration": {"LocationConstraint": region}}
     try:
         s3.create_bucket(Bucket=bucket, **options)
@@ -94,13 +95,15 @@ def _tls_only(bucket: str, partition: str) -> dict[str, Any]:
 
 
 def delete_bucket(s3: Any, bucket: str, on_deleted: Callable[[int], None] = lambda _: None) -> None:
-    """Delete a bucket with every version of every object in it. It is no error if the bucket does not exist.
+    """Delete a bucket with every version of every object in it. If the bucket does not exist, do nothing.
 
     Args:
+        s3: a boto3 client for S3.
+        bucket: the bucket's name.
         on_deleted: called after each page with the number of object versions deleted so far.
 
     Raises:
-        BucketNotEmptied: S3 refused to delete objects, because of a lock or a missing permission.
+        BucketNotEmptied: S3 rejected the deletion of objects, because of an object lock or a missing permission.
     """
     deleted = 0
     try:

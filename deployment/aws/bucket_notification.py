@@ -1,8 +1,9 @@
 """Configures a landing bucket to invoke the Lambda, and removes that configuration when the stack is deleted.
 
-CloudFormation configures only a bucket that it creates, and does not remove the configuration from a bucket that it
-retains. S3 refuses a configuration with two entries for one event and overlapping prefixes, and, by default, one with a
-destination that does not exist: docs.aws.amazon.com/AmazonS3/latest/userguide/notification-how-to-filtering.html,
+CloudFormation configures only buckets that it creates, and does not remove the configuration from a bucket that it
+retains. S3 rejects a configuration in which two entries for the same event have overlapping prefixes. By default, it
+also rejects one with a destination that does not exist:
+docs.aws.amazon.com/AmazonS3/latest/userguide/notification-how-to-filtering.html,
 docs.aws.amazon.com/AmazonS3/latest/API/API_PutBucketNotificationConfiguration.html
 """
 
@@ -16,8 +17,8 @@ from blocks.aws_errors import aws_error_code
 
 
 def watch_existing_bucket(s3: Any, functions: Any, stack_name: str, outputs: Mapping[str, str]) -> None:
-    """Configure an existing landing bucket to invoke the Lambda for uploads below the incoming prefix. Other
-    notifications stay, except those to Lambda functions that no longer exist, such as a deleted stack's."""
+    """Configure a landing bucket that the stack did not create to invoke the Lambda for uploads below the incoming
+    prefix. Other notifications are kept, except those for Lambda functions that no longer exist."""
     ours = {
         "Id": _notification_id(stack_name),
         "LambdaFunctionArn": outputs["TriggerFunctionArn"],
@@ -32,8 +33,8 @@ def watch_existing_bucket(s3: Any, functions: Any, stack_name: str, outputs: Map
 
 
 def forget_bucket(s3: Any, stack_name: str, outputs: Mapping[str, str]) -> None:
-    """Remove the stack's notification from its landing bucket, whether or not the stack created the bucket. It is no
-    error if the bucket does not exist."""
+    """Remove the stack's notification from its landing bucket, whether or not the stack created the bucket. If the
+    bucket does not exist, do nothing."""
 
     def stays(entry: Mapping[str, Any]) -> bool:
         ours = (_notification_id(stack_name), outputs.get("TriggerFunctionArn"))
@@ -54,8 +55,8 @@ def _replace(s3: Any, bucket: str, stays: Callable[[Mapping[str, Any]], bool], o
 
 
 def _exists(functions: Any, arn: str) -> bool:
-    """Return whether a function exists. Any other error than "not found" counts as yes: these credentials may not be
-    allowed to look at another team's function."""
+    """Return whether a Lambda function exists. Only the error "not found" means that it does not, because the
+    credentials may not be allowed to read another team's function."""
     try:
         functions.get_function_configuration(FunctionName=arn)
     except ClientError as error:

@@ -1,4 +1,4 @@
-"""Deploys a stack on AWS or in the embedded cloud: packages and uploads its artifacts, then creates or updates it."""
+"""Deploys a stack on AWS or in the local cloud: packages and uploads its artifacts, then creates or updates it."""
 
 from __future__ import annotations
 
@@ -42,21 +42,22 @@ from deployment.aws.templates import (
 )
 
 TEMPLATE = Path(__file__).resolve().parent / "template.yaml"
-MAX_STACK_NAME_LENGTH = 32  # the buckets' names begin with it and may have 63 characters
+MAX_STACK_NAME_LENGTH = 32  # because bucket names, which begin with the stack's name, may have 63 characters
 
 _STACK_NAME = re.compile(rf"[a-z](?:[a-z0-9-]{{0,{MAX_STACK_NAME_LENGTH - 2}}}[a-z0-9])?")
 
 
 class StackNameInvalid(StackError):
-    """The stack's name cannot be the beginning of bucket names and of the image repository's name."""
+    """The stack's name cannot be used, because the names of the buckets and of the image repository begin with it."""
 
 
 class TemplateTooLarge(StackError):
-    """The template is too large for a dry run before the artifact bucket exists, from which CloudFormation reads it."""
+    """The template is too large for a dry run while the artifact bucket, from which CloudFormation would read it, does
+    not exist."""
 
 
 class RetentionElsewhere(StackError):
-    """A retention is set for uploads, but the landing bucket does not belong to the stack."""
+    """A retention is set for uploads, but the landing bucket was not created by the stack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +71,12 @@ class Clients:
 
     @classmethod
     def from_environment(cls) -> Clients:
-        """Create clients that use the environment: credentials, region and, for the embedded cloud,
-        AWS_ENDPOINT_URL."""
+        """Create clients with the environment's credentials, region and, for the local cloud, AWS_ENDPOINT_URL."""
         return cls.made_by(client_of)
 
     @classmethod
     def made_by(cls, client: Callable[[str], Any]) -> Clients:
-        """Create clients with a function that returns the client for a service's name."""
+        """Create clients by calling `client` with the name of each service."""
         return cls(*(client(service) for service in ("cloudformation", "s3", "sts", "lambda")))
 
 
@@ -93,26 +93,27 @@ def deploy_stack(
     agree_to: Agree = lambda _: True,
     only: Collection[str] | None = None,
 ) -> dict[str, str]:
-    """Create or update the stack, and return its outputs. It is no error if nothing has to change.
+    """Create or update the stack, and return its outputs. If nothing has to change, the stack is left as it is.
 
     Args:
+        clients: the AWS clients to use.
         stack_name: lower-case letters, digits and hyphens; bucket names begin with it.
-        parameters: the template's parameters, except those for the artifacts that are packaged here. One that is left
-            out keeps its value in the stack, or gets its default.
-        tags: the tags of the stack and its resources; None leaves them as they are.
-        retentions: how long the objects of datasets are kept.
-        template: the template's file.
-        timeouts: the timeouts of the state machine and its task; None: those that the parameters' limits require.
-        on_event: called for every CloudFormation event as it happens.
+        parameters: the template's parameters, except those for the artifacts that are packaged here. A parameter that
+            is omitted keeps its value in the stack or, in a new stack, gets its default.
+        tags: the tags of the stack and its resources; if None, existing tags are kept.
+        retentions: how long the objects of each dataset are kept.
+        template: the path of the template.
+        timeouts: the timeouts of the state machine and its task; if None, they follow from the parameters' limits.
+        on_event: called for every CloudFormation event as it occurs.
         agree_to: called with the changes before they are made; if it returns False, nothing is changed.
-        only: the names of the resources and outputs to create for now; None: all.
+        only: the names of the resources and outputs to create; if None, all are created.
 
     Raises:
-        StackError: a subclass for each cause.
-        LimitsInconsistent: a file of an allowed size could never be processed.
-        PackageIncomplete: something to upload is missing.
-        ArtifactBucketUnusable: the artifact bucket belongs to another account, or may not be used.
-        AwsRefused, AwsUnavailable: AWS rejected a call, or did not answer (blocks/aws_errors.py).
+        StackError: the stack could not be deployed, with a subclass for each cause.
+        LimitsInconsistent: with these parameters, a file of an allowed size could never be processed.
+        PackageIncomplete: a file to upload is missing or invalid.
+        ArtifactBucketUnusable: the artifact bucket belongs to another account, or the credentials may not use it.
+        AwsRefused, AwsUnavailable: AWS rejected a call, or did not respond; see blocks/aws_errors.py.
     """
     check_stack_name(stack_name)
     with explaining_aws_errors(f"deploying the stack {stack_name}"):
@@ -137,12 +138,13 @@ def preview_stack(
     template: Path = TEMPLATE,
     on_upload: Callable[[str], None] = lambda _: None,
 ) -> list[Change]:
-    """Return what `deploy_stack` would change, without changing the stack.
+    """Return the changes that `deploy_stack` would make, without changing the stack.
 
-    CloudFormation finds the changes with a change set, which is deleted again. It reads the template from the artifact
-    bucket; if that does not exist yet, a shortened template is sent with the call, and nothing is uploaded.
+    CloudFormation determines the changes with a change set, which is deleted afterwards. It reads the template from the
+    artifact bucket. If that bucket does not exist yet, a shortened template is sent with the call, and nothing is
+    uploaded.
 
-    The arguments and errors are those of `deploy_stack`; `on_upload` is called with the address of an upload.
+    The arguments and errors are those of `deploy_stack`; `on_upload` is called with the S3 URI of each upload.
     """
     changes: list[Change] = []
 
@@ -161,7 +163,7 @@ def preview_stack(
 
 
 def check_retentions(retentions: Retentions, parameters: Mapping[str, str]) -> None:
-    """Raise RetentionElsewhere if a retention is set for uploads in a bucket that does not belong to the stack."""
+    """Raise RetentionElsewhere if a retention is set for uploads, but the stack uses an existing landing bucket."""
     bucket = parameters.get("ExistingLandingBucket", "")
     if bucket and (named := sorted(dataset for dataset, kept in retentions.items() if kept.uploads)):
         raise RetentionElsewhere(
@@ -171,7 +173,8 @@ def check_retentions(retentions: Retentions, parameters: Mapping[str, str]) -> N
 
 
 def _timeouts_of(template: Path, given: Mapping[str, str]) -> Timeouts:
-    """Return the timeouts of the state machine. Raise LimitsInconsistent when the parameters contradict each other."""
+    """Return the state machine's timeouts for these parameters. Raise LimitsInconsistent if the parameters contradict
+    each other."""
     parameters = {**default_parameters(template), **given}
     limits = Limits.of_parameters(parameters)
     limits.check(
@@ -190,17 +193,17 @@ def _preview_location(s3: Any, package: _Package, on_upload: Callable[[str], Non
     if len(body.encode()) > MAX_INLINE_BYTES:
         raise TemplateTooLarge(
             f"a dry run cannot show the changes before the bucket {package.bucket} exists, because the template is too "
-            "large to be sent without it; the first deployment makes the bucket, then shows the changes and asks"
+            "large to be sent without it; the first deployment creates the bucket, then shows the changes and asks"
         )
     return {"TemplateBody": body}
 
 
 def check_stack_name(stack_name: str) -> None:
-    """Raise StackNameInvalid unless the names of buckets and of the image repository can begin with this name."""
+    """Raise StackNameInvalid if the names of buckets and of the image repository cannot begin with this name."""
     if not _STACK_NAME.fullmatch(stack_name):
         raise StackNameInvalid(
-            f"the stack name {stack_name!r} must begin with a letter, not end with a hyphen, and hold at most "
-            f"{MAX_STACK_NAME_LENGTH} lower-case letters, digits and hyphens"
+            f"the stack name {stack_name!r} is invalid: it must begin with a letter, must not end with a hyphen, and "
+            f"may consist of at most {MAX_STACK_NAME_LENGTH} lower-case letters, digits and hyphens"
         )
 
 
@@ -212,17 +215,19 @@ def delete_stack(
     on_emptied: Callable[[str, int], None] = lambda _bucket, _count: None,
     on_event: Callable[[StackEvent], None] = lambda _: None,
 ) -> tuple[str, ...]:
-    """Delete the stack, and return the names of its buckets that are left. It is no error if there is no such stack.
+    """Delete the stack, and return the names of its buckets that are kept. If the stack does not exist, do nothing.
 
     Args:
-        delete_data: whether to delete also the buckets that the stack created, with all their contents, irrevocably.
+        clients: the AWS clients to use.
+        stack_name: the stack's name.
+        delete_data: whether to also delete the buckets that the stack created, with all their contents.
         on_emptied: called with a bucket and the number of object versions deleted in it so far.
-        on_event: called for every CloudFormation event as it happens.
+        on_event: called for every CloudFormation event as it occurs.
 
     Raises:
         StackFailed: some resources could not be deleted; the error lists them.
-        StackBusy: another operation is under way.
-        AwsRefused, AwsUnavailable: AWS rejected a call, or did not answer (blocks/aws_errors.py).
+        StackBusy: another operation on the stack is in progress.
+        AwsRefused, AwsUnavailable: AWS rejected a call, or did not respond; see blocks/aws_errors.py.
     """
     with explaining_aws_errors(f"deleting the stack {stack_name}"):
         stack = Stack(clients.cloudformation, stack_name, on_event)
@@ -230,7 +235,7 @@ def delete_stack(
         if found is None:
             return ()
         buckets, outputs = stack.buckets(), outputs_of(found)
-        stack.refuse_busy(found)  # a stack that stays must not lose its notification
+        stack.refuse_busy(found)  # checked first, because a stack that is not deleted must keep its notification
         if "LandingBucket" in outputs:
             forget_bucket(clients.s3, stack_name, outputs)
         stack.delete(found)
@@ -259,7 +264,7 @@ class _Package:
         upload_artifacts(s3, self.bucket, artifacts, account_id=self.account_id, region=region, tags=tags or {})
 
     def location(self, s3: Any) -> dict[str, str]:
-        """Return the argument of CloudFormation's calls that locates the template."""
+        """Return the keyword argument with which CloudFormation's calls find the template."""
         return {"TemplateURL": f"{s3.meta.endpoint_url}/{self.bucket}/{self.template.key}"}
 
 
@@ -272,8 +277,8 @@ def _package(
     timeouts: Timeouts | None = None,
     only: Collection[str] | None = None,
 ) -> _Package:
-    """Check the parameters, and package the artifacts under keys that begin with the stack's name: a role that may
-    deploy one stack (github_role.yaml) must not be able to change another stack's code."""
+    """Check the parameters, and package the artifacts. Their keys begin with the stack's name, so that a role that may
+    deploy one stack (github_role.yaml) cannot change another stack's code."""
     check_retentions(retentions, parameters)
     timeouts = timeouts or _timeouts_of(template, parameters)
     account_id = str(clients.sts.get_caller_identity()["Account"])

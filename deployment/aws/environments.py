@@ -1,4 +1,4 @@
-"""Reads the file of an environment: where Sluice is deployed, and with which parameters. Commit such a file.
+"""Reads the YAML file of an environment, which states where Sluice is deployed and with which parameters. An example:
 
     # deployment/environments/production.yaml
     stack: sluice
@@ -8,7 +8,8 @@
       PrefectApiUrl: https://api.prefect.cloud/api/accounts/ID/workspaces/ID
       PrefectApiKeySecretArn: arn:aws:secretsmanager:eu-central-1:123456789012:secret:prefect-api-key-AbCdEf
 
-Do not write keys or passwords into it. Store them in Secrets Manager, and name the secret in the file.
+Environment files should be committed, so they must not contain keys or passwords. Store these in Secrets Manager, and
+name the secret in the file.
 """
 
 from pathlib import Path
@@ -26,30 +27,30 @@ _SET_BY_DEPLOYMENT = {"ImageUri", "ArtifactBucket", "LambdaCodeKey", "DrainDefin
 
 
 class EnvironmentUnknown(TerminalError):
-    """There is no file for the environment that was named."""
+    """The given environment has no file."""
 
 
 class EnvironmentInvalid(TerminalError):
-    """The environment's file is not valid: the message names the field that is wrong, missing or unknown."""
+    """The environment's file is invalid; the message names the field that is wrong, missing or unknown."""
 
 
 class Environment(BaseModel):
-    """One environment: account, region, stack, and how to deploy it."""
+    """An environment: the account, the region, the stack, and how to deploy it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     stack: str = Field(DEFAULT_STACK, description="The stack's name.")
     region: str | None = Field(None, description="The AWS region.")
-    profile: str | None = Field(None, description="The AWS profile; CI needs none, as it has its own credentials.")
+    profile: str | None = Field(None, description="The AWS profile; CI needs none, because it has its own credentials.")
     account: str | None = Field(None, pattern=r"^\d{12}$", description="The only account that may be deployed to.")
-    image: str | None = Field(None, description="The image's address; without it the image is built and pushed.")
+    image: str | None = Field(None, description="The image's URI; if omitted, the image is built and pushed.")
     prefect_url_from_here: str | None = Field(
-        None, description="The address at which this machine reaches the Prefect API, if tasks use another one."
+        None, description="The URL at which this machine reaches Prefect's API, if tasks use another one."
     )
     build_arguments: dict[str, str] = Field({}, description="The Dockerfile's ARGs, such as BASE_IMAGE.")
     parameters: dict[str, str] = Field({}, description="The template's parameters.")
     tags: dict[str, str] | None = Field(
-        None, description="Tags of the stack and of all its resources; if not given, existing tags stay as they are."
+        None, description="The tags of the stack and all its resources; if omitted, existing tags are kept."
     )
     retention: dict[DatasetName, Retention] = Field(
         {}, description="How many days the objects of each dataset are kept; * means all datasets."
@@ -59,13 +60,14 @@ class Environment(BaseModel):
     @classmethod
     def _reject_own_parameters(cls, given: dict[str, str]) -> dict[str, str]:
         if ours := sorted(_SET_BY_DEPLOYMENT & set(given)):
-            raise ValueError(f"{', '.join(ours)} is set by the deployment itself; an image is named with `image`")
+            raise ValueError(f"{', '.join(ours)} is set by the deployment itself; to choose an image, use `image`")
         return given
 
     @field_validator("parameters", "build_arguments", "tags", mode="before")
     @classmethod
     def _as_text(cls, given: object) -> object:
-        """Return the values as texts, as CloudFormation needs them: YAML reads 10 as a number and true as a boolean."""
+        """Return the values as strings, because CloudFormation needs strings but YAML reads 10 as a number and true as
+        a boolean."""
         if not isinstance(given, dict):
             return given
         return {name: _text(value) for name, value in given.items()}
@@ -80,8 +82,8 @@ def _text(value: object) -> object:
 
 
 def load_environment(name: str | None) -> Environment:
-    """Return the environment with this name or file path; for None, one with all defaults. Raise EnvironmentUnknown if
-    there is no such file, EnvironmentInvalid if it is wrong."""
+    """Return the environment with this name or file path or, for None, one with default values. Raise
+    EnvironmentUnknown if there is no such file, and EnvironmentInvalid if the file is invalid."""
     if name is None:
         return Environment()
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
@@ -91,7 +93,8 @@ def load_environment(name: str | None) -> Environment:
         known = sorted(one.stem for one in FOLDER.glob("*.yaml"))
         hint = did_you_mean(name, known)
         raise EnvironmentUnknown(
-            f"there is no environment {name!r}, because there is no {path}; known: {', '.join(known) or 'none'}{hint}"
+            f"there is no environment {name!r}, because {path} does not exist; known environments: "
+            f"{', '.join(known) or 'none'}{hint}"
         ) from None
     except (OSError, yaml.YAMLError) as error:
         raise EnvironmentInvalid(f"{path} cannot be read: {error}") from error

@@ -1,7 +1,8 @@
-"""Builds and pushes the container image of a deployment, once for the same sources, and finds its digest.
+"""Builds and pushes a deployment's container image, unless it was already built from the same sources, and finds its
+digest.
 
-It is built by docker, podman or buildah, whichever is found first. Its tag is a hash of everything that the Dockerfile
-copies, so an image that was pushed before is found again, even from another machine or in CI.
+The image is built by docker, podman or buildah, whichever is found first. Its tag is a hash of everything that the
+Dockerfile copies, so an image that was already pushed is found, even from another machine or in CI.
 """
 
 import base64
@@ -26,7 +27,7 @@ _ECR = re.compile(
     r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?/(?P<repository>[^:@]+)"
     r"(:(?P<tag>[\w.-]+))?(@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
-DEPLOYED = "deployed-"  # begins the tags that the template's lifecycle policy keeps
+DEPLOYED = "deployed-"  # the prefix of the tags that the template's lifecycle policy keeps
 _TAG_LENGTH = 24
 _LINES_SHOWN = 12
 _ANSWER_SECONDS = 30
@@ -36,24 +37,24 @@ class ContainerEngineMissing(TerminalError):
     """Neither docker (with its daemon running), podman nor buildah can be used on this machine.
 
     Attributes:
-        silent: the engines that are installed and do not answer.
+        silent: the engines that are installed but do not respond.
     """
 
     def __init__(self, silent: Iterable[str]) -> None:
         self.silent = tuple(silent)
-        found = f" ({', '.join(self.silent)}: installed, but no answer; is the daemon running?)" if self.silent else ""
+        found = f" ({', '.join(self.silent)}: installed, but not responding; is the daemon running?)"
         super().__init__(
-            f"no docker, podman or buildah is available to build the image{found}; install one, or pass --image with "
-            "the address of a pushed image"
+            "the image cannot be built, because neither docker, podman nor buildah is available"
+            f"{found if self.silent else ''}; install one, or use --image with the URI of an image that was pushed"
         )
 
 
 class ImageBuildFailed(TerminalError):
-    """The image could not be built; the message has the end of the engine's output."""
+    """The image could not be built; the message contains the end of the engine's output."""
 
 
 class ImagePushRefused(TransientError):
-    """The registry refused the image; the message has the end of the engine's output."""
+    """The registry rejected the image; the message contains the end of the engine's output."""
 
 
 class ImageNotPushed(TerminalError):
@@ -61,25 +62,25 @@ class ImageNotPushed(TerminalError):
 
 
 class ImageElsewhere(TerminalError):
-    """The requested image is in an ECR repository that is not the stack's; the stack's tasks may not pull from it."""
+    """The requested image is in an ECR repository that does not belong to the stack, so its tasks may not pull it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A program that builds and pushes images."""
+    """A container engine, which builds and pushes images."""
 
     name: str  # docker, podman or buildah
-    path: str  # its executable
+    path: str  # the path of the executable
 
     def run(self, *arguments: str, secret: str = "") -> None:
-        """Run a command of the engine and wait until it ends.
+        """Run one of the engine's commands, and wait until it ends.
 
         Args:
             arguments: the command and its options.
-            secret: passed on standard input, so that no process list shows it.
+            secret: written to standard input, so that no process list shows it.
 
         Raises:
-            subprocess.CalledProcessError: the command failed; `output` has its last lines.
+            subprocess.CalledProcessError: the command failed; `output` contains the last lines of its output.
         """
         streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         done = subprocess.run(
@@ -90,7 +91,7 @@ class Engine:
             raise subprocess.CalledProcessError(done.returncode, arguments[0], end)
 
     def answers(self) -> bool:
-        """Return whether the engine can be used. For docker, that requires a running daemon."""
+        """Return whether the engine can be used, which for docker requires a running daemon."""
         question = [self.path, "info"] if self.name == "docker" else [self.path, "--version"]
         try:
             return subprocess.run(question, capture_output=True, timeout=_ANSWER_SECONDS, check=False).returncode == 0
@@ -109,15 +110,15 @@ def find_engine(names: Iterable[str] = ENGINES) -> Engine:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What an image is built from."""
+    """The files, arguments and architecture that an image is built from."""
 
-    architecture: str  # X86_64 or ARM64, as in the template's TaskCpuArchitecture
+    architecture: str  # X86_64 or ARM64, as in the template's parameter TaskCpuArchitecture
     build_arguments: Mapping[str, str]  # the Dockerfile's ARGs, such as BASE_IMAGE
     root: Path = PROJECT_ROOT  # the build context
 
     @property
     def tag(self) -> str:
-        """Return the image's tag: a hash of the files, the arguments and the architecture."""
+        """Return the image's tag, which contains a hash of the files, the arguments and the architecture."""
         content = hashlib.sha256(self.architecture.encode())
         for name, value in sorted(self.build_arguments.items()):
             content.update(f"\0{name}={value}".encode())
@@ -138,12 +139,12 @@ class Recipe:
 
 
 def repository_name(stack_name: str) -> str:
-    """Return the name of the repository that the stack creates."""
+    """Return the name of the ECR repository that the stack creates."""
     return f"{stack_name}/drain"
 
 
 def find_repository(ecr: Any, stack_name: str) -> str | None:
-    """Return the address of the stack's repository; None if it does not exist yet."""
+    """Return the URI of the stack's ECR repository; None if it does not exist yet."""
     try:
         found = ecr.describe_repositories(repositoryNames=[repository_name(stack_name)])["repositories"]
     except ecr.exceptions.RepositoryNotFoundException:
@@ -152,10 +153,12 @@ def find_repository(ecr: Any, stack_name: str) -> str | None:
 
 
 def find_digest(ecr: Any, repository: str, image: Mapping[str, str]) -> str | None:
-    """Return the digest of an image; None if the repository does not have it.
+    """Return the digest of an image; None if the repository does not contain it.
 
     Args:
-        image: its imageTag or imageDigest, in the form of ECR's API.
+        ecr: a boto3 client for ECR.
+        repository: the repository's name.
+        image: the image's tag or digest, as in ECR's API: {"imageTag": ...} or {"imageDigest": ...}.
     """
     try:
         found = ecr.describe_images(repositoryName=repository, imageIds=[image])["imageDetails"]
@@ -165,28 +168,27 @@ def find_digest(ecr: Any, repository: str, image: Mapping[str, str]) -> str | No
 
 
 def resolve_image(ecr: Any, uri: str, *, stack_name: str, account_id: str, region: str) -> str:
-    """Return the address, with its digest, of an image that was pushed before. An address outside of ECR is returned
-    unchanged.
+    """Return the URI, with digest, of an image that was already pushed. A URI outside ECR is returned unchanged.
 
-    In ECR, the stack's tasks may pull only from the stack's own repository. Whether they can pull from another registry
-    is found out only when a task starts.
+    In ECR, the stack's tasks may pull only from the stack's own repository. For other registries, whether a task can
+    pull the image is known only when a task starts.
 
     Raises:
-        ImageElsewhere: it is in another repository, account or region of ECR.
-        ImageNotPushed: the repository has no such image.
+        ImageElsewhere: the image is in another ECR repository, account or region.
+        ImageNotPushed: the repository does not contain the image.
     """
     parts, own = _ECR.fullmatch(uri), repository_name(stack_name)
     if parts is None:
         return uri
     if (parts["account"], parts["region"], parts["repository"]) != (account_id, region, own):
         raise ImageElsewhere(
-            f"no task could start from the image {uri}, because the stack's tasks may pull from no ECR repository but "
-            f"{own} in account {account_id}, region {region}; push it there, or leave --image out"
+            f"no task could start from the image {uri}, because the stack's tasks may pull only from the ECR "
+            f"repository {own} in account {account_id}, region {region}; push the image there, or omit --image"
         )
     wanted = {"imageDigest": parts["digest"]} if parts["digest"] else {"imageTag": parts["tag"] or "latest"}
     digest = find_digest(ecr, own, wanted)
     if digest is None:
-        raise ImageNotPushed(f"there is no image {uri}: push it first, or leave --image out to build it here")
+        raise ImageNotPushed(f"there is no image {uri}: push it first, or omit --image to build it here")
     return f"{uri.partition('@')[0].removesuffix(':' + (parts['tag'] or ''))}@{digest}"
 
 
@@ -195,7 +197,8 @@ def keep(ecr: Any, uri: str) -> None:
     only pushed: docs.aws.amazon.com/AmazonECR/latest/userguide/image-retag.html
 
     Args:
-        uri: the image's address with its digest; others are ignored.
+        ecr: a boto3 client for ECR.
+        uri: the image's URI with its digest. A URI without a digest or outside ECR is ignored.
     """
     parts = _ECR.fullmatch(uri)
     if parts is None or not parts["digest"]:
@@ -215,7 +218,7 @@ def keep(ecr: Any, uri: str) -> None:
 
 
 def build(engine: Engine, recipe: Recipe, name: str) -> None:
-    """Build the image and name it `name`. Raise ImageBuildFailed, with the end of the engine's output, if that
+    """Build the image, and name it `name`. Raise ImageBuildFailed, with the end of the engine's output, if the build
     fails."""
     arguments = [f"--build-arg={key}={value}" for key, value in sorted(recipe.build_arguments.items())]
     options = ("--platform", _PLATFORMS[recipe.architecture], "-f", str(recipe.root / DOCKERFILE), "-t", name)
@@ -227,7 +230,7 @@ def build(engine: Engine, recipe: Recipe, name: str) -> None:
 
 def push(engine: Engine, ecr: Any, repository_uri: str, tag: str) -> None:
     """Log in to the registry, and push the image that was built as `repository_uri:tag`. Raise ImagePushRefused, with
-    the end of the engine's output, if that fails."""
+    the end of the engine's output, if either fails."""
     registry, insecure = _registry_of(ecr, repository_uri)
     login = ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
     user, _, password = base64.b64decode(login).decode().partition(":")
@@ -240,20 +243,21 @@ def push(engine: Engine, ecr: Any, repository_uri: str, tag: str) -> None:
         engine.run("push", *options, pushed)
     except subprocess.CalledProcessError as error:
         raise ImagePushRefused(
-            f"{registry} refused {engine.name} {error.cmd}; deployment/aws/github_role.yaml lists the permissions that "
-            f"it needs (PushImages):\n{error.output}"
+            f"{engine.name} {error.cmd} failed at {registry}; deployment/aws/github_role.yaml lists the permissions "
+            f"that it needs (PushImages):\n{error.output}"
         ) from error
 
 
 def registry_host(ecr: Any, account_id: str) -> str:
-    """Return the host of an account's registry in the client's region. In China it ends in amazonaws.com.cn:
+    """Return the host name of an account's ECR registry in the client's region. In China it ends in amazonaws.com.cn:
     docs.amazonaws.cn/en_us/general/latest/gr/endpoints-arns.html"""
     china = ".cn" if ecr.meta.partition == "aws-cn" else ""
     return f"{account_id}.dkr.ecr.{ecr.meta.region_name}.amazonaws.com{china}"
 
 
 def _registry_of(ecr: Any, repository_uri: str) -> tuple[str, bool]:
-    """Return the registry's host, and whether it uses plain HTTP. With an emulator, its address replaces ECR's host."""
+    """Return the registry's host, and whether it uses plain HTTP. If the client uses an emulator, that is the
+    emulator's host instead of ECR's."""
     endpoint = urlsplit(str(ecr.meta.endpoint_url))
     if (endpoint.hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws")):
         return repository_uri.partition("/")[0], False

@@ -1,7 +1,8 @@
 """Adds S3 lifecycle rules to the template's buckets, so that a dataset's objects expire after a number of days.
 
-In a versioned bucket, an object that expires becomes an old version, which stays until it expires too. So each rule
-also removes old versions soon. The template's own rules remove delete markers and aborted uploads.
+In a versioned bucket, an object that expires becomes an old version, which is kept until it expires too. Therefore,
+each rule also removes old versions soon afterwards. The template itself has rules that remove delete markers and
+incomplete uploads.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,33 +12,36 @@ from pydantic import BaseModel, ConfigDict, Field
 
 EVERY_DATASET = "*"
 _LONGEST_DAYS = 36_500
-# A message may wait for 14 days (the dead-letter queue's retention), and its upload must still be there.
+# A message may wait for 14 days (the dead-letter queue's retention), and the upload must exist for at least as long.
 _MESSAGE_DAYS = 15
 
 DatasetName = Annotated[str, Field(pattern=r"^(\*|[a-z0-9][a-z0-9_-]{0,62})$")]
 
 
 class Retention(BaseModel):
-    """How many days the objects of one dataset are kept; None: they do not expire."""
+    """The number of days for which the objects of one dataset are kept; with None, they do not expire."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     uploads: int | None = Field(
-        None, ge=_MESSAGE_DAYS, le=_LONGEST_DAYS, description="Uploads, below the incoming prefix in its folder."
+        None,
+        ge=_MESSAGE_DAYS,
+        le=_LONGEST_DAYS,
+        description="Uploads, in the dataset's folder below the incoming prefix.",
     )
     data: int | None = Field(None, ge=1, le=_LONGEST_DAYS, description="Published rows.")
-    quarantine: int | None = Field(None, ge=1, le=_LONGEST_DAYS, description="Quarantined rows, and their corrections.")
+    quarantine: int | None = Field(None, ge=1, le=_LONGEST_DAYS, description="Quarantined rows and their corrections.")
 
 
 Retentions = Mapping[str, Retention]
-"""The retention of each dataset, by name; `*` is for every dataset."""
+"""The retention of each dataset, by name; the name `*` means every dataset."""
 
 
 def with_retention(resources: dict[str, Any], retentions: Retentions) -> dict[str, Any]:
-    """Return a template's resources with a lifecycle rule for each kind of object of each dataset."""
+    """Return a template's resources with lifecycle rules added for the datasets' uploads, data and quarantine."""
     changed = dict(resources)
     for bucket, rule in _rules(retentions):
-        if bucket in changed:  # a first deployment starts with the image's repository alone, without buckets
+        if bucket in changed:  # a first deployment begins with only the image repository, without buckets
             made = changed[bucket]["Properties"]
             rules = [*made["LifecycleConfiguration"]["Rules"], rule]
             properties = {**made, "LifecycleConfiguration": {"Rules": rules}}

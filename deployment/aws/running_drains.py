@@ -1,4 +1,5 @@
-"""Stops the running executions of a stack's state machine, which also stops their tasks and prevents further ones.
+"""Stops a stack's drains, which are the running executions of its state machine. This also stops their tasks, and no
+further tasks are launched.
 
 docs.aws.amazon.com/step-functions/latest/apireference/API_StopExecution.html
 """
@@ -12,15 +13,16 @@ from blocks.aws_errors import aws_error_code
 
 
 def end_drains(step_functions: Any, outputs: Mapping[str, str], on_stop: Callable[[int], None], *, reason: str) -> int:
-    """Stop every running execution of the stack's state machine, and return how many there were.
+    """Stop every running execution of the stack's state machine, and return the number of stopped executions.
 
-    No upload is lost: the messages are in the queue, or return to it. It is no error if the state machine does not
-    exist.
+    No upload is lost, because the messages are in the queue or return to it. If the state machine does not exist, there
+    are no executions to stop.
 
     Args:
+        step_functions: a boto3 client for Step Functions.
         outputs: the stack's outputs.
         on_stop: called with the number of executions before they are stopped, unless there are none.
-        reason: shown as the executions' cause in Step Functions.
+        reason: the cause that Step Functions shows for the stopped executions.
     """
     running = list(_running(step_functions, outputs["StateMachineArn"])) if "StateMachineArn" in outputs else []
     if running:

@@ -1,4 +1,4 @@
-"""Stops the tasks on a stack's cluster: CloudFormation can delete a cluster only when no task is left on it.
+"""Stops all ECS tasks on a stack's cluster, because CloudFormation cannot delete a cluster that still has tasks.
 
 docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeleteCluster.html (ClusterContainsTasksException)
 """
@@ -12,14 +12,14 @@ from botocore.exceptions import ClientError, WaiterError
 from blocks.aws_errors import aws_error_code
 from flows.refinery.errors import TransientError
 
-DEADLINE_SECONDS = 300.0  # a container has 120 seconds after SIGTERM (stopTimeout), then its network is taken down
+DEADLINE_SECONDS = 300.0  # a container gets 120 seconds after SIGTERM (stopTimeout), then its network is removed
 _DELAY_SECONDS = 2.0
-_TASKS_PER_CALL = 100  # DescribeTasks accepts no more
+_TASKS_PER_CALL = 100  # the maximum that DescribeTasks accepts
 _STOPPED = "STOPPED"
 
 
 class TasksStillRunning(TransientError):
-    """Tasks of the stack did not stop within some minutes, so the stack was not deleted."""
+    """The stack's tasks did not stop within a few minutes, so the stack was not deleted."""
 
 
 def end_tasks(
@@ -31,20 +31,21 @@ def end_tasks(
     deadline_seconds: float = DEADLINE_SECONDS,
     delay_seconds: float = _DELAY_SECONDS,
 ) -> int:
-    """Stop every task of the cluster, wait until none is left, and return how many there were.
+    """Stop every task on the cluster, wait until none is left, and return the number of stopped tasks.
 
-    A task that is stopped returns its messages to the queue, so no upload is lost. It is no error if the cluster does
-    not exist.
+    A stopped task returns its messages to the queue, so no upload is lost. If the cluster does not exist, there are no
+    tasks to stop.
 
     Args:
+        ecs: a boto3 client for ECS.
         cluster: the cluster's ARN.
-        on_stop: called with the number of tasks that are being stopped, each time that more of them are found.
-        reason: shown as the tasks' reason in ECS.
-        deadline_seconds: how long to wait.
+        on_stop: called with the number of tasks being stopped, each time more are found.
+        reason: the stop reason that ECS shows for the tasks.
+        deadline_seconds: how long to wait in total.
         delay_seconds: how long to wait between two checks.
 
     Raises:
-        TasksStillRunning: some tasks did not end in time.
+        TasksStillRunning: some tasks did not stop in time.
     """
     deadline = time.monotonic() + deadline_seconds
     seen: set[str] = set()
@@ -72,18 +73,18 @@ def _wait_until_stopped(ecs: Any, cluster: str, arns: list[str], config: dict[st
                 raise
             left = [task["taskArn"] for task in described["tasks"] if task["lastStatus"] != _STOPPED]
             raise TasksStillRunning(
-                f"{len(left)} tasks of the cluster {cluster} did not stop in time: {', '.join(left)}; look at them in "
-                "the ECS console, then give the same command again"
+                f"{len(left)} tasks in the cluster {cluster} did not stop in time: {', '.join(left)}; check them in "
+                "the ECS console, then run the same command again"
             ) from error
 
 
 def _tasks_left(ecs: Any, cluster: str) -> Iterator[dict[str, Any]]:
-    """Yield the tasks that have not ended: those that run, and those that are stopping."""
-    # ECS lists a stopping task as STOPPED at once, while it still keeps the cluster from being deleted.
+    """Yield the tasks that have not stopped yet, as ECS describes them: those that are running or stopping."""
+    # ECS lists a stopping task as STOPPED immediately, although the task still prevents the cluster's deletion.
     for desired_status in ("RUNNING", _STOPPED):
         try:
             for page in ecs.get_paginator("list_tasks").paginate(cluster=cluster, desiredStatus=desired_status):
-                if page["taskArns"]:  # at most 100, which is what one call describes
+                if page["taskArns"]:  # at most 100, which one call can describe
                     described = ecs.describe_tasks(cluster=cluster, tasks=page["taskArns"])["tasks"]
                     yield from (task for task in described if task["lastStatus"] != _STOPPED)
         except ClientError as error:

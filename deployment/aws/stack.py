@@ -1,6 +1,6 @@
-"""Creates, updates and deletes one CloudFormation stack; creations and updates go through a change set.
+"""Creates, updates and deletes a CloudFormation stack. Every creation and update uses a change set.
 
-States and what may follow them: docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/view-stack-events.html
+For the states of a stack, see docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/view-stack-events.html
 """
 
 import time
@@ -15,41 +15,41 @@ from botocore.exceptions import ClientError, WaiterError
 from blocks.aws_errors import aws_error_code
 from flows.refinery.errors import TerminalError
 
-NEVER_CREATED = "REVIEW_IN_PROGRESS"  # it has change sets, and none was executed
+NEVER_CREATED = "REVIEW_IN_PROGRESS"  # the stack has change sets, but none was executed
 _BUSY = "_IN_PROGRESS"
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 5.0
 _PAUSE_FOR_ANOTHERS_SECONDS = 2.0
-_LONGEST_WAIT_SECONDS = 3_600.0  # for another's operation
-_CHANGE_SET_WAIT = {"Delay": 1, "MaxAttempts": 600}  # seconds, tries
-_MAX_REASONS = 5  # the first failure is the cause; most that follow are cancellations
+_LONGEST_WAIT_SECONDS = 3_600.0  # for an operation that someone else started
+_CHANGE_SET_WAIT = {"Delay": 1, "MaxAttempts": 600}  # the delay is in seconds
+_MAX_REASONS = 5  # the first failure is the cause; most later failures are cancellations
 _SUCCEEDED = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"})
 _UPDATABLE = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"})
 _ADVICE = {
-    "ROLLBACK_COMPLETE": "its creation failed and was undone; delete it (sluice destroy), then deploy again",
-    "ROLLBACK_FAILED": "its creation failed and could not be undone; delete it (sluice destroy), then deploy again",
+    "ROLLBACK_COMPLETE": "its creation failed and was rolled back; delete it (sluice destroy), then deploy again",
+    "ROLLBACK_FAILED": "its creation failed and so did the rollback; delete it (sluice destroy), then deploy again",
     "CREATE_FAILED": "its creation failed; delete it (sluice destroy), then deploy again",
-    "DELETE_FAILED": "resources could not be deleted; remove the cause that its events name, then run sluice destroy",
-    "UPDATE_ROLLBACK_FAILED": "an update could not be undone; continue the rollback in the CloudFormation console",
+    "DELETE_FAILED": "resources could not be deleted; fix the cause, which its events name, then run sluice destroy",
+    "UPDATE_ROLLBACK_FAILED": "an update could not be rolled back; continue the rollback in the CloudFormation console",
 }
-# CloudFormation validates some values before it starts, and then refers to this call for what it found.
+# CloudFormation validates some values before it starts. If it finds errors, its message refers to this API call.
 _SEE_EVENTS = "DescribeEvents"
-_REFUSAL = "ValidationError"  # CloudFormation's code for a template, parameter or stack name that it does not accept
-# CloudFormation has no code for "nothing to change": the AWS CLI looks for these words, too.
+_REFUSAL = "ValidationError"  # CloudFormation's code for a template, parameter or stack name that it rejects
+# CloudFormation has no error code for "nothing to change"; the AWS CLI also looks for these words.
 _NO_CHANGES = ("didn't contain changes", "No updates are to be performed")  # plain: as CloudFormation words it
 
 
 @dataclass(frozen=True, slots=True)
 class StackEvent:
-    """One step of an operation, as CloudFormation reports it."""
+    """A CloudFormation event, which reports one step of an operation on a stack."""
 
-    resource: str  # the logical id in the template, or the stack's own name
+    resource: str  # the logical ID in the template, or the stack's name
     resource_type: str  # such as AWS::SQS::Queue
     status: str  # such as CREATE_IN_PROGRESS
     reason: str  # CloudFormation's ResourceStatusReason; "" if there is none
 
 
 class StackError(TerminalError):
-    """Base class of errors in the deployment of a stack."""
+    """Base class of the errors that can occur when a stack is deployed or deleted."""
 
 
 class StackBusy(StackError):
@@ -61,19 +61,20 @@ class StackUnusable(StackError):
 
 
 class ChangesRefused(StackError):
-    """CloudFormation rejected the change set: the template, or a parameter's name or value, is wrong."""
+    """CloudFormation rejected the change set, because the template or a parameter's name or value is invalid."""
 
 
 class ChangesDeclined(StackError):
-    """The changes were shown, and the person answered no."""
+    """The user was shown the changes, and did not confirm them."""
 
 
 class StackFailed(StackError):
-    """Resources could not be created, changed or deleted. After a failed creation or update CloudFormation rolls back.
+    """Some of the stack's resources could not be created, changed or deleted. After a failed creation or update,
+    CloudFormation rolls back.
 
     Attributes:
-        status: the state that the stack ended in.
-        failures: the events of what failed, oldest first.
+        status: the final state of the stack.
+        failures: the events that report the failures, oldest first.
     """
 
     def __init__(self, name: str, status: str, failures: Sequence[StackEvent]) -> None:
@@ -87,23 +88,23 @@ class Change:
     """One change that a change set would make."""
 
     action: str  # Add, Modify, Remove or Import
-    resource: str  # the logical id in the template
+    resource: str  # the logical ID in the template
     resource_type: str  # such as AWS::SQS::Queue
     replaces: bool  # whether a new resource is created and the old one deleted
-    may_replace: bool = False  # whether CloudFormation decides on a replacement only while it makes the change
-    what: tuple[str, ...] = ()  # the properties that change, as far as CloudFormation reports them
+    may_replace: bool = False  # whether CloudFormation decides about a replacement only during the update
+    what: tuple[str, ...] = ()  # the changed properties that CloudFormation reports
 
 
 Agree = Callable[[Sequence[Change]], bool]
 
 
 class Stack:
-    """Changes and deletes the stack with a certain name.
+    """Creates, updates and deletes the stack with the given name.
 
     Args:
-        cloudformation: a boto3 client.
+        cloudformation: a boto3 client for CloudFormation.
         name: the stack's name.
-        on_event: called for every event of an operation, as it happens.
+        on_event: called for every event of an operation as it occurs.
     """
 
     def __init__(self, cloudformation: Any, name: str, on_event: Callable[[StackEvent], None]) -> None:
@@ -122,16 +123,17 @@ class Stack:
         agree_to: Agree,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Create or update the stack. It is no error if nothing has to change.
+        """Create or update the stack. If nothing has to change, do nothing.
 
         Args:
-            template: the argument TemplateBody or TemplateURL of CloudFormation's calls.
-            parameters: the parameters' values; one that is left out keeps its value in the stack, or gets its default.
+            template: the keyword argument TemplateBody or TemplateURL for CloudFormation's calls.
+            parameters: the parameters' values. A parameter that is omitted keeps its value in the stack or, in a new
+                stack, gets its default.
             agree_to: called with the changes before they are made; if it returns False, nothing is changed.
-            tags: the tags of the stack and its resources; None leaves them as they are.
+            tags: the tags of the stack and its resources; if None, existing tags are kept.
 
         Raises:
-            StackError: a subclass for each cause.
+            StackError: the stack could not be created or updated, with a subclass for each cause.
         """
         existing = self._updatable()
         stack_id, change_set_id = self._create_change_set(template, parameters, existing, tags)
@@ -140,7 +142,7 @@ class Stack:
             changes = self._changes(change_set_id)
             agreed = bool(changes) and agree_to(changes)
         finally:
-            if not agreed:  # also after Ctrl-C at the question: leave neither the change set nor an empty stack
+            if not agreed:  # also after Ctrl-C at the question; leave neither a change set nor an empty stack behind
                 self._cloudformation.delete_change_set(ChangeSetName=change_set_id)
                 if existing is None:
                     self._cloudformation.delete_stack(StackName=stack_id)
@@ -155,7 +157,7 @@ class Stack:
         """Wait until no operation on the stack is in progress; return the stack's state.
 
         Args:
-            on_wait: called once with the state if there is an operation to wait for.
+            on_wait: called once, with the stack's state, if an operation is in progress.
             deadline_seconds: how long to wait.
 
         Raises:
@@ -174,8 +176,8 @@ class Stack:
         return status
 
     def delete(self, stack: Mapping[str, Any]) -> None:
-        """Delete the stack that `find` returned. Raise StackFailed if resources could not be deleted, StackBusy if
-        another operation is in progress."""
+        """Delete the stack, which `find` must have returned. Raise StackFailed if resources could not be deleted, and
+        StackBusy if another operation is in progress."""
         self.refuse_busy(stack)
         stack_id = str(stack["StackId"])
         self._run(stack_id, lambda: self._cloudformation.delete_stack(StackName=stack_id))
@@ -184,7 +186,7 @@ class Stack:
         """Raise StackBusy if another operation on the stack is in progress, so that it cannot be deleted."""
         status = str(stack["StackStatus"])
         if status.endswith(_BUSY) and status != NEVER_CREATED:
-            raise StackBusy(f"the stack {self._name} is in {status}; wait until that has ended, then delete it")
+            raise StackBusy(f"the stack {self._name} is in {status}; wait until that operation ends, then delete it")
 
     def buckets(self) -> tuple[str, ...]:
         """Return the names of the buckets that the stack created."""
@@ -197,14 +199,14 @@ class Stack:
         )
 
     def _updatable(self) -> dict[str, Any] | None:
-        """Return the stack if it can be updated; None if it does not exist or was never created. Raise StackBusy or
-        StackUnusable if it cannot be updated."""
+        """Return the stack if it can be updated, or None if it must be created. Raise StackBusy or StackUnusable if it
+        exists but cannot be updated."""
         stack = self.find()
         if stack is None or stack["StackStatus"] == NEVER_CREATED:
             return None
         status = stack["StackStatus"]
         if status.endswith(_BUSY):
-            raise StackBusy(f"the stack {self._name} is in {status}; wait until that has ended, then deploy again")
+            raise StackBusy(f"the stack {self._name} is in {status}; wait until that operation ends, then deploy again")
         if status not in _UPDATABLE:
             raise StackUnusable(f"the stack {self._name} is in {status}: {_ADVICE.get(status, 'see its events')}")
         return stack
@@ -216,13 +218,13 @@ class Stack:
         existing: Mapping[str, Any] | None,
         tags: Mapping[str, str] | None,
     ) -> tuple[str, str]:
-        """Return the ids of the stack and of the change set."""
+        """Create a change set, and return the IDs of the stack and of the change set."""
         tagged = [{"Key": name, "Value": value} for name, value in sorted((tags or {}).items())]
         try:
             summary = self._cloudformation.get_template_summary(**template)
             declared = {parameter["ParameterKey"] for parameter in summary.get("Parameters", [])}
             if unknown := sorted(set(given) - declared):
-                raise ChangesRefused(f"the template has no parameters {unknown}")
+                raise ChangesRefused(f"the template does not have these parameters: {', '.join(unknown)}")
             kept = set(parameters_of(existing)) & declared - set(given)
             answer = self._cloudformation.create_change_set(
                 StackName=self._name,
@@ -240,11 +242,11 @@ class Stack:
             if aws_error_code(error) != _REFUSAL:
                 raise
             message = error.response["Error"].get("Message", "")
-            raise ChangesRefused(f"CloudFormation refuses the changes to {self._name}: {message}") from error
+            raise ChangesRefused(f"CloudFormation rejected the changes to {self._name}: {message}") from error
         return str(answer["StackId"]), str(answer["Id"])
 
     def _changes(self, change_set_id: str) -> list[Change]:
-        """Wait until the change set is complete; an empty list means that nothing differs."""
+        """Wait until the change set is complete, and return its changes; none if nothing would change."""
         waiter = self._cloudformation.get_waiter("change_set_create_complete")
         try:
             waiter.wait(ChangeSetName=change_set_id, WaiterConfig=_CHANGE_SET_WAIT)
@@ -257,20 +259,20 @@ class Stack:
             if _SEE_EVENTS in reason:
                 errors = self._validation_errors(ChangeSetName=change_set_id)
                 reason = " | ".join(f"{one.resource}: {one.reason}" for one in errors) or reason
-            raise ChangesRefused(f"CloudFormation refuses the changes to {self._name}: {reason}") from error
+            raise ChangesRefused(f"CloudFormation rejected the changes to {self._name}: {reason}") from error
         pages = self._cloudformation.get_paginator("describe_change_set").paginate(ChangeSetName=change_set_id)
         return [_change(change["ResourceChange"]) for page in pages for change in page["Changes"]]
 
     def _run(self, stack_id: str, begin: Callable[[], object]) -> None:
-        """Begin an operation, and report its events until it ends. (boto3's waiters would report nothing for minutes.)
-        Raise StackFailed, with the resources that failed, if it does not succeed."""
+        """Begin an operation, and report its events until it ends. boto3's waiters are not used, because they would
+        report nothing for minutes. Raise StackFailed, with the resources that failed, if the operation fails."""
         newest = next(self._events(stack_id), {}).get("EventId")
         failures: list[StackEvent] = []
         begin()
-        begun = False  # until it has begun, the state is that of the operation before
+        begun = False  # until the operation has begun, the state is that of the previous operation
         for pause in _pauses():
             stack = self._cloudformation.describe_stacks(StackName=stack_id)["Stacks"][0]
-            status = str(stack["StackStatus"])  # read before the events, so that none of them is missed
+            status = str(stack["StackStatus"])  # read before the events, so that no event is missed
             new = list(takewhile(lambda event: event["EventId"] != newest, self._events(stack_id)))  # noqa: B023 (used at once)
             for event in reversed(new):
                 reason = event.get("ResourceStatusReason", "")
@@ -289,11 +291,12 @@ class Stack:
         raise StackFailed(self._name, status, failures)
 
     def _validation_errors(self, **operation: str) -> list[StackEvent]:
-        """Return the errors that CloudFormation found before it changed anything: taken names, impossible values."""
+        """Return the errors that CloudFormation found before it changed anything, such as a name that is already in use
+        or an invalid value."""
         try:
             events = self._cloudformation.describe_events(**operation)["OperationEvents"]
         except ClientError:
-            return []  # without this permission, only the failures in the stack's events are reported
+            return []  # without this permission, only the failures in the stack's events can be reported
         errors = [event for event in events if event.get("EventType") == "VALIDATION_ERROR"]
         return [
             StackEvent(
@@ -315,9 +318,9 @@ class Stack:
 def find_stack(cloudformation: Any, name: str) -> dict[str, Any] | None:
     """Return the stack with this name as CloudFormation describes it, or None if it does not exist.
 
-    It is asked for directly, because listing all stacks of a large account is throttled. If it does not exist, the
-    answer
-    is a ValidationError: docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_DescribeStacks.html
+    The stack is requested by name, because listing all stacks of a large account is throttled. If it does not exist,
+    the call fails with a ValidationError:
+    docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_DescribeStacks.html
     """
     try:
         stack: dict[str, Any] = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
@@ -329,18 +332,18 @@ def find_stack(cloudformation: Any, name: str) -> dict[str, Any] | None:
 
 
 def outputs_of(stack: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return the outputs of a stack that `find_stack` returned, by name."""
+    """Return the outputs of a stack, which `find_stack` returned, by name; empty for None."""
     return {output["OutputKey"]: output["OutputValue"] for output in (stack or {}).get("Outputs", [])}
 
 
 def parameters_of(stack: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return the parameters' values of a stack that `find_stack` returned, by name."""
+    """Return the parameter values of a stack, which `find_stack` returned, by name; empty for None."""
     return {one["ParameterKey"]: one["ParameterValue"] for one in (stack or {}).get("Parameters", [])}
 
 
 def _pauses(pause: float = _FIRST_PAUSE_SECONDS) -> Iterator[float]:
-    """Yield pauses that grow from `pause` to five seconds: a short operation is noticed soon, and a long one does not
-    exceed CloudFormation's rate limit."""
+    """Yield pauses in seconds that grow from `pause` to five seconds, so that the end of a short operation is noticed
+    soon and a long one does not exceed CloudFormation's rate limit."""
     while True:
         yield pause
         pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)

@@ -1,4 +1,4 @@
-"""Reads the YAML file of a CloudFormation template, and returns it as the compact JSON that is sent to
+"""Reads a CloudFormation template from a YAML file, and converts it to the compact JSON that is sent to
 CloudFormation."""
 
 import json
@@ -10,15 +10,15 @@ import yaml
 
 from deployment.aws.retention import Retentions, with_retention
 
-MAX_INLINE_BYTES = 51_200  # CloudFormation reads a larger template from S3 only
+MAX_INLINE_BYTES = 51_200  # CloudFormation reads larger templates only from S3
 
 
 class TemplateUnreadable(ValueError):
-    """The file is not YAML, or not a template with resources."""
+    """The file is not YAML, or is not a CloudFormation template with resources."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads YAML with CloudFormation's short forms: `!Ref x` becomes {"Ref": "x"}."""
+    """Reads YAML with the short forms of CloudFormation's functions: `!Ref x` becomes {"Ref": "x"}."""
 
 
 def _intrinsic(loader: _Loader, name: str, node: yaml.Node) -> dict[str, Any]:
@@ -37,18 +37,18 @@ _Loader.add_multi_constructor("!", _intrinsic)
 
 
 def default_parameters(path: Path) -> dict[str, str]:
-    """Return the defaults of a template's parameters, by name; none if the file is not a template."""
+    """Return the default values of a template's parameters, by name; empty if the file is not a template."""
     try:
         template = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError:
-        return {}  # template_body explains it
+        return {}  # template_body reports the error
     parameters = template.get("Parameters", {}) if isinstance(template, dict) else {}
     return {name: str(one["Default"]) for name, one in parameters.items() if "Default" in one}
 
 
 def without_texts(body: str) -> str:
-    """Return a template without outputs, metadata and descriptions, so that it is small enough for a preview. A change
-    set lists only resources, so it shows the same changes."""
+    """Return a template without outputs, metadata and descriptions, so that it is small enough for a preview. Because a
+    change set lists only resources, it shows the same changes."""
     template = json.loads(body)
     for section in ("Outputs", "Metadata", "Description"):
         template.pop(section, None)
@@ -59,12 +59,12 @@ def without_texts(body: str) -> str:
 
 
 def template_body(path: Path, *, only: Collection[str] | None = None, retentions: Retentions = {}) -> str:  # noqa: B006 (only read)
-    """Return a template as compact JSON, without the metadata that is for linters and readers.
+    """Return a template as compact JSON, without the metadata that is only for linters and readers.
 
     Args:
-        path: the template's file.
-        only: the logical ids of the resources and outputs to keep; None: all.
-        retentions: how long the objects of datasets are kept; lifecycle rules are added for them.
+        path: the path of the template.
+        only: the logical IDs of the resources and outputs to keep; if None, all are kept.
+        retentions: how long the objects of each dataset are kept; lifecycle rules are added for them.
 
     Raises:
         TemplateUnreadable: the file is not a template.
