@@ -6,11 +6,10 @@ What the objects mean is not known here; flows/pipeline/commit.py carries out th
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +29,6 @@ from flows.refinery.errors import FileRejected, SluiceError, TransientError
 
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound", "MethodNotAllowed", "405"})
 _TRANSFER = TransferConfig(multipart_chunksize=16 * 1024**2, max_concurrency=8)
-_PART_BYTES, _PARTS_AT_ONCE = 8 * 1024**2, 4  # of an upload that is completed later
 _BROKEN_OFF = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 _READS = 5  # attempts to read a response whose body breaks off
 _STREAM_CHUNK_BYTES = 1024**2
@@ -90,12 +88,12 @@ class ListedObject(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PendingUpload:
-    """A file that was uploaded in parts, and that nobody sees before `complete_upload`."""
+    """A file that is uploaded in parts, and that nobody sees before `complete_upload`."""
 
     key: str
     upload_id: str
     sha256: str
-    etags: tuple[str, ...]  # of the parts, in their order
+    etags: tuple[str, ...] = ()  # of the parts, in their order
 
 
 class ObjectStore:
@@ -274,28 +272,19 @@ class ObjectStore:
             # It is safe to try again whatever the cause: nothing is committed yet.
             raise AwsUnavailable(f"{doing}: {type(error).__name__}") from error
 
-    def begin_upload(self, key: str, path: Path, *, sha256: str) -> PendingUpload:
-        """Upload a file, which becomes an object with `complete_upload`. What is neither completed nor ended by
-        `abort_upload`, as when the process is killed, is deleted by the bucket's lifecycle rule."""
+    def create_upload(self, key: str, *, sha256: str) -> PendingUpload:
+        """Begin an upload in parts. If it is neither completed nor aborted, as when the process is killed, the bucket's
+        lifecycle rule deletes its parts."""
         with explaining_aws_errors(f"writing {self.published_address(key)}"):
             answer = self._s3.create_multipart_upload(
                 Bucket=self.published_bucket, Key=key, Metadata={"sha256": sha256}
             )
-            pending = PendingUpload(key, answer["UploadId"], sha256, ())
-            try:
-                with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
-                    parts = range(1, max(1, -(-path.stat().st_size // _PART_BYTES)) + 1)
-                    return replace(pending, etags=tuple(pool.map(partial(self._upload_part, pending, path), parts)))
-            except BaseException:
-                with suppress(SluiceError):
-                    self.abort_upload(pending)
-                raise
+        return PendingUpload(key, answer["UploadId"], sha256)
 
-    def _upload_part(self, pending: PendingUpload, path: Path, number: int) -> str:
-        with path.open("rb") as file:
-            file.seek((number - 1) * _PART_BYTES)
-            body = file.read(_PART_BYTES)
-        answer = self._s3.upload_part(**self._of_upload(pending), PartNumber=number, Body=body)
+    def upload_part(self, pending: PendingUpload, number: int, body: bytes) -> str:
+        """Upload a part; the first has the number 1. Return its ETag."""
+        with explaining_aws_errors(f"writing {self.published_address(pending.key)}"):
+            answer = self._s3.upload_part(**self._of_upload(pending), PartNumber=number, Body=body)
         return str(answer["ETag"])
 
     def complete_upload(self, pending: PendingUpload) -> None:

@@ -9,7 +9,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -70,11 +70,11 @@ def run_upload(
     with (
         log_context(run_id=job.upload.run_id, dataset=contract.dataset),
         tempfile.TemporaryDirectory(prefix="sluice-") as folder,
-        closing(_early_uploads(parts, job, contract)) as early,
+        _early_uploads(parts, job, contract) as early,
     ):
         try:
             fetched = do(fetch, parts, job, contract, earlier, Path(folder))
-            refined = do(refine, fetched, on_progress, early.take)
+            refined = do(refine, fetched, on_progress, early)
             if not refined.rejected and not job.dry_run:
                 published = do(publish, parts, job, fetched, refined, early)
         except REJECTING as error:

@@ -29,7 +29,7 @@ from flows.pipeline.receipt import (
 from flows.refinery.checks import RejectionReason
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected, TerminalError
-from flows.refinery.output_files import OutputFile, TakeAway, leave, output_file
+from flows.refinery.output_files import LEAVE, OutputFile, TakeAway, output_file
 from flows.refinery.read.path_columns import folders_of
 from flows.refinery.read.remote_file import RemoteFile
 from flows.refinery.read.remote_file import Source as SourceFile
@@ -123,9 +123,9 @@ def _corrections_of(receipt: Receipt | None) -> tuple[Output, ...]:
 # --- refine -----------------------------------------------------------------------------------------------------------
 
 
-def refine(fetched: Fetched, on_progress: Progress | None = None, take_away: TakeAway = leave) -> Refined:
-    """Read, validate and preprocess the file, and write the results to local files in its work folder. `take_away` is
-    called with each output file that is full, and may delete it from the disk."""
+def refine(fetched: Fetched, on_progress: Progress | None = None, take_away: TakeAway = LEAVE) -> Refined:
+    """Read, validate and preprocess the file, and write the results to local files in its work folder. `take_away`
+    gets each output file that is full, and may delete it from the disk."""
     return refine_file(
         fetched.source,
         fetched.contract,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,14 +29,18 @@ class OutputFile:
     extension: str  # such as ".parquet", or ".1.parquet" for the second file in a folder
 
 
-TakeAway = Callable[[str, OutputFile], None]
-"""A function that is called for each file that is full while more rows follow. Its arguments are the file's kind,
-`data` or `quarantine`, and the file, which it may delete from the disk. The rows may still be rejected, so it must not
-make them visible to readers."""
+class TakeAway:
+    """Gets each file that is full while more rows follow. This class leaves them on the disk."""
+
+    def take(self, kind: str, file: OutputFile) -> None:
+        """Take a file of a kind, `data` or `quarantine`; it may be deleted from the disk. The rows may still be
+        rejected, so they must not become visible to readers. Several threads may call this."""
+
+    def abandon(self) -> None:
+        """Make calls of `take` in other threads return soon. No file will be published."""
 
 
-def leave(_kind: str, _file: OutputFile) -> None:
-    """Leave a full file on the disk; the default for a `TakeAway`."""
+LEAVE = TakeAway()
 
 
 def output_file(path: Path, folder: str, rows: int, extension: str) -> OutputFile:
@@ -57,7 +60,7 @@ class FileSeries:
         kind: `data` or `quarantine`.
         stem: the path of the files, without their numbers and extension.
         folder: as in `OutputFile`.
-        take_away: is called with each full file.
+        take_away: gets each full file.
     """
 
     def __init__(self, kind: str, stem: Path, folder: str, output: OutputOptions, take_away: TakeAway) -> None:
@@ -85,7 +88,7 @@ class FileSeries:
 
     def hand_over(self) -> None:
         """Finish the current file, and pass it to `take_away`."""
-        self._take_away(self._kind, self._finish())
+        self._take_away.take(self._kind, self._finish())
 
     def finish(self) -> tuple[OutputFile, ...]:
         """Finish the current file, and return all files. May be called more than once."""

@@ -21,7 +21,7 @@ from flows.refinery.check_contract import check_contract
 from flows.refinery.checks import RejectionReason
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected, SluiceError, TerminalError
-from flows.refinery.output_files import OutputFile, TakeAway, leave
+from flows.refinery.output_files import LEAVE, OutputFile, TakeAway
 from flows.refinery.part_seconds import ELSEWHERE, PartSeconds
 from flows.refinery.preprocess.own_steps import OwnStep
 from flows.refinery.preprocess.step_base import FittedStep, Step, StepFailed
@@ -94,7 +94,7 @@ def refine_file(
     folders: Folders = (),
     corrections: Corrections | None = None,
     on_progress: Progress | None = None,
-    take_away: TakeAway = leave,
+    take_away: TakeAway = LEAVE,
     limits: Limits = Limits(),
     rows_per_partition: int = ROWS_PER_PARTITION,
     map_partitions: MapPartitions = map,
@@ -106,7 +106,7 @@ def refine_file(
         work_dir: an existing folder for the output files.
         folders: the folders in the object key that may become columns, as `folders_of` returns them.
         corrections: the values that repairs changed and the rows that they dropped, if there were any.
-        take_away: is called with each file that is full while more rows follow.
+        take_away: gets each file that is full while more rows follow.
         map_partitions: applies `refine_partition` to every partition, in this process or in others.
 
     If the good rows cannot be preprocessed or written, the file is rejected, but the result still has the findings.
@@ -152,7 +152,7 @@ def refine_file(
                 for step in steps:
                     pipeline.add(step)
             with OutputWriter(contract.output, work_dir, pipeline.kinds, seconds, take_away) as writer:
-                with behind(writer.write, is_small=is_small) as write:
+                with behind(writer.write, is_small=is_small, abandon=take_away.abandon) as write:
                     for frame in seconds.inside("preprocess", pipeline.frames()):
                         write(frame)
                 outputs = writer.close()

@@ -57,13 +57,13 @@ bad_rows: {max_fraction: 1}
 """
 
 
-def wide_rows(*, different_notes: int = 6) -> bytes:
+def wide_rows(rows: int = WIDE_ROWS, *, different_notes: int = 6) -> bytes:
     """Return a Parquet file of six row groups, whose rows fill several files of WIDE_CONTRACT.
 
     Args:
         different_notes: how many of the row groups have other notes than the first; the ids repeat with the notes.
     """
-    size = WIDE_ROWS // 6
+    size = rows // 6
     schema, file = pa.schema({"id": pa.int64(), "note": pa.string()}), io.BytesIO()
     with pq.ParquetWriter(file, schema) as writer:
         for group in range(6):

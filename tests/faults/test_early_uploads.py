@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from flows.pipeline.receipt import Status
@@ -12,6 +14,8 @@ from tests.faults.saboteur import Sabotage
 
 pytestmark = pytest.mark.cloud
 _KEY = "incoming/wide/{}.parquet"
+_MANY_ROWS = 2 * WIDE_ROWS  # so many that a thread writes them
+_WITHOUT_PREFECT = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}  # so that the upload is one of many at once
 _DISK_BYTES = 5 << 19  # two and a half full files of the contract
 
 
@@ -69,6 +73,49 @@ def test_a_worker_that_dies_among_several_output_files_publishes_each_once(
     receipt = case.kept_promises(rows=WIDE_ROWS)
     assert len(receipt.outputs) > 2
     assert set(before) <= {output.key for output in receipt.outputs}
+
+
+@pytest.mark.parametrize(
+    ("name", "environment"),
+    [
+        pytest.param(
+            "live",
+            {},
+            marks=fault(
+                "Queue and task",
+                "SIGTERM while S3 does not answer the upload of a full output file",
+                expected="the message is returned without waiting for S3; the next worker publishes every file once",
+            ),
+        ),
+        pytest.param(
+            "bulk",
+            _WITHOUT_PREFECT,
+            marks=fault(
+                "Queue and task",
+                "SIGTERM while S3 does not answer the upload of a full output file, and Prefect is down",
+                expected="the message is returned without waiting for S3; the next worker publishes every file once",
+            ),
+        ),
+    ],
+)
+def test_a_task_that_is_stopped_does_not_wait_for_an_upload(
+    bench: Bench, name: str, environment: dict[str, str]
+) -> None:
+    case = bench.case(_KEY.format(name), wide_rows(_MANY_ROWS))
+    contracts = _contracts(case)
+    part, part_gate = case.gate("s3.UploadPart")  # never opened
+    abort, abort_gate = case.gate("s3.AbortMultipartUpload")
+    worker = case.start(part, abort, environment=contracts | environment)
+    case.held_at(part_gate)
+    worker.signal(signal.SIGTERM)
+    outcome = worker.ended()
+    assert outcome.exit_code == 143
+    assert outcome.said("stopped, returning the messages")
+    assert not abort_gate.with_suffix(".reached").exists(), "S3 may not answer this call either"
+    assert case.count() == {"waiting": 1, "held": 0}
+    assert (_keys_below_data(bench, case), len(_pending(bench, case))) == ([], 1)
+    assert case.work(environment=contracts).exit_code == 0
+    assert len(case.kept_promises(rows=_MANY_ROWS).outputs) > 2
 
 
 @fault(

@@ -96,7 +96,7 @@ def refined(run_id: str, result: str, work_dir: Path, take_away: TakeAway) -> Re
         path.write_bytes(body)
         extension = ".1.parquet" if number else ".parquet"
         outputs.append(OutputFile(path, "", 1, len(body), hashlib.sha256(body).hexdigest(), extension))
-    take_away("data", outputs[0])
+    take_away.take("data", outputs[0])
     if result == REJECTED:
         reason = RejectionReason(code="rule", message="the file is bad")
         return _refined(dropped={"file_rejected": 2}, rejected=(reason,))

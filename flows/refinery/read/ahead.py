@@ -35,15 +35,13 @@ def ahead(items: Iterator[_T], *, is_small: bool) -> Iterator[Iterator[_T]]:
 
 
 @contextmanager
-def behind(use: Callable[[_T], None], *, is_small: bool) -> Iterator[Callable[[_T], None]]:
+def behind(use: Callable[[_T], None], *, is_small: bool, abandon: Callable[[], None]) -> Iterator[Callable[[_T], None]]:
     """Give a function that returns at once: a thread calls `use` on one item while the caller makes the next.
 
     Args:
         is_small: whether a thread would cost more than it saves; then none is used.
+        abandon: called if an exception ends the block, before the wait for the thread; must make `use` return soon.
     """
-    if is_small:
-        yield use
-        return
     context = contextvars.copy_context()
     with ThreadPoolExecutor(1, thread_name_prefix="behind") as pool:
         last: Future[None] | None = None
@@ -54,6 +52,10 @@ def behind(use: Callable[[_T], None], *, is_small: bool) -> Iterator[Callable[[_
                 last.result()
             last = pool.submit(context.run, use, item)
 
-        yield hand_over
-        if last is not None:
-            last.result()
+        try:
+            yield use if is_small else hand_over
+            if last is not None:
+                last.result()
+        except BaseException:
+            abandon()
+            raise

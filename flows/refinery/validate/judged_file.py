@@ -104,7 +104,7 @@ class JudgedFile:
     ) -> None:
         self.rows_in = 0
         self.findings: Findings | None = None
-        self._contract, self._plan, self._seconds = contract, plan, seconds
+        self._contract, self._plan, self._seconds, self._take_away = contract, plan, seconds, take_away
         self._checks, self._reasons = judge_columns(contract, plan, rules_of(contract))
         self._checks += [*sheet_checks(plan.source_format), *folder_checks(folders, contract)]
         self.is_rejected = bool(self._reasons)
@@ -147,7 +147,7 @@ class JudgedFile:
         Raises:
             FileRejected: an expectation cannot be checked on this file.
         """
-        with behind(self._write_bad, is_small=is_small) as write_bad:
+        with behind(self._write_bad, is_small=is_small, abandon=self._take_away.abandon) as write_bad:
             for one in judged:
                 with self._seconds.of("validate"):
                     self._take(one, write_bad)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import boto3
@@ -12,10 +16,16 @@ import pytest
 from blocks.aws_errors import AwsUnavailable
 from blocks.object_store import ObjectStore
 from flows.composition import assemble
+from flows.pipeline import early_uploads
+from flows.pipeline.early_uploads import EarlyUploads
 from flows.pipeline.job import UploadJob
 from flows.pipeline.receipt import Output, Receipt, Status
 from flows.pipeline.run import run_upload
+from flows.pipeline.stopping import Stopped
 from flows.published.rows import Selection, published_rows
+from flows.refinery import refine
+from flows.refinery.errors import SluiceError
+from flows.refinery.read.rejections import CompressionBroken
 from flows.refinery.refine import Refined
 from flows.refinery.repair.quarantined_rows import read_quarantine
 from flows.repair import fetch_quarantine
@@ -160,3 +170,98 @@ def test_quarantine_is_cut_too_and_a_repair_gets_all_of_it(wide: Account, tmp_pa
     fetch_quarantine(wide.parts, receipt.run_id, tmp_path / "bad")
     rows = read_quarantine(tmp_path / "bad")
     assert [row.values["id"] for row in rows.values()] == [str(number) for number in range(1, WIDE_ROWS)]
+
+
+# --- an upload that ends before the file is uploaded ------------------------------------------------------------------
+
+_PARTS_AT_ONCE = 4
+
+
+class SlowS3:
+    """Every part of an early upload waits until `answers` is set; `reached` is called once as many wait as may."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, reached: Callable[[], object] = lambda: None) -> None:
+        self.answers, self.began, self.was_waited_for = threading.Event(), 0, False
+        self.is_busy, upload_part = threading.Event(), ObjectStore.upload_part
+
+        def slow(store: ObjectStore, *values: Any) -> str:
+            self.began += 1
+            if self.began == _PARTS_AT_ONCE:
+                self.is_busy.set()
+                reached()
+            self.was_waited_for |= not self.answers.wait(20)
+            return upload_part(store, *values)
+
+        monkeypatch.setattr(early_uploads, "_PART_BYTES", 1 << 16)  # a file has 16 and more
+        monkeypatch.setattr(ObjectStore, "upload_part", slow)
+
+
+@pytest.mark.parametrize("small_bytes", [0, 1 << 30], ids=["written in a thread", "written in the main thread"])
+def test_a_task_that_is_stopped_abandons_the_upload_and_calls_s3_no_more(
+    wide: Account, monkeypatch: pytest.MonkeyPatch, small_bytes: int
+) -> None:
+    came = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        if not came.is_set():
+            came.set()
+            raise Stopped
+
+    def sigterm() -> None:
+        while not came.wait(0.1):  # Python may miss one that comes just before it waits for a lock
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+    monkeypatch.setattr(refine, "_SMALL_BYTES", small_bytes)
+    aborted: list[str] = []
+    monkeypatch.setattr(ObjectStore, "abort_upload", lambda _store, upload: aborted.append(upload.key))
+    s3 = SlowS3(monkeypatch, reached=sigterm)
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(Stopped):
+            run_upload(wide.parts, UploadJob(wide.upload(KEY, wide_rows())))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        s3.answers.set()
+    assert (s3.was_waited_for, s3.began, aborted) == (False, _PARTS_AT_ONCE, [])
+    assert len(pending()) == 1  # the bucket's lifecycle rule deletes it
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [(CompressionBroken("bad"), "rejected"), (OSError(errno.ENOSPC, "disk full"), "StageBroke")],
+    ids=["the file is rejected", "the disk is full"],
+)
+def test_an_upload_whose_file_will_not_be_published_is_abandoned_and_deleted(
+    wide: Account, monkeypatch: pytest.MonkeyPatch, error: Exception, outcome: str
+) -> None:
+    s3 = SlowS3(monkeypatch)
+    abandon = EarlyUploads.abandon
+
+    def abandoned(early: EarlyUploads) -> None:
+        abandon(early)
+        s3.answers.set()
+
+    def progress(_part: str, rows: int) -> None:
+        if rows == WIDE_ROWS // 3:  # two of six partitions, which fill a file, were given to the thread that writes
+            assert s3.is_busy.wait(30)
+            raise error
+
+    monkeypatch.setattr(refine, "_SMALL_BYTES", 0)
+    monkeypatch.setattr(EarlyUploads, "abandon", abandoned)
+    upload = wide.upload(KEY, wide_rows())
+    try:
+        ended = str(run_upload(wide.parts, UploadJob(upload), on_progress=progress).status)
+    except SluiceError as failure:
+        ended = type(failure).__name__
+    assert (ended, s3.was_waited_for, s3.began) == (outcome, False, _PARTS_AT_ONCE)
+    assert (pending(), wide.keys("data/")) == ([], [])
+
+
+def test_an_upload_of_which_a_part_fails_is_deleted(wide: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> str:
+        raise AwsUnavailable("503")
+
+    monkeypatch.setattr(ObjectStore, "upload_part", fail)
+    with pytest.raises(AwsUnavailable):
+        run_upload(wide.parts, UploadJob(wide.upload(KEY, wide_rows())))
+    assert pending() == []
