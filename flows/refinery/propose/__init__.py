@@ -1,1 +1,1 @@
-"""Help for writing a contract: a proposal from a sample file, and the schema for editors."""
+"""Help for writing contracts: a contract proposed from a sample file, and a JSON Schema for editors."""

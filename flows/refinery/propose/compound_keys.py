@@ -1,4 +1,4 @@
-"""Find two or three columns that together form a key, unless that may be chance."""
+"""Find two or three columns that together form a key, unless that may be a coincidence."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,16 +11,17 @@ import pandas as pd
 Codes = npt.NDArray[np.int64]
 _MAX_COLUMNS = 16
 _MAX_WIDTH = 3
-_HEAD_ROWS = 20_000  # most combinations repeat within them
-_MAX_CHECKS = 30  # of combinations of one width on all rows
-# A combination is checked only if independent columns would have at least this many pairs of equal rows: if they would
-# have fewer, having none may be chance.
+_HEAD_ROWS = 20_000  # most combinations that are not unique repeat within them
+_MAX_CHECKS = 30  # how many combinations of one width are checked on all rows
+# A combination is checked only if independent columns would have at least this many pairs of equal rows. If fewer are
+# expected, it may be a coincidence that there are none.
 _MIN_EXPECTED_PAIRS = 20
 
 
 def compound_key(columns: Mapping[str, npt.NDArray[np.uint64]]) -> tuple[str, ...]:
-    """Return the columns that are unique together: two if possible, else three; none if a single column is unique.
-    `columns` has, for each column without missing values, the hashes of its values in row order."""
+    """Return two columns, or three if necessary, whose combined values are unique. Return an empty tuple if there are
+    none, or if a single column is unique. `columns` maps the columns without missing values to the hashes of their
+    values in row order."""
     coded = {name: _coded(hashes) for name, hashes in list(columns.items())[:_MAX_COLUMNS]}
     rows = max(map(len, columns.values()), default=0)
     if any(distinct == rows for _, distinct in coded.values()):
@@ -45,7 +46,7 @@ def _coded(hashes: npt.NDArray[np.uint64]) -> tuple[Codes, int]:
 
 
 def _candidates(columns: Mapping[str, tuple[Codes, int]], rows: int, width: int) -> Iterator[tuple[str, ...]]:
-    """Yield combinations that can be unique, starting with those least likely to be so by chance."""
+    """Yield combinations of columns that can be unique, starting with those least likely to be so by coincidence."""
     room = {names: math.prod(columns[name][1] for name in names) for names in combinations(columns, width)}
     most = rows * (rows - 1) / 2 / _MIN_EXPECTED_PAIRS
     yield from (names for names in sorted(room, key=room.__getitem__) if rows <= room[names] <= most)

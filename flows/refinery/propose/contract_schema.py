@@ -1,7 +1,8 @@
-"""The JSON Schema of contract.yaml, for completion and checks in editors. It needs GX, whose import takes seconds.
+"""Generate the JSON Schema of contract.yaml, which editors use for completion and checks. This imports GX, which takes
+seconds.
 
 `sluice contract schema --output docs/contract.schema.json` writes it; a test checks that the committed file is current.
-Put `# yaml-language-server: $schema=<path or URL of it>` on a contract's first line to use it.
+To use it, put `# yaml-language-server: $schema=<path or URL of the schema>` on the first line of a contract.
 """
 
 import json
@@ -16,7 +17,7 @@ _SEVERITIES = ["info", "warning", "critical"]
 
 
 def contract_schema() -> dict[str, Any]:
-    """Return the schema of a contract in YAML, with its shorthands, and with the arguments of every expectation."""
+    """Return the JSON Schema of contract.yaml, including its shorthands and the arguments of every expectation."""
     schema = Contract.model_json_schema(mode="validation")
     definitions = schema["$defs"]
     fields = schema["properties"]
@@ -26,7 +27,7 @@ def contract_schema() -> dict[str, Any]:
     fields["columns"]["additionalProperties"] = {
         "anyOf": [
             {"$ref": "#/$defs/Column"},
-            {"enum": definitions["Column"]["properties"]["type"]["enum"], "description": "Only its type."},
+            {"enum": definitions["Column"]["properties"]["type"]["enum"], "description": "Only the column's type."},
         ]
     }
     _allow_one(fields["source"])
@@ -42,7 +43,7 @@ def contract_schema() -> dict[str, Any]:
 
 
 def render_schema() -> str:
-    """Return the schema as JSON text, as it is committed."""
+    """Return the schema as JSON text, in the form that is committed."""
     return json.dumps(contract_schema(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
@@ -87,12 +88,12 @@ def _arguments_schema(name: str) -> dict[str, Any]:
         "additionalProperties": False,
         "properties": properties,
         "required": sorted(argument for argument, field in fields.items() if field.required),
-        "description": f"Judges each {'row' if level_of(name) == 'row' else 'whole table'}.",
+        "description": f"Checks {'each row' if level_of(name) == 'row' else 'the whole table'}.",
     }
 
 
 def _choices(annotation: Any) -> list[str]:
-    """Return the text values that an argument's type allows: those of a Literal or an enum, also inside a union."""
+    """Return the strings that an argument's type allows: the values of a Literal or an enum, also inside a union."""
     if get_origin(annotation) is Literal:
         return sorted(str(value) for value in get_args(annotation) if value is not None)
     if isinstance(annotation, type) and hasattr(annotation, "__members__"):

@@ -1,4 +1,4 @@
-"""Propose expectations from the profile of a sample: keys, sets, ranges, patterns."""
+"""Propose expectations from the profile of a sample file: keys, sets, ranges and patterns."""
 
 import math
 import re
@@ -14,14 +14,14 @@ MAX_SET_VALUES = 20
 _MIN_ROWS_PER_SET_VALUE = 3
 _MAX_SET_TEXT = 60  # characters
 _MIN_ROWS_FOR_UNIQUE = 5
-_MIN_ROWS_FOR_UNIQUE_NAMES = 500  # in fewer rows, first names may all differ by chance
+_MIN_ROWS_FOR_UNIQUE_NAMES = 500  # in fewer rows, first names may all differ by coincidence
 _TINY = 1e-9
 _KEY_NAME = re.compile(r"(?i)(^|[^a-z])(id|key|uuid|guid|code|sku|isbn|no|nr|number)$|[a-z](Id|ID|Key|Code)$")
 
 
 @dataclass(frozen=True)
 class ProposedExpectation:
-    """One expectation, with a comment on the evidence."""
+    """One proposed expectation, with a comment that gives the evidence for it."""
 
     name: str
     arguments: Mapping[str, Any]
@@ -29,7 +29,7 @@ class ProposedExpectation:
 
     @property
     def rule(self) -> str:
-        """Return the id of the expectation's rule, as in the checks."""
+        """Return the id of the expectation's rule, as it appears in `Check.rule`."""
         columns = [self.arguments["column"]] if "column" in self.arguments else self.arguments.get("column_list", [])
         return f"{self.name}({', '.join(columns)})" if columns else self.name
 
@@ -51,12 +51,13 @@ def expectations_of(profile: FileProfile) -> Iterator[ProposedExpectation]:
     if profile.key:
         arguments = {"column_list": list(profile.key)}
         yield ProposedExpectation(
-            "expect_compound_columns_to_be_unique", arguments, f"saw {rows}, no two alike in these"
+            "expect_compound_columns_to_be_unique", arguments, f"saw {rows}, all different in these columns"
         )
 
 
 def _uniqueness(column: ColumnProfile, *, is_first: bool) -> Iterator[ProposedExpectation]:
-    """Propose uniqueness only for keys, by name or position: in other columns, distinct values are mostly chance."""
+    """Propose uniqueness for a column that looks like a key by its name or position. In other columns, distinct values
+    are mostly a coincidence."""
     is_no_name = (
         column.column.type == "integer" or column.regex is not None or column.rows >= _MIN_ROWS_FOR_UNIQUE_NAMES
     )
@@ -103,8 +104,8 @@ def _is_unique(column: ColumnProfile) -> bool:
 
 
 def _is_set(column: ColumnProfile) -> bool:
-    """Return whether a column has few values that recur; integers count only if they look like flags or grades. A
-    single value may differ in the next file, such as a date or the name of a shop."""
+    """Return whether a column has a small set of recurring values. Integers count only if they look like flags or
+    grades. A single value does not count, because it may differ in the next file, like a date or the name of a shop."""
     if not column.values or len(column.values) == 1:
         return False
     seen = column.rows - column.missing
@@ -119,8 +120,8 @@ def _is_set(column: ColumnProfile) -> bool:
 
 
 def wider(low: float, high: float, *, whole: bool) -> tuple[float, float] | None:
-    """Return rounded bounds, on each side wider than the values seen by a tenth of their spread, but not beyond zero.
-    Numbers from 0 to 1 that are not whole get exactly these bounds. None if the numbers are too large or too close
+    """Return rounded bounds that extend the range from `low` to `high` by about a tenth on each side, but not beyond
+    zero. Fractions between 0 and 1 get the bounds 0 and 1. Return None if the numbers are too large or too close
     together for useful rounding."""
     spread = high - low or abs(high)
     if max(abs(low), abs(high)) >= EXACT_FLOAT or 0 < spread < _TINY:

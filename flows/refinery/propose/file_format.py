@@ -1,4 +1,5 @@
-"""Find the format options that a sample needs but does not prove: several are tried, and the best are proposed."""
+"""Find the format options that are needed to read a sample file but cannot be detected in it. Several are tried, and
+the best ones are proposed."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,16 +42,16 @@ _FIRST_COLUMN = "row_name"
 
 @dataclass(frozen=True)
 class FoundFormat:
-    """How to read a sample."""
+    """The options with which a sample file can be read."""
 
-    options: Mapping[str, Any]  # for `format` in the contract, those that the file does not prove
-    columns: tuple[str, ...] | None = None  # the names of all columns; None if the file has them
+    options: Mapping[str, Any]  # for `format` in the contract, without those that are detected in the file
+    columns: tuple[str, ...] | None = None  # the names of all columns; None if the file contains them
     doubt: str = ""  # why the file may not be a table, if no option helps
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """A sample's beginning, read with some options."""
+    """The result of reading the beginning of a sample file with certain options."""
 
     options: Mapping[str, Any]
     columns: tuple[str, ...] | None = None
@@ -68,15 +69,15 @@ class _Trial:
 
     @property
     def fits_badly(self) -> bool:
-        """Return whether the file is rejected, or most rows cannot be decoded: the header may be elsewhere."""
+        """Return whether the file is rejected or most rows cannot be decoded. The header may then be elsewhere."""
         return self.partition is None or len(self.partition.misfits) > self.decoded
 
 
 def find_format(path: Path) -> FoundFormat:
-    """Return the options with which most rows can be decoded; none if the file proves how it is written.
+    """Return the options with which the most rows can be decoded. There are none if detection alone reads every row.
 
     Raises:
-        FileRejected: the file cannot be read with any options; this is the error without options.
+        FileRejected: the file cannot be read with any options. This is the error that occurs without options.
     """
     plain = _tried(path, {})
     if isinstance(plain.error, EncodingUnknown):
@@ -109,19 +110,20 @@ def _best_of(path: Path, plain: _Trial) -> _Trial:
 
 
 def _has_header(trial: _Trial) -> bool:
-    """Return whether a trial found a header: its fields do not look like values, and all rows fit it."""
+    """Return whether a trial found a header: the column names do not look like values, and all rows fit them."""
     return trial.partition is not None and trial.fits and not any(map(_VALUE.fullmatch, trial.partition.frame.columns))
 
 
 def read_sample(path: Path, found: FoundFormat, columns: Mapping[str, Any]) -> Iterator[Partition]:
-    """Read a sample with the options that were found, and columns as a contract declares them."""
+    """Read a sample with the options that were found. `columns` declares columns as in a contract."""
     names = dict.fromkeys(found.columns or (), "string")
     fields = {"dataset": "sample", "columns": {**names, **columns}, "format": dict(found.options)}
     return read_partitions(path, Contract.model_validate(fields))
 
 
 def _tried(path: Path, options: Mapping[str, Any], columns: Sequence[str] | None = None) -> _Trial:
-    """Read a sample's beginning; without `columns` as the default dataset, which requires a plausible header."""
+    """Read the beginning of a sample. Without `columns`, read it for the default dataset, which requires a plausible
+    header."""
     declared = dict.fromkeys(columns or (), "string")
     dataset = "sample" if columns else DEFAULT_DATASET
     contract = Contract.model_validate({"dataset": dataset, "columns": declared, "format": dict(options)})
@@ -139,7 +141,7 @@ def _first_sheet_with_rows(path: Path, plain: _Trial) -> _Trial:
 
 
 def _alternatives(path: Path, plain: _Trial) -> Iterator[tuple[dict[str, Any], tuple[str, ...] | None]]:
-    """Yield options that may help, each with the column names if the file has none; the likeliest first."""
+    """Yield options that may help, most likely first, each with the column names to use if the file has no header."""
     if isinstance(plain.error, JsonNotRows) and plain.error.records_path:
         yield {"records_path": plain.error.records_path}, None
     if isinstance(plain.error, MarksContradict):
@@ -186,7 +188,7 @@ def _names_of_any_table(path: Path, plain: _Trial) -> list[str]:
 
 
 def _looks_quoted(trial: _Trial) -> bool:
-    """Return whether all texts of a column are in single quotes."""
+    """Return whether there is a column in which all strings are in single quotes."""
     if trial.partition is None or trial.partition.source_format.type != "csv" or "quote" in trial.options:
         return False
     texts = (trial.partition.frame[name].dropna() for name in trial.partition.frame.columns)
@@ -197,7 +199,8 @@ def _looks_quoted(trial: _Trial) -> bool:
 
 
 def _skips_only_lines_above(path: Path, trial: _Trial) -> bool:
-    """Return whether each line that a trial skips has fewer values than the header; a full line is a header or row."""
+    """Return whether all lines that a trial skips have fewer values than the header. A fuller line is a header or
+    row."""
     if trial.partition is None:
         return False
     found = trial.partition.source_format

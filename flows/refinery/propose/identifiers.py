@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-_MAX_PARTS = 9  # more parts make prose or a path, not an identifier
+_MAX_PARTS = 9  # text with more parts is prose or a path, not an identifier
 _MAX_CHARACTERS = 64
 _KNOWN = (
     ("UUIDs", r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"),
@@ -16,10 +16,11 @@ _PART = re.compile(r"[0-9]+|[A-Z]+|[a-z]+|[^0-9A-Za-z]")
 
 
 def identifier_regex(texts: Sequence[str]) -> tuple[str, str] | None:
-    """Return a specific regex that all texts match, with a description of them; None if there is none.
+    """Return a regex that all strings match, and a description of the strings; None if they follow no common pattern.
 
-    Texts are split into runs of digits, upper-case and lower-case letters. Runs that are the same in all texts are kept
-    literally, except numbers of several digits; the others become a character class with the lengths that were seen.
+    Each string is split into runs of digits, upper-case letters and lower-case letters. A run that is the same in all
+    strings is kept literally, unless it is a multi-digit number. Any other run becomes a character class with the
+    lengths that occur.
     """
     if not texts or any(len(text) > _MAX_CHARACTERS for text in texts):
         return None
@@ -31,12 +32,12 @@ def identifier_regex(texts: Sequence[str]) -> tuple[str, str] | None:
     if len(patterns) != 1:
         return None
     (pattern,) = patterns
-    # Codes have digits and no spaces; other texts may be names.
+    # Identifiers have digits and no spaces; other strings may be names.
     if len(pattern) > _MAX_PARTS or "[0-9]" not in pattern or any(part.isspace() for part in pattern):
         return None
     columns = list(zip(*split, strict=True))
     regex = "".join(_part_regex(kind, column) for kind, column in zip(pattern, columns, strict=True))
-    return f"^{regex}$", "identifiers of one pattern"
+    return f"^{regex}$", "identifiers with the same pattern"
 
 
 def _class_of(part: str) -> str:

@@ -10,7 +10,7 @@ _LATEST_CLOCK = 2400
 
 @dataclass(frozen=True)
 class Meaning:
-    """What numbers mean, and the range that this implies."""
+    """What a column's numbers mean, and the range of values that this implies."""
 
     what: str
     low: float
@@ -43,8 +43,8 @@ _CLOCK_WORDS = frozenset({"time", "clock", "hhmm"})
 
 
 def meaning_of(name: str, low: float, high: float, *, may_be_clock: bool) -> Meaning | None:
-    """Return what a column's numbers mean; None if its name does not show it, or a value is out of the range.
-    `low` and `high` are the column's extremes; `may_be_clock` is whether the last two digits are always below 60."""
+    """Return what a column's numbers mean, or None if its name does not show it or a value is out of the range. `low`
+    and `high` are the column's extremes; `may_be_clock` is true if the last two digits are always below 60."""
     words = words_of(name)
     if not words:
         return None
@@ -52,10 +52,10 @@ def meaning_of(name: str, low: float, high: float, *, may_be_clock: bool) -> Mea
     if _PERCENT_WORDS & set(words) and high > 1:  # up to 1 they are fractions
         meaning = _PERCENTAGES
     if words[-1] in _CLOCK_WORDS and may_be_clock and high >= _LATEST_CLOCK / 2:
-        meaning = Meaning("clock times, 1430 for 14:30", 0, _LATEST_CLOCK if high == _LATEST_CLOCK else 2359)
+        meaning = Meaning("clock times, such as 1430 for 14:30", 0, _LATEST_CLOCK if high == _LATEST_CLOCK else 2359)
     return meaning if meaning and meaning.holds(low, high) else None
 
 
 def words_of(name: str) -> list[str]:
-    """Split a column's name into words in lower case: dep_time, depTime and DEP TIME become dep and time."""
+    """Split a column's name into lower-case words: dep_time, depTime and DEP TIME become dep and time."""
     return [word.lower() for word in _WORD.findall(name)]

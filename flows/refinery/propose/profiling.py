@@ -1,4 +1,4 @@
-"""Profile a sample file column by column; proposal.py proposes a contract from the profile."""
+"""Profile the columns of a sample file. proposal.py proposes a contract from the profile."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from flows.refinery.validate.coercion import coerce
 from flows.refinery.validate.column_text import as_text
 from flows.refinery.words import EXACT_FLOAT, counted
 
-MAX_DISTINCT = 50  # distinct values of a column; more are not listed
+MAX_DISTINCT = 50  # the most distinct values of a column that are listed
 _TEXTS_FOR_SHAPE = 5_000
 _HEAD_ROWS = 200  # enough to exclude most types before a whole column is tried
 
 OnProgress = Callable[[str], None]
 
 
-# Texts that mean a missing value in a column whose other values are numbers, dates or flags.
+# Strings that mean a missing value in a column whose other values are numbers, dates or flags.
 MISSING_MARKS = frozenset(
     {
         *("NA", "N/A", "n/a", "N.A.", "n.a.", "#N/A", "<NA>", "NaN", "nan", "NULL", "Null", "null", "None", "none"),
@@ -47,7 +47,7 @@ _TIMESTAMP_FORMATS = tuple(
 _COMPACT_DATE = "%Y%m%d"
 _COMPACT_DAY = re.compile(r"(19|20)[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])")
 _DATE_WORDS = frozenset({"date", "day", "datum", "dt", "ymd", "yyyymmdd", "dob", "birthday"})
-_MIN_COMPACT_DATES = 10  # this many different numbers that are all dates are not chance, whatever the name
+_MIN_COMPACT_DATES = 10  # so many different numbers that are all valid dates are no coincidence, whatever the name
 _PLAIN_TYPES: tuple[ColumnType, ...] = ("integer", "number", "boolean", "date", "timestamp", "time", "json")
 _CANDIDATES: tuple[Column, ...] = (
     *(Column(type=plain) for plain in _PLAIN_TYPES),
@@ -56,7 +56,9 @@ _CANDIDATES: tuple[Column, ...] = (
     Column(type="date", format=_COMPACT_DATE),
 )
 _AS_TEXT = Column(type="string")
-_TWO_READINGS = "numbers with a mark for either decimals or thousands: write `decimal` or `thousands` under format"
+_TWO_READINGS = (
+    "numbers whose separator may be for decimals or for thousands: write `decimal` or `thousands` under format"
+)
 _MYSQL_NULL = "\\N"
 _MORE_THAN_VALUE = re.compile(f"{MARKED}|{CODE}")
 _DECIMAL = re.compile(r"[+-]?[0-9]*[.,][0-9]+([eE][+-]?[0-9]{1,3})?|[+-]?[0-9]+[eE][+-]?[0-9]{1,3}")
@@ -71,12 +73,12 @@ _FLAGS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
 
 @dataclass(frozen=True)
 class ColumnProfile:
-    """The content of one column, read as the type that fits."""
+    """A summary of the values of one column, read as the type that fits them."""
 
     name: str
-    column: Column  # the type that fits, with the format of its values and the texts that mean "missing"
+    column: Column  # the type that fits, with the format of its values and the strings that mean "missing"
     rows: int  # all rows of the file
-    missing: int  # those without a value in this column
+    missing: int  # the rows without a value in this column
     low: Any = None  # the minimum and maximum of numbers, dates and timestamps
     high: Any = None
     # the distinct values with their counts, most frequent first; None above MAX_DISTINCT
@@ -89,20 +91,21 @@ class ColumnProfile:
 
 @dataclass(frozen=True)
 class FileProfile:
-    """What a sample file contains."""
+    """A summary of the content of a sample file."""
 
     source_format: SourceFormat
     rows: int
-    misfits: dict[str, int]  # the rows that could not be decoded, by reason
+    misfits: dict[str, int]  # the number of rows that could not be decoded, by reason
     columns: tuple[ColumnProfile, ...]
-    found: FoundFormat  # the options of `format` that the file does not prove
-    key: tuple[str, ...] = ()  # two or three columns that are unique together, if no single column is unique
+    found: FoundFormat  # the options for `format` that are not detected in the file
+    key: tuple[str, ...] = ()  # two or three columns whose combined values are unique, if no single column is
 
 
 def profile_file(path: Path, on_progress: OnProgress) -> FileProfile:
-    """Read a file three times, partition by partition: for its columns, their types, and their values. `on_progress` is
-    called with the current activity, for every partition. Raise FileRejected if the file cannot be read as a table."""
-    on_progress("finding out how it is written")
+    """Profile a file. It is read three times, partition by partition: for its columns, their types, and their values.
+    `on_progress` is called regularly with a description of the current activity. Raise FileRejected if the file cannot
+    be read as a table."""
+    on_progress("detecting the format")
     found = with_thousands(path, find_format(path))
     names, source_format = _header(path, found)
     choices = {name: _TypeChoice(name) for name in names}
@@ -135,7 +138,7 @@ def profile_file(path: Path, on_progress: OnProgress) -> FileProfile:
 
 
 def _kept_marks(column: Column, choice: _TypeChoice, source_format: SourceFormat) -> str:
-    """Return a note on the texts in a text column that often mean "missing", and how to declare them missing."""
+    """Return a note on strings in a text column that often mean "missing", and on how to declare them missing."""
     kept = sorted(choice.marks - {_MYSQL_NULL})
     if column.type != "string" or not kept or source_format.type == "parquet":
         return ""
@@ -145,18 +148,18 @@ def _kept_marks(column: Column, choice: _TypeChoice, source_format: SourceFormat
 
 
 def _marked(column: Column, marks: set[str], source_format: SourceFormat) -> Column:
-    """Return the column with the found texts declared as missing. In a text column they stay values, as NA may be
-    Namibia; only MySQL's mark for NULL is unambiguous."""
+    """Return the column with the strings `marks` declared as missing. In a text column they stay values, because NA may
+    be Namibia. Only MySQL's string for NULL is unambiguous."""
     if column.type == "string":
         marks = marks & {_MYSQL_NULL}
-    if not marks or source_format.type == "parquet":  # it has real nulls
+    if not marks or source_format.type == "parquet":  # Parquet has real nulls
         return column
     return column.model_copy(update={"missing_values": ("", *sorted(marks))})
 
 
 def _header(path: Path, found: FoundFormat) -> tuple[list[str], SourceFormat]:
-    """Return the file's columns and its format. No column is declared as text: from such columns the reader does not
-    detect marks in numbers."""
+    """Return the file's columns and its format. Here no column is declared as text, because the reader does not look
+    for decimal and thousands separators in text columns."""
     names: dict[str, None] = {}
     source_format = SourceFormat(type="csv")
     not_text = dict.fromkeys(found.columns or (), Column(type="number"))
@@ -175,24 +178,24 @@ def _header(path: Path, found: FoundFormat) -> tuple[list[str], SourceFormat]:
 
 @dataclass
 class _TypeChoice:
-    """The types that fit all values of a column so far, the narrowest first."""
+    """The types that fit all values seen so far in a column, from the narrowest to the widest."""
 
     name: str  # of the column
     candidates: list[Column] = field(default_factory=lambda: list(_CANDIDATES))
-    # texts that usually mean "missing", with their counts; in a column of text they are values
+    # strings that usually mean "missing", with their counts; in a text column they are values
     marked: Counter[str] = field(default_factory=Counter)
     days: set[str] = field(default_factory=set)  # some of its numbers that may be dates, such as 20240131
     has_values: bool = False
-    flags: set[str] = field(default_factory=set)  # the values in lower case, as long as they may be a pair of flags
-    has_two_readings: bool = False  # whether the values are numbers whose mark may be a decimal or a thousands mark
+    flags: set[str] = field(default_factory=set)  # the values in lower case, while they may be a pair of flags
+    has_two_readings: bool = False  # whether the values are numbers such as 1.250, which can be read in two ways
 
     @property
     def marks(self) -> set[str]:
-        """Return the texts that usually mean "missing"."""
+        """Return the strings in the column that usually mean "missing"."""
         return set(self.marked)
 
     def add(self, raw: pd.Series, source_format: SourceFormat) -> None:
-        """Exclude the types that some of these values do not fit."""
+        """Exclude the types that do not fit all of these values."""
         if pd.api.types.is_object_dtype(raw.dtype) or isinstance(raw.dtype, pd.StringDtype):
             marked = raw.isin(MISSING_MARKS)
             if marked.any():
@@ -212,7 +215,7 @@ class _TypeChoice:
 
     def _fits(self, column: Column, raw: pd.Series, source_format: SourceFormat) -> bool:
         if source_format.type != "csv" and column.type in _NATIVE and any(isinstance(value, str) for value in raw):
-            return False  # a format with numbers wrote these as text on purpose
+            return False  # a format that has number types contains these as strings on purpose
         if not _is_natural(column, raw):
             return False
         if column.type == "boolean" and not self._are_flags(raw):
@@ -231,7 +234,7 @@ class _TypeChoice:
         return True
 
     def _are_flags(self, raw: pd.Series) -> bool:
-        """Return whether all values so far are from one pair of flags, such as yes and no."""
+        """Return whether all values so far belong to one pair of flags, such as yes and no."""
         if not pd.api.types.is_bool_dtype(raw.dtype):
             self.flags |= {text.strip().lower() for text in as_text(raw).unique()}
         return any(self.flags <= pair for pair in _FLAGS)
@@ -246,7 +249,7 @@ class _TypeChoice:
 
     def decide(self) -> tuple[Column, str]:
         """Return the narrowest type that fits, and a note if the choice is ambiguous."""
-        # A column with only one value of one letter, such as y, is not taken for flags; one with only `yes` is.
+        # A column whose only value is a single letter, such as y, is not read as flags; one with only `yes` is.
         is_half_a_pair = len(self.flags) == 1 and len(next(iter(self.flags))) == 1
         candidates = [column for column in self.candidates if column.type != "boolean" or not is_half_a_pair]
         if not self.has_values or not candidates:
@@ -262,7 +265,7 @@ class _TypeChoice:
 
 
 def _is_natural(column: Column, raw: pd.Series) -> bool:
-    """Return whether a person would choose this type for the values, not only whether they can be read as it."""
+    """Return whether a person would choose this type for the values. That they can be read as it is not sufficient."""
     kind = column.type
     dtype = raw.dtype
     if pd.api.types.is_bool_dtype(dtype):
@@ -276,7 +279,8 @@ def _is_natural(column: Column, raw: pd.Series) -> bool:
 
 
 def _may_be_written(written: str | None, raw: pd.Series) -> bool:
-    """Return whether the first text has a digit and the marks of a format, without which coercing need not be tried."""
+    """Return whether the first string has a digit and the punctuation of a time format. If not, it is not worth trying
+    to parse the column in this format."""
     text = next((value.casefold() for value in raw if isinstance(value, str) and value.strip()), None)
     if written is None or text is None:
         return True
@@ -307,7 +311,8 @@ def _is_natural_text(column: Column, texts: pd.Series) -> bool:
 
 
 def _is_code(text: str) -> bool:
-    """Return whether digits are a code, not a quantity: leading zeros, a plus, 12E3, or too many for a float."""
+    """Return whether a numeric-looking string is an identifier rather than a quantity: it has leading zeros or a plus
+    sign, looks like 12E3, or has more digits than a float keeps."""
     stripped = text.strip()
     if _MORE_THAN_VALUE.fullmatch(stripped):
         return True
@@ -320,7 +325,7 @@ def _is_code(text: str) -> bool:
 
 
 class _Stats:
-    """Collect the statistics of a column."""
+    """Collects statistics on the values of a column."""
 
     def __init__(self, column: Column) -> None:
         self._column = column
@@ -358,7 +363,7 @@ class _Stats:
         return np.concatenate(self._hashes) if self._hashes else np.empty(0, dtype=np.uint64)
 
     def may_be_in_key(self, rows: int) -> bool:
-        """Return whether every row has a value, of a type that keys have."""
+        """Return whether the column may be part of a key: every row has a value of a type that keys have."""
         return self._values_seen == rows and self._column.type in ("string", "integer", "date", "timestamp")
 
     def profile(self, name: str, rows: int, note: str) -> ColumnProfile:

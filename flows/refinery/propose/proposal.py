@@ -1,6 +1,6 @@
-"""Propose a contract from a sample file: rules a little wider than the sample, each with a comment on the evidence.
+"""Propose a contract from a sample file. The rules are a little wider than the sample, and comments give the evidence.
 
-The proposal is tested on the sample first, and rules that the sample itself breaks are removed.
+The proposal is first tested on the sample, and rules that the sample itself breaks are removed.
 """
 
 from __future__ import annotations
@@ -33,16 +33,17 @@ _ROUNDS = 12
 
 
 class SampleUnfit(TerminalError):
-    """The sample passes no proposed contract. This is a bug in Sluice: a contract without rules should pass."""
+    """The sample passes no proposed contract. This is a bug in Sluice, because it should pass a contract without
+    rules."""
 
 
 class NothingDecoded(FileRejected):
-    """`sluice contract new`: no row of the sample can be decoded, so there is nothing to propose from."""
+    """No row of the sample that was given to `sluice contract new` can be decoded, so no contract can be proposed."""
 
 
 @dataclass(frozen=True)
 class ProposedColumn:
-    """One column as the contract will list it."""
+    """A column as the contract will list it."""
 
     name: str
     fields: dict[str, Any]
@@ -51,7 +52,7 @@ class ProposedColumn:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A contract that its sample passes: the text of contract.yaml, and its result on the sample."""
+    """A contract that a sample file passes: the text of contract.yaml, and the result of refining the sample."""
 
     text: str
     contract: Contract
@@ -68,13 +69,13 @@ def propose_contract(sample: Path, dataset: str, *, on_progress: OnProgress = la
     Raises:
         FileRejected: the sample cannot be read as a table.
         NothingDecoded: none of its rows can be decoded.
-        ContractInvalid: the name is not valid for a dataset.
+        ContractInvalid: `dataset` is not a valid name.
     """
     profile = profile_file(sample, on_progress)
     if profile.rows and profile.rows == sum(profile.misfits.values()):
         reasons = ", ".join(f"{reason} ({counted(rows, 'row')})" for reason, rows in sorted(profile.misfits.items()))
         raise NothingDecoded(
-            f"no row of {sample.name} can be decoded: {reasons}; give a sample with good rows"
+            f"no row of {sample.name} can be decoded: {reasons}; provide a sample with valid rows"
             f" (`sluice contract check default {sample.name}` shows what is wrong)"
         )
     draft = _Draft(
@@ -108,7 +109,8 @@ def _loaded(text: str, dataset: str, work_dir: Path) -> Contract:
 
 
 def _try_on(sample: Path, contract: Contract, work_dir: Path) -> tuple[Refined, set[str]]:
-    """Refine the sample; return the result, and the rules that it breaks, or `preprocess` when a step fails on it."""
+    """Refine the sample. Return the result and the rules that the sample breaks, with `preprocess` for a failed
+    step."""
     with tempfile.TemporaryDirectory(dir=work_dir) as folder:
         refined = refine_file(sample, contract, Path(folder))
     broken = {check.rule for check in refined.checks if not check.success and check.kind != "decode"}
@@ -158,7 +160,7 @@ class _Draft:
         found = profile.source_format
         if found.other_sheets:
             others = ", ".join(found.other_sheets)
-            yield _comment(f"The sheet {found.sheet} was read. Others, which `sheet` would choose: {others}")
+            yield _comment(f"The sheet {found.sheet} was read. To read another sheet, set `sheet`: {others}")
         if profile.found.doubt:
             yield f"# Check this first: {profile.found.doubt}"
         if guessed := [f"`{name}`" for name in profile.found.options if name in fields]:
@@ -201,7 +203,7 @@ def _loosened(column: ProposedColumn, broken: set[str]) -> ProposedColumn:
     kind = column.fields["type"]
     fields = dict(column.fields)
     if f"{TYPE_RULES[kind]}({column.name})" in broken:
-        # A text that meant a missing number may be an ordinary value here.
+        # A string that meant a missing number may be an ordinary value in a text column.
         kept = {key: value for key, value in fields.items() if key not in ("format", "missing_values")}
         fields = {**kept, "type": "string"}
     if f"{MISSING_RULE}({column.name})" in broken:
@@ -259,7 +261,8 @@ def _moment(value: Any) -> str:
 
 
 def _format_fields(profile: FileProfile) -> dict[str, Any]:
-    """Return the fields of the format, without what may differ between files, such as the compression."""
+    """Return the fields for `format` in the contract, without properties that may differ between files, such as the
+    compression."""
     source_format = profile.source_format
     guessed = {"type": source_format.type, **profile.found.options}
     detected: dict[str, Any] = {}
@@ -272,7 +275,7 @@ def _format_fields(profile: FileProfile) -> dict[str, Any]:
     fields = {**guessed, **{name: value for name, value in detected.items() if value is not None}}
     try:
         FileFormat.model_validate(fields)
-    except ValidationError:  # marks that a contract cannot combine are detected again for each file
+    except ValidationError:  # separators that a contract cannot combine are detected in each file instead
         return guessed
     return fields
 
@@ -287,7 +290,7 @@ def _comment(words: str) -> str:
 
 
 def _flow(value: Any) -> str:
-    """Return a value on one line of YAML."""
+    """Format a value as YAML on one line."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_flow(key)}: {_flow(part)}" for key, part in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -298,6 +301,6 @@ def _flow(value: Any) -> str:
 
 
 def _dumped(value: Any, **options: Any) -> str:
-    """Return a scalar as PyYAML writes it inside brackets, where more characters need quotes."""
+    """Format a scalar as PyYAML writes it inside brackets, where more characters need quotes."""
     listed: str = yaml.safe_dump([value], default_flow_style=True, width=math.inf, allow_unicode=True, **options)
     return listed.strip()[1:-1]

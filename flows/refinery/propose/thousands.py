@@ -1,4 +1,4 @@
-"""Find the thousands mark of a sample's numbers, if some number in a column proves it."""
+"""Find the thousands separator of the numbers in a sample file, if a number proves it."""
 
 import re
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ _TRIED_ROWS = 5_000
 
 
 def with_thousands(path: Path, found: FoundFormat) -> FoundFormat:
-    """Add the thousands mark to a sample's options, if it has one that the reader does not detect."""
+    """Add the thousands separator to a sample's options if the sample has one that the reader does not detect."""
     partition = next(read_sample(path, found, {}))
     written = partition.source_format
     if written.type != "csv" or written.thousands is not None:
@@ -30,8 +30,8 @@ def with_thousands(path: Path, found: FoundFormat) -> FoundFormat:
 
 
 def _shows_thousands(texts: Iterable[str], mark: str, decimal: str | None) -> bool:
-    """Return whether all texts can be numbers with this thousands mark, and one of them proves it: 1,234,567 and
-    1,234.5 do; 1,234 does only if the file's decimal mark is known to be another."""
+    """Return whether all strings can be numbers with this thousands separator and at least one of them proves it.
+    1,234,567 and 1,234.5 are proof; 1,234 is proof only if the file is known to have another decimal separator."""
     beside = decimal or {",": ".", ".": ","}.get(mark, ".")
     group = f"[{_MARKS[mark]}]"
     number = re.compile(rf"[+-]?([0-9]+|[0-9]{{1,3}}(?:{group}[0-9]{{3}})+)(\{beside}[0-9]+)?")
