@@ -1,4 +1,4 @@
-"""The composition root of the tasks and flows: it reads the environment and puts the parts of the pipeline together."""
+"""The composition root of the tasks and flows. It reads the environment and assembles the parts of the pipeline."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ _METADATA = "ECS_CONTAINER_METADATA_URI_V4"  # set in an ECS task
 
 
 def assemble(settings: PipelineSettings) -> Parts:
-    """Build the store, the queue and the contracts that `settings` describe."""
+    """Build the pipeline's parts (object store, queue and contracts) from the settings."""
     store = ObjectStore(settings.landing_bucket, settings.published_bucket)
     contracts = LiveContracts(settings.contracts_root, store)
     return Parts(
@@ -42,7 +42,7 @@ def assemble(settings: PipelineSettings) -> Parts:
 
 
 def drains_of(settings: PipelineSettings) -> Drains:
-    """Return what starts drains of the queue that `settings` name."""
+    """Return the object that starts drains of the queue named in the settings."""
     return Drains(
         state_machine_arn=settings.state_machine_arn,
         queue_url=settings.queue_url,
@@ -52,11 +52,11 @@ def drains_of(settings: PipelineSettings) -> Drains:
 
 
 def parts_of_environment() -> Parts:
-    """Build the parts from the environment. A run of a Prefect deployment uses the settings block of the deployment's
-    stack instead if the environment configures no stack, or another one.
+    """Build the pipeline's parts from the environment. A run of a Prefect deployment uses the settings block of the
+    deployment's stack instead if the environment configures no stack, or a different one.
 
     Raises:
-        SettingsMissing: a setting is missing or wrong in the environment, or the stack has no settings block.
+        SettingsMissing: a setting is missing or invalid in the environment, or the stack has no settings block.
     """
     parts = assemble(_settings_of_environment())
     if runtime.flow_run.id and os.environ.get(_METADATA):
@@ -76,8 +76,8 @@ def _settings_of_environment() -> PipelineSettings:
 
 @cache
 def _end_later(seconds: float) -> None:
-    """End the process after `seconds` with SIGTERM, and a minute later unconditionally. This is for an ECS task that
-    Prefect started for one flow run; a task that drains the queue has its own timer (drain_queue.py)."""
+    """Schedule the end of the process: with SIGTERM after `seconds`, and unconditionally a minute later. This is for an
+    ECS task that Prefect started for one flow run. A task that drains the queue has its own timer (drain_queue.py)."""
     stop, end_at_once = partial(os.kill, os.getpid(), signal.SIGTERM), partial(os._exit, 143)
     for after, end in ((seconds, stop), (seconds + 60, end_at_once)):
         timer = threading.Timer(after, end)
@@ -86,8 +86,8 @@ def _end_later(seconds: float) -> None:
 
 
 def task_identity(environment: Mapping[str, str] = os.environ) -> TaskIdentity:
-    """Read which execution and which ECS task this container belongs to, and how long the task must keep running. Raise
-    SettingsMissing if SLUICE_STAY_UNTIL is not a number."""
+    """Return which drain execution and which ECS task this container belongs to, and how long the task must keep
+    running. Raise SettingsMissing if SLUICE_STAY_UNTIL is not a number."""
     task = _task_metadata(environment.get(_METADATA))
     try:
         stay_until = float(environment.get("SLUICE_STAY_UNTIL") or 0)
@@ -102,13 +102,14 @@ def task_identity(environment: Mapping[str, str] = os.environ) -> TaskIdentity:
 
 
 def _task_metadata(metadata_uri: str | None) -> dict[str, Any]:
-    """Ask the ECS agent: docs.aws.amazon.com/AmazonECS/latest/developerguide/task-metadata-endpoint-v4-fargate.html"""
+    """Return what the ECS agent reports about this task, or an empty dictionary outside ECS. AWS describes the response
+    at docs.aws.amazon.com/AmazonECS/latest/developerguide/task-metadata-endpoint-v4-fargate.html"""
     if not metadata_uri or not metadata_uri.startswith("http://"):
         return {}
     try:
         with urllib.request.urlopen(f"{metadata_uri}/task", timeout=2) as response:  # noqa: S310 (http only, above)
             metadata = json.load(response)
-    except (OSError, ValueError, HTTPException):  # covers answers that break off
+    except (OSError, ValueError, HTTPException):  # includes responses that break off
         metadata = None
     if not isinstance(metadata, dict) or "TaskARN" not in metadata:
         LOG.warning("the ECS metadata endpoint does not name this task")

@@ -1,9 +1,9 @@
-"""The container's entry point: process uploads from the queue until it is empty, then exit.
+"""The container's entry point, which processes uploads from the queue until it is empty, and then exits.
 
     python -m flows.drain_queue
 
-Exit codes: 0 if the queue was empty and everything is done, 2 if the settings are missing or wrong, 75 if messages were
-returned to the queue or the task's time was over, 143 after SIGTERM.
+The exit code is 0 if no work was left or the stack is paused, and 2 if the settings are missing or invalid. It is 75 if
+messages were returned to the queue, the task's time was over or AWS failed, and 143 after SIGTERM.
 """
 
 import gc
@@ -53,13 +53,13 @@ EXIT_MISCONFIGURED = 2
 EXIT_MORE_TO_DO = 75  # sysexits.h: a temporary failure, try again
 EXIT_STOPPED = 143  # 128 + SIGTERM
 
-_AT_ONCE_SECONDS = 0.2  # a message that waits in the queue is received within this time
-_LEAVE_SECONDS = 15  # how long the process may take to end after its last receive: the drain relies on it
+_AT_ONCE_SECONDS = 0.2  # a message that is already waiting in the queue is received within this time
+_LEAVE_SECONDS = 15  # how long the process may take to end after its last receive call; the drain relies on this
 
 
 def main() -> int:
-    """Drain the queue that the settings name; return the exit code."""
-    gc.freeze()  # no need to examine what was imported: it stays
+    """Drain the queue named in the settings, and return the exit code."""
+    gc.freeze()  # imported objects stay, so the garbage collector need not examine them
     gc.enable()
     log_json_lines()
     signal.signal(signal.SIGTERM, _stop)
@@ -84,12 +84,12 @@ def _drain(drain: Drain) -> int:
         LOG.warning("stopped by SIGTERM")
         return EXIT_STOPPED
     except SluiceError as error:
-        LOG.error("cannot go on", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
+        LOG.error("cannot continue", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
         return EXIT_MORE_TO_DO
 
 
 def drain_of(parts: Parts) -> tuple[Drain, DrainRun]:
-    """Return the drain of the queue that `parts` contain, and the flow run that shows it in Prefect."""
+    """Return a drain of the queue in `parts`, and the flow run that shows the drain in Prefect."""
     runner, recorder, task = FlowRunner(parts), Recorder(parts), task_identity()
     run = DrainRun(parts, task, waiting=lambda: drain.waiting)
 
@@ -114,8 +114,8 @@ def drain_of(parts: Parts) -> tuple[Drain, DrainRun]:
 
 @contextmanager
 def _importing_the_rest() -> Iterator[None]:
-    """Import Great Expectations in another thread while the block waits for a message; if one is received within
-    _AT_ONCE_SECONDS, do not start, because the import would slow down its processing."""
+    """Import Great Expectations in another thread while the block waits for a message. If a message is received within
+    _AT_ONCE_SECONDS, do not start the import, because it would slow down the processing of the message."""
     received = threading.Event()
 
     def import_it() -> None:
@@ -130,7 +130,8 @@ def _importing_the_rest() -> Iterator[None]:
 
 
 def _end_later(parts: Parts) -> None:
-    """End the process when its time is over, even in the middle of an upload. Its batch note stays for another task."""
+    """Schedule the end of the process for when its time is over, even in the middle of an upload. Its batch note, which
+    lists the upload, remains for another task."""
 
     def end() -> None:
         LOG.error("the task's time is over", extra={"fields": {"seconds": parts.settings.task_limit_seconds}})
@@ -143,7 +144,8 @@ def _end_later(parts: Parts) -> None:
 
 
 def _leave_soon(code: int) -> None:
-    """End the process after _LEAVE_SECONDS, even if it still waits for Prefect to accept the flow run's end or logs."""
+    """Schedule the end of the process after _LEAVE_SECONDS, even if Prefect has not yet accepted the end of the flow
+    run or its logs."""
     leaving = threading.Timer(_LEAVE_SECONDS, os._exit, [code])
     leaving.daemon = True
     leaving.start()
@@ -159,7 +161,7 @@ if __name__ == "__main__":
         {
             PREFECT_API_REQUEST_TIMEOUT: 10,
             PREFECT_CLIENT_MAX_RETRIES: 3,
-            PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False,  # it costs a request for each upload that comes alone
+            PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False,  # saves a request for each upload that arrives alone
             PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore",
         }
     ):

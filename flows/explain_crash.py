@@ -1,4 +1,4 @@
-"""The flow that records why a run crashed; an automation starts it for every crashed run
+"""The flow that records why a flow run crashed. An automation starts it for every crashed run
 (deployment/prefect_setup/automations.yaml)."""
 
 from collections.abc import Iterator
@@ -62,8 +62,8 @@ def explain_crash(flow_run_id: UUID) -> State[Any]:
 
 
 def _correct(flow_run: FlowRun) -> bool:
-    """Set a run to the outcome in its receipt, if it has one: its process was killed before it could report that.
-    Return whether the run was corrected."""
+    """Set a flow run to the outcome in its upload's receipt, if there is one. In this case, the process was killed
+    before it could report the outcome. Return whether the flow run was corrected."""
     with suppress(SluiceError):  # without S3 or settings there is still an explanation
         parts = parts_of_environment()
         receipt = read_receipt(parts.store, _run_id_of(flow_run))
@@ -73,7 +73,7 @@ def _correct(flow_run: FlowRun) -> bool:
 
 
 def _noted(flow_run: FlowRun) -> Iterator[str]:
-    """Yield sentences about a run's upload from batch notes and from its last failed attempt."""
+    """Yield sentences about a flow run's upload, taken from batch notes and from its last failed attempt."""
     run_id = _run_id_of(flow_run)
     with suppress(SluiceError):
         store = parts_of_environment().store
@@ -87,5 +87,6 @@ def _noted(flow_run: FlowRun) -> Iterator[str]:
 
 
 def _run_id_of(flow_run: FlowRun) -> str:
-    """Return the upload's run id; for a run that a person started, "" or an id that no upload has."""
+    """Return the run ID of a flow run's upload. For a flow run that a person started, return "" or an ID that no upload
+    has."""
     return (flow_run.idempotency_key or "").partition("-")[0]

@@ -1,4 +1,4 @@
-"""The flow that a person starts: process one upload by hand, process it again, or make a dry run."""
+"""The flow that a person starts to process one upload manually, to process it again, or to make a dry run."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ from lambda_trigger.message import UploadMessage
 
 
 class ParametersWrong(TerminalError):
-    """A manual run was started with wrong parameters; the message explains how to correct them."""
+    """A manual run was started with invalid parameters; the message explains how to correct them."""
 
 
 def _flow_run_name() -> str:
@@ -53,15 +53,15 @@ def process_upload(
 ) -> State[Any]:
     """Turn one uploaded object version into published data with a receipt.
 
-    Prefect's form for a custom run shows these texts.
+    Prefect's form for a custom run shows these descriptions.
 
     Args:
-        key: The object's key, such as incoming/orders/monday.csv, or its whole s3:// URI.
-        bucket: Its bucket; empty: the landing bucket.
-        version_id: The object version; empty: the newest one.
-        dataset: Use this dataset's contract; empty: the contract that matches the key.
-        force: Process it again even if it has a receipt; the new receipt replaces the old one.
-        dry_run: Validate and preprocess, but write nothing.
+        key: The object's key, such as incoming/orders/monday.csv, or its full s3:// URI.
+        bucket: The object's bucket. If empty, the landing bucket is used.
+        version_id: The object version. If empty, the newest version is used.
+        dataset: The dataset whose contract is used. If empty, the contract that matches the key is used.
+        force: Process the upload again even if it has a receipt; the new receipt replaces the old one.
+        dry_run: Validate and preprocess the file, but write nothing.
         contract: Fields of the contract to change for this run, such as {"bad_rows": {"max_fraction": 0.5}}.
     """
     parts = parts_of_environment()
@@ -70,7 +70,7 @@ def process_upload(
             parts, key, bucket, version_id or None, dataset=dataset, changes=contract, force=force, dry_run=dry_run
         )
     except ParametersWrong as error:
-        return Failed(message=f"Wrong parameters: {error}")
+        return Failed(message=f"Invalid parameters: {error}")
     receipt = reported(parts, job, lambda: run_observed(parts, job), Announcer(parts).announce)
     return final_state(receipt, dry_run=dry_run)
 
@@ -86,21 +86,21 @@ def job_by_hand(
     force: bool = False,
     dry_run: bool = False,
 ) -> UploadJob:
-    """Return the job for a run that a person started, with the message that an S3 event would have led to. The
-    parameters are those of `process_upload`; `changes` is its `contract`. Raise ParametersWrong if there is no such
-    object version or dataset, or the contract cannot be changed in this way."""
+    """Return the job for a run that a person started, with the message that an S3 event would have produced. The
+    parameters are those of `process_upload`, except that its `contract` is called `changes` here. Raise ParametersWrong
+    if the object version or the dataset does not exist, or if the contract cannot be changed in this way."""
     if key.startswith("s3://"):
         bucket, _, key = key.removeprefix("s3://").partition("/")
     settings = parts.settings
     bucket = bucket or settings.landing_bucket
     if not settings.is_upload(bucket, key):
-        raise ParametersWrong(f"s3://{bucket}/{key} is not an upload: uploads are below {settings.uploads_uri}")
+        raise ParametersWrong(f"s3://{bucket}/{key} is not an upload: uploads are under {settings.uploads_uri}")
     contract = _contract_by_hand(parts, key, dataset, changes or {})
     try:
         facts = parts.store.head(bucket, key, version_id)
-    except (FileRejected, AwsCallInvalid) as error:  # AwsCallInvalid: S3 rejects a malformed version id
+    except (FileRejected, AwsCallInvalid) as error:  # AwsCallInvalid: S3 rejects a malformed version ID
         raise ParametersWrong(
-            f"{error}. Look for the right bucket, key and version with: "
+            f"{error}. To find the correct bucket, key and version, run: "
             f"aws s3api list-object-versions --bucket {bucket} --prefix {key!r}"
         ) from None
     upload = UploadMessage(
@@ -110,7 +110,8 @@ def job_by_hand(
         upload = replace(upload, sequencer=_sequencer_of(parts, upload, facts, contract))
     existing = read_receipt(parts.store, upload.run_id)
     if existing and (force or _is_retry_of(existing)):
-        # S3's listing has no sequencer. Without the event's, versions of the same second could be ordered wrongly.
+        # S3's listing has no sequencer. Without the event's sequencer, versions that were written in the same second
+        # could be ordered incorrectly.
         upload = replace(upload, attempt=existing.attempt + 1, sequencer=existing.source.sequencer)
     task = task_identity()  # a task of the stack, if a worker of type ecs started this run
     chain = Chain(task_arn=task.task_arn)
@@ -118,8 +119,8 @@ def job_by_hand(
 
 
 def _contract_by_hand(parts: Parts, key: str, dataset: str, changes: dict[str, Any]) -> Contract | None:
-    """Return the contract that the parameters request; None if they leave it to the key. Raise ParametersWrong for an
-    unknown dataset, or for changes that a contract cannot have."""
+    """Return the contract that the parameters request, or None if they request none, so that the key decides. Raise
+    ParametersWrong for an unknown dataset or invalid changes."""
     try:
         contract = parts.contracts.named(dataset) if dataset else parts.contracts.for_key(key)
         if not changes:
@@ -132,8 +133,8 @@ def _contract_by_hand(parts: Parts, key: str, dataset: str, changes: dict[str, A
 
 
 def _sequencer_of(parts: Parts, upload: UploadMessage, facts: ObjectFacts, contract: Contract | None) -> str | None:
-    """Return the sequencer of the event under which the object was processed before; None if it was not. In a bucket
-    without versioning the sequencer is part of the run id, and only an S3 event contains it."""
+    """Return the sequencer of the S3 event with which the object was processed before, or None if it was not processed
+    before. In a bucket without versioning, the sequencer is part of the run ID, and only an S3 event contains it."""
     dataset = (contract or parts.contracts.for_key(upload.key)).dataset
     latest = latest_receipt(parts.store, dataset, upload.bucket, upload.key)
     if latest is None or (latest.source.etag, latest.source.last_modified) != (facts.etag, facts.last_modified):
@@ -142,8 +143,8 @@ def _sequencer_of(parts: Parts, upload: UploadMessage, facts: ObjectFacts, contr
 
 
 def _is_retry_of(receipt: Receipt) -> bool:
-    """Return whether this flow run wrote `receipt`, ended, and was then started again with Retry: a person who
-    presses Retry on a finished run wants the file processed again."""
+    """Return whether this flow run wrote `receipt`, ended, and was then started again with Retry. A person who presses
+    Retry on a finished run wants the file to be processed again."""
     run_id = str(runtime.flow_run.id)
     if (runtime.flow_run.run_count or 1) < 2 or receipt.chain.flow_run_id != run_id:
         return False
@@ -151,5 +152,5 @@ def _is_retry_of(receipt: Receipt) -> bool:
         states = client.read_flow_run_states(UUID(run_id))
     # If Retry was never pressed, another task merely took over the run.
     asked = [state.timestamp for state in states if state.type is StateType.SCHEDULED]
-    # A receipt later than the Retry is from another delivery of the message: the file was processed again already.
+    # If the receipt is newer than the Retry, another delivery of the message has already processed the file again.
     return max(asked, default=datetime.min.replace(tzinfo=UTC)) > datetime.fromisoformat(receipt.created_at)

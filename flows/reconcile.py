@@ -1,14 +1,14 @@
-"""Reconcile: find uploads whose event was lost, and dispatch them again.
+"""The reconcile flow, which finds uploads whose event was lost and dispatches them again.
 
-An event is lost if Lambda is overloaded for hours, if files arrive before the notification is configured, or if an
-embedded cloud is killed with events in its memory. So the landing bucket is compared with the receipts
-(flows/pipeline/lost_uploads.py). Reconcile dispatches a lost upload like the Lambda, under the same run id, so it is
-harmless if an upload is dispatched twice, or if its event arrives late.
+An event is lost if Lambda is overloaded for hours, if files arrive before the notification is configured, or if the
+local cloud (an AWS emulator) is killed while it has events in memory. The flow therefore compares the landing bucket
+with the receipts (flows/pipeline/lost_uploads.py). It dispatches a lost upload in the same way as the Lambda and with
+the same run ID, so it is harmless if an upload is dispatched twice, or if its event arrives late.
 
-An upload that was given up has its message in the dead-letter queue. Reconcile reports it with the last reason, and
-dispatches it again only on request: otherwise every hourly run would retry it.
+If Sluice gave up on an upload, its message is in the dead-letter queue. The flow reports such an upload with the reason
+of its last failure, and dispatches it again only on request, because otherwise every hourly run would retry it.
 
-On request it also rebuilds the index and the runs in Prefect from the receipts (flows/pipeline/rebuild.py).
+On request, the flow also rebuilds the index and the runs in Prefect from the receipts (flows/pipeline/rebuild.py).
 """
 
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ class StateMachineUnknown(TerminalError):
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What one run of reconcile found."""
+    """What one run of the reconcile flow found and did."""
 
     found: FoundUploads  # the uploads without a receipt
     window: Window  # the period that was checked
@@ -73,16 +73,16 @@ def reconcile(
 ) -> State[Any]:
     """Compare the landing bucket with the receipts, dispatch lost uploads, and delete orphaned outputs.
 
-    Prefect's form for a custom run shows these texts.
+    Prefect's form for a custom run shows these descriptions.
 
     Args:
         dry_run: Only show what would be dispatched and deleted.
-        grace_minutes: Skip uploads younger than this: they may still be in progress.
+        grace_minutes: Skip uploads that are younger than this, because they may still be in progress.
         lookback_days: Check the uploads and outputs of this many days.
-        max_uploads: Dispatch at most this many; the next run continues from there.
-        given_up_too: Also dispatch uploads that failed and were given up. Remove the cause first.
-        prefix: Check only keys with this prefix, such as incoming/orders/; empty: all uploads.
-        rebuild: After a loss, also write index entries for all receipts, and runs of lookback_days that Prefect lacks.
+        max_uploads: Dispatch at most this many uploads; the next run continues from there.
+        given_up_too: Also dispatch uploads that Sluice gave up on. Remove the cause first.
+        prefix: Check only keys with this prefix, such as incoming/orders/. If empty, all uploads are checked.
+        rebuild: After a loss, also rebuild index entries from all receipts, and the runs of lookback_days in Prefect.
     """
     parts = parts_of_environment()
     drains = _drains_of(parts)
@@ -114,7 +114,7 @@ def _finder(parts: Parts, held: HeldUploads, none_queued_before: datetime | None
 
 def _log_found(found: FoundUploads, window: Window) -> None:
     get_run_logger().info(
-        "%s uploads arrived between %s and %s: %s lost, %s given up, %s under way.",
+        "%s uploads arrived between %s and %s: %s lost, %s given up, %s in progress.",
         f"{found.looked_at:,}",
         window.since.isoformat(timespec="minutes"),
         window.until.isoformat(timespec="minutes"),
@@ -151,7 +151,7 @@ _DISPATCHED, _WOULD_BE, _FAILED = "dispatched", "would be dispatched", "not disp
 def _dispatch_all(
     parts: Parts, drains: Drains, found: FoundUploads, *, dry_run: bool, given_up_too: bool
 ) -> Iterator[dict[str, Any]]:
-    """Dispatch the uploads, and yield a row for each, for the table in Prefect."""
+    """Dispatch the uploads, and yield a row about each upload for the table in Prefect."""
     for upload in found.lost:
         yield _row(upload, "lost", _WOULD_BE if dry_run else _dispatch(parts, drains, upload))
     for upload, reason in found.given_up:
@@ -174,7 +174,7 @@ def _row(upload: UploadMessage, what: str, done: str) -> dict[str, Any]:
 
 
 def _dispatch(parts: Parts, drains: Drains, upload: UploadMessage) -> str:
-    """Dispatch an upload; return a few words on the result for the table."""
+    """Dispatch an upload, and return a few words about the result for the table in Prefect."""
     try:
         before = _attempt_before(parts, upload)
         drains.dispatch(upload)
@@ -187,8 +187,8 @@ def _dispatch(parts: Parts, drains: Drains, upload: UploadMessage) -> str:
 
 
 def _attempt_before(parts: Parts, upload: UploadMessage) -> FoundAttempt:
-    """Return the upload's last attempt. If there is none, return a new one with the error EventLost: once it is stored,
-    the next reconcile does not count the upload as lost again while it is queued."""
+    """Return the upload's last failed attempt or, if there is none, a new one with the error EventLost. Once that is
+    stored, the next run of the flow does not count the upload as lost again while its message is queued."""
     with suppress(AttemptUnreadable):
         if found := find_attempt(parts.store, upload.run_id):
             return found
@@ -198,14 +198,14 @@ def _attempt_before(parts: Parts, upload: UploadMessage) -> FoundAttempt:
 
 
 def reconcile_summary(done: Reconciled, *, dry_run: bool) -> str:
-    """Return what was found and done, in Markdown."""
+    """Return a summary of what the flow found and did, in Markdown."""
     found, window = done.found, done.window
     lines = [
         f"**{found.looked_at:,}** uploads arrived between {window.since:%Y-%m-%d %H:%M} and "
         f"{window.until:%Y-%m-%d %H:%M} UTC. Of these **{len(found.lost):,}** are lost: they have no receipt and no "
         "failed attempt, no task holds them, and they are older than every message in the queue"
         + (" (nothing was done: dry run)." if dry_run else "."),
-        f"{found.under_way:,} are under way: held by a task, or perhaps in the queue.",
+        f"{found.under_way:,} are in progress: a task holds them, or they may be in the queue.",
     ]
     if not done.age_known:
         lines.append(
@@ -216,8 +216,8 @@ def reconcile_summary(done: Reconciled, *, dry_run: bool) -> str:
         lines.append("There are more: the next run continues where this one stopped.")
     if found.given_up_count:
         lines.append(
-            f"{found.given_up_count:,} failed and were given up, for the reasons below. Remove the cause, then redrive "
-            "them (`sluice redrive`); `given_up_too` dispatches them again."
+            f"Sluice gave up on {found.given_up_count:,} uploads for the reasons below. Remove the cause, then redrive "
+            "them (`sluice redrive`), or dispatch them again with `given_up_too`."
         )
     if done.held.unreadable:
         lines.append(f"Unreadable batch notes: {', '.join(sorted(done.held.unreadable))}.")
@@ -228,8 +228,8 @@ def reconcile_summary(done: Reconciled, *, dry_run: bool) -> str:
         lines.append(f"{done.orphaned:,} orphaned outputs {verb} deleted.")
     if found.unidentified:
         lines.append(
-            f"{found.unidentified:,} arrived while the landing bucket had no versioning, so their run ids are unknown: "
-            "turn versioning on, and start a run by hand for each that has no result."
+            f"{found.unidentified:,} arrived while the landing bucket had no versioning, so their run IDs are unknown: "
+            "turn versioning on, and start a manual run for each upload that has no result."
         )
     return "\n\n".join(lines)
 
@@ -237,8 +237,8 @@ def reconcile_summary(done: Reconciled, *, dry_run: bool) -> str:
 def _rebuilt_summary(rebuilt: Rebuilt, *, dry_run: bool) -> str:
     verb = "would be" if dry_run else "were"
     text = (
-        f"From {rebuilt.receipts:,} receipts, {rebuilt.entries:,} index entries {verb} written; Prefect shows "
-        f"{rebuilt.recorded:,} runs of them."
+        f"From {rebuilt.receipts:,} receipts, {rebuilt.entries:,} index entries {verb} written. Prefect shows the runs "
+        f"of {rebuilt.recorded:,} receipts."
     )
     if rebuilt.unreadable:
         text += f" Unreadable receipts: {', '.join(sorted(rebuilt.unreadable))}."

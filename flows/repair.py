@@ -1,4 +1,4 @@
-"""Repair: process a file again, with quarantined rows replaced by corrected ones.
+"""Repairs a published file by processing it again with corrected rows in place of the quarantined ones.
 
 The whole file is validated and preprocessed again under its dataset's contract, so the result is the same as for a
 clean upload: steps that need all rows (duplicates, fitted values) see the corrected rows too. The result is a new
@@ -25,11 +25,12 @@ from lambda_trigger.message import UploadMessage
 
 
 class NothingToRepair(TerminalError):
-    """The run has no receipt, was rejected as a whole, or has no rows in quarantine, or its quarantine file is gone."""
+    """The run has no receipt, its file was rejected as a whole, it has no rows in quarantine, or its quarantine file no
+    longer exists."""
 
 
 def fetch_quarantine(parts: Parts, run_id: str, folder: Path) -> None:
-    """Download the quarantine files of a run to a new folder. Raise NothingToRepair if it has none."""
+    """Download the quarantine files of a run to a new folder. Raise NothingToRepair if the run has none."""
     receipt = _repairable(parts, run_id)
     outputs = [output for output in receipt.outputs if output.kind == "quarantine"]
     if not outputs:
@@ -49,10 +50,11 @@ class RepairPlan:
 
 
 def plan_repair(parts: Parts, run_id: str, file: Path, *, allow_other_changes: bool = False) -> RepairPlan:
-    """Compare a corrected file with the rows of a run that are in quarantine or were corrected before.
+    """Compare a corrected file with the rows of a run that are in quarantine or were corrected before, and return the
+    changes that a repair would make.
 
     Args:
-        allow_other_changes: whether cells that no rule found bad may be changed too.
+        allow_other_changes: whether cells that broke no rule may be changed too.
 
     Raises:
         NothingToRepair: the run has nothing to repair.
@@ -72,13 +74,13 @@ def plan_repair(parts: Parts, run_id: str, file: Path, *, allow_other_changes: b
 
 
 def repair(parts: Parts, plan: RepairPlan) -> Receipt:
-    """Process a run's file again with the corrected rows; return the receipt that replaces the earlier one.
+    """Process a run's file again with the corrected rows, and return the receipt that replaces the earlier one.
 
     Prefect shows the repair as a flow run of `process-upload`; if Prefect is down, the repair runs without it.
 
     Raises:
         CorrectionsUnusable: the corrected rows do not match the file.
-        RepairRejected: with the corrected rows, the file would be rejected; the earlier receipt stays.
+        RepairRejected: the file would be rejected with the corrected rows; the earlier receipt remains valid.
         ReceiptConflict: another attempt replaced the receipt in the meantime.
     """
     receipt = plan.receipt
@@ -112,8 +114,8 @@ def _download(parts: Parts, receipt: Receipt, output: Output, path: Path) -> Non
 
 
 def _rows_open_to_repair(parts: Parts, receipt: Receipt) -> dict[int, QuarantinedRow]:
-    """Return the rows that a repair may change, by row number: those in quarantine, and those corrected before, which
-    have no bad cells any more."""
+    """Return the rows that a repair may change, by row number. These are the rows in quarantine, and the rows that were
+    corrected before, which no longer have bad cells."""
     corrected: dict[int, QuarantinedRow] = {}
     quarantined: dict[int, QuarantinedRow] = {}
     with tempfile.TemporaryDirectory(prefix="sluice-") as folder:

@@ -1,4 +1,4 @@
-"""Stops an upload's work when a person cancels its flow run in Prefect."""
+"""Stops the processing of an upload when a person cancels its flow run in Prefect."""
 
 import signal
 import threading
@@ -10,19 +10,20 @@ from flows.pipeline.errors import UploadCancelled
 
 
 class _Interrupted(BaseException):
-    """Ends the stage that is running. It is not an Exception, so that no handler of ordinary errors catches it."""
+    """Raised to end the stage that is running. This class is not an Exception, so that handlers of ordinary errors do
+    not catch it."""
 
 
 class Cancellation:
-    """Allows another thread to stop the stages that the main thread runs. It cannot interrupt a loop in C code; then
-    the next stage does not begin."""
+    """Allows another thread to stop the stages that the main thread runs. A loop in C code cannot be interrupted; in
+    that case, the next stage does not start."""
 
     def __init__(self) -> None:
         self._asked = threading.Event()
         self._may_interrupt = False
 
     def ask(self) -> None:
-        """Stop the stage that is running, and prevent further ones. Any thread may call this, and more than once."""
+        """Stop the stage that is running, and prevent further stages. Any thread may call this, even repeatedly."""
         self._asked.set()
         main = threading.main_thread().ident
         if self._may_interrupt and main is not None:
@@ -31,7 +32,7 @@ class Cancellation:
     @contextmanager
     def stops(self) -> Iterator[None]:
         """Raise UploadCancelled in the block as soon as `ask` is called. Outside the main thread, check only once,
-        before the block."""
+        before the block runs."""
         self._raise_if_asked()
         if threading.current_thread() is not threading.main_thread():
             yield

@@ -1,7 +1,7 @@
-"""Find out why a flow run crashed: what ECS reports about its task, and the last lines that it logged.
+"""Finds out why a flow run crashed, from what ECS reports about its task and from the last lines that it logged.
 
-A process that is killed cannot report this itself. The task that takes over the upload does, or the flow explain-crash
-(flows/explain_crash.py).
+A process that is killed cannot report this itself. The task that takes over the upload does so, or the explain-crash
+flow (flows/explain_crash.py).
 """
 
 import json
@@ -26,12 +26,12 @@ OUT_OF_MEMORY, PERHAPS_OUT_OF_MEMORY = "out of memory", "killed, perhaps out of 
 _LINES = 12
 _LINE_CHARACTERS = 300
 EXPLAINED = "Explained: "
-"""How the message of an explained crash begins. The automation that explains crashes ignores such runs."""
+"""The beginning of the state message of an explained crash. The automation that explains crashes ignores such runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """What is known about a crash."""
+    """What is known about the crash of a flow run."""
 
     cause: str = ""  # a few words
     reported: str = ""  # what ECS reports, in sentences; empty if it reports nothing
@@ -42,11 +42,11 @@ class Crash:
         return self.cause or "killed"
 
     def explanation(self, before: str) -> str:
-        """Return the message for the state of an explained crash; `before` is the state's message so far."""
+        """Return the state message of an explained crash. `before` is the message that the state had before."""
         return f"{EXPLAINED}{self.summary}.\n{self.message(before)}"
 
     def message(self, before: str) -> str:
-        """Return `before`, what ECS reports and the last log lines, as a text of several lines."""
+        """Return several lines of text: `before`, then what ECS reports, then the last log lines."""
         last = "\n".join(["Its last log lines:", *self.lines]) if self.lines else "It logged nothing."
         return "\n".join(part for part in (before, self.reported, last) if part)
 
@@ -58,11 +58,12 @@ class Crash:
 
 
 def investigate(client: SyncPrefectClient, flow_run: FlowRun, own_log: TaskLog | None) -> Crash:
-    """Return what ECS, CloudWatch Logs and Prefect report about the crash of `flow_run`. Errors of AWS are ignored.
+    """Return what ECS, CloudWatch Logs and Prefect report about the crash of `flow_run`. AWS errors are ignored.
 
     Args:
-        own_log: this process's log, if it is a task of the same definition: the crashed task's log stream then differs
-            only by the task id. None: look for the stream in the task definition.
+        own_log: this process's log, if this process runs in a task with the same task definition as the crashed one.
+            The name of the crashed task's log stream then differs only in the task ID. If `own_log` is None, the log
+            stream is looked up in the task definition.
     """
     task_arn = task_of_run(flow_run)
     task = _task(task_arn) if task_arn else {}
@@ -72,27 +73,28 @@ def investigate(client: SyncPrefectClient, flow_run: FlowRun, own_log: TaskLog |
 
 
 def infrastructure_of(task_arn: str) -> str:
-    """Return the `infrastructure_pid` that prefect-aws records for a task: CLUSTER::TASK_ARN."""
+    """Return the `infrastructure_pid` that prefect-aws records for an ECS task: CLUSTER::TASK_ARN."""
     return f"{task_arn.rsplit(':task/', 1)[-1].partition('/')[0]}::{task_arn}"
 
 
 def task_of_run(flow_run: FlowRun) -> str | None:
-    """Return the ARN of a flow run's ECS task, or None. A worker records it in the run's `infrastructure_pid`, a task
-    that drains the queue in a label."""
+    """Return the ARN of a flow run's ECS task, or None if it is unknown. A worker records the ARN in the run's
+    `infrastructure_pid`, and a task that drains the queue records it in a label."""
     label = flow_run.labels.get(TASK_LABEL)
     return task_of(flow_run.infrastructure_pid) or (str(label) if label else None)
 
 
 def task_of(infrastructure_pid: str | None) -> str | None:
-    """Return the ARN of the ECS task that an `infrastructure_pid` names, or None."""
+    """Return the ARN of the ECS task that an `infrastructure_pid` names, or None if it does not name one."""
     arn = (infrastructure_pid or "").rpartition("::")[2]
     return arn if ":task/" in arn else None
 
 
 def cause_of(task: dict[str, Any]) -> str:
-    """Return in a few words why a task stopped, according to ECS; "" if ECS reports nothing.
+    """Return in a few words why an ECS task stopped, according to ECS, or "" if ECS reports no cause.
 
-    The reasons and codes: docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html
+    AWS lists the reasons and codes at
+    docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html
 
     Args:
         task: the task, as ECS's DescribeTasks returns it.
@@ -113,7 +115,8 @@ def cause_of(task: dict[str, Any]) -> str:
 
 
 def end_of_task(arn: str) -> TaskEnd | None:
-    """Return how the task with this ARN ended, according to ECS; None if ECS has no record of it or cannot be asked."""
+    """Return how the task with this ARN ended, according to ECS, or None if ECS has no record of it or cannot be
+    asked."""
     task = _task(arn)
     if not task:
         return None
@@ -128,7 +131,8 @@ def end_of_task(arn: str) -> TaskEnd | None:
 
 
 def _task(arn: str) -> dict[str, Any]:
-    """Ask ECS about a task; ECS keeps a stopped task for at least an hour."""
+    """Return ECS's description of a task, or an empty dictionary if it is unavailable. ECS keeps a stopped task for at
+    least an hour."""
     cluster = arn.rsplit(":task/", 1)[-1].partition("/")[0]
     try:
         found = client_of("ecs").describe_tasks(cluster=cluster, tasks=[arn])["tasks"]
@@ -138,7 +142,7 @@ def _task(arn: str) -> dict[str, Any]:
 
 
 def _reported(task: dict[str, Any]) -> str:
-    """Return ECS's reasons for the task's end and prefect-aws's diagnosis, as sentences."""
+    """Return, as sentences, the reasons that ECS gives for the end of a task, and prefect-aws's diagnosis."""
     from prefect_aws.observers.diagnostics import diagnose_ecs_task  # takes 1.5 s, longer than a small file
 
     reasons = [task.get("stoppedReason"), *(container.get("reason") for container in _containers(task))]
@@ -153,13 +157,14 @@ def _containers(task: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _beside(own_log: TaskLog, task_arn: str) -> TaskLog:
-    """Return the log of another task of the same definition: its stream's name differs only in the task id."""
+    """Return the log of another task that has the same task definition as this one. The names of their log streams
+    differ only in the task ID."""
     return TaskLog(own_log.group, f"{own_log.stream.rpartition('/')[0]}/{task_arn.rpartition('/')[2]}")
 
 
 def _log_of(task: dict[str, Any]) -> TaskLog | None:
-    """Return where a task logs, according to its task definition. (A task of the stack may not read that, and uses
-    `_beside` instead.)"""
+    """Return where a task logs, according to its task definition, or None if that cannot be read. A task of the stack
+    has no permission to read it, and uses `_beside` instead."""
     try:
         definition = client_of("ecs").describe_task_definition(taskDefinition=task["taskDefinitionArn"])
         container = definition["taskDefinition"]["containerDefinitions"][0]
@@ -182,7 +187,8 @@ def _lines_in_cloudwatch(log: TaskLog) -> list[str]:
 
 
 def _readable(line: str) -> str:
-    """Return one of our JSON log lines (flows/pipeline/json_log.py) in a readable form; any other line unchanged."""
+    """Return one of Sluice's JSON log lines (flows/pipeline/json_log.py) in a readable form. Leave other
+    lines unchanged."""
     try:
         fields = json.loads(line)
         head = [str(fields.pop("time"))[11:19], str(fields.pop("level")), str(fields.pop("event"))]

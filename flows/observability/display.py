@@ -1,4 +1,5 @@
-"""Show a run in Prefect while it runs and when it ends. A failed Prefect call is logged, and never fails the upload."""
+"""Shows the progress and the outcome of an upload in its Prefect flow run. If a call to Prefect fails, that is logged,
+and the upload continues."""
 
 import time
 from typing import cast
@@ -25,13 +26,13 @@ _SAMPLE_BYTES = 1 << 20
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK")  # gzip, zstd, zip (XLSX)
 _PARQUET = b"PAR1"
 
-# Where each part of the stage refine begins and ends on the bar. The rest of the bar is for the other stages.
+# Where each part of the refine stage begins and ends on the progress bar. The rest of the bar is for the other stages.
 _SPAN_PERCENT = {"refine": (5.0, 95.0), "validate": (5.0, 70.0), "preprocess": (70.0, 95.0)}
 
 
 class ProgressBar:
-    """A progress artifact in Prefect for a file that takes long to refine. It appears after `quiet_seconds`, and is
-    updated at most that often."""
+    """A progress artifact in Prefect for a file that takes a long time to refine. It appears after `quiet_seconds`, and
+    is updated at most once in that time."""
 
     def __init__(self, *, quiet_seconds: float = 3.0) -> None:
         self._quiet_seconds = quiet_seconds
@@ -42,11 +43,12 @@ class ProgressBar:
         self._rows_expected: int | None = None
 
     def expect(self, dataset: str, rows: int | None) -> None:
-        """Set the file's dataset and, if known, approximately how many rows it has."""
+        """Set the file's dataset and, if known, its approximate number of rows."""
         self._dataset, self._rows_expected = dataset, rows
 
     def moved(self, part: str, rows: int) -> None:
-        """Update the artifact, if it is time: a part of the stage refine has processed `rows` rows so far."""
+        """Report that a part of the refine stage has processed `rows` rows so far. Do nothing if the last update was
+        less than `quiet_seconds` ago."""
         if self._failed or time.monotonic() - self._shown_at < self._quiet_seconds:
             return
         self._shown_at = time.monotonic()
@@ -55,7 +57,7 @@ class ProgressBar:
         self._show(self._percent(part, rows), f"{part}: {rows:,} rows{of}")
 
     def done(self) -> None:
-        """Set the bar to 100%, if it was shown."""
+        """Set the progress bar to 100% if it was shown."""
         if self._artifact is not None:
             self._show(100.0, "done")
 
@@ -78,8 +80,8 @@ class ProgressBar:
 
 
 def rows_in(source: Source) -> int | None:
-    """Estimate how many rows a file has from its first bytes or its footer. Return None if these do not show it, or
-    cannot be read."""
+    """Estimate the number of rows in a file from its first bytes or, for Parquet, from its footer. Return None if these
+    cannot be read or do not show it."""
     try:
         with open_source(source) as file:
             sample = file.read(_SAMPLE_BYTES)
@@ -101,13 +103,13 @@ def show_outcome(
 ) -> None:
     """Add a summary and tags to the current flow run, so that Prefect shows the upload's outcome.
 
-    All summaries of a dataset have the same artifact key, so that Prefect shows their history; those of dry runs have
-    another key.
+    All summaries of a dataset have the same artifact key, so that Prefect shows their history. Summaries of dry runs
+    have a different key.
 
     Args:
-        tags: further tags, besides those of the outcome.
-        name: a new name for the flow run; None: keep it.
-        task: the ECS task, as `infrastructure_of` returns it; None: there is none.
+        tags: further tags, in addition to those of the outcome.
+        name: a new name for the flow run; None to keep the current name.
+        task: the ECS task, as `infrastructure_of` returns it; None if there is none.
     """
     dataset = artifact_name(receipt.contract.dataset)
     kind = "dry-run-" if dry_run else ""

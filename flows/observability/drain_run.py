@@ -1,7 +1,7 @@
-"""Shows a task's drain of the queue as a live flow run of `drain-queue`: its progress, and the outcomes per dataset.
+"""Shows the progress of a task that drains the queue, and the outcomes per dataset, in a run of the drain-queue flow.
 
-A background thread sends everything, so no upload waits for Prefect. These flow runs have no deployment, because an
-upload or `sluice resume` starts a drain, not a person in Prefect.
+A background thread sends everything, so that no upload waits for Prefect. These flow runs have no deployment, because a
+drain is started by an upload or by `sluice resume`, and not by a person in Prefect.
 """
 
 import json
@@ -31,7 +31,7 @@ _ENDS_SECONDS = 3.0
 
 @dataclass
 class DatasetCounts:
-    """How many files of one dataset a drain published, rejected and failed to process, and how many rows."""
+    """The number of files of one dataset that were published, were rejected or failed, and the number of their rows."""
 
     published: int = 0
     rejected: int = 0
@@ -42,7 +42,7 @@ class DatasetCounts:
 
 @dataclass
 class DrainCounts:
-    """The counts of a drain, by dataset."""
+    """The number of files and rows that a drain has processed, by dataset and outcome."""
 
     datasets: dict[str, DatasetCounts] = field(default_factory=lambda: defaultdict(DatasetCounts))
 
@@ -59,16 +59,16 @@ class DrainCounts:
             self.datasets[attempt.dataset].failed += 1
 
     def total(self, name: str) -> int:
-        """Return one of the counts over all datasets."""
+        """Return one of the counts, such as `published`, summed over all datasets."""
         return sum(int(getattr(counts, name)) for counts in self.datasets.values())
 
     @property
     def done(self) -> int:
-        """Return how many uploads were published or rejected, or failed."""
+        """Return how many uploads were published, were rejected or failed."""
         return sum(self.total(name) for name in ("published", "rejected", "failed"))
 
     def percent(self, waiting: int) -> float:
-        """Return how much of the work is done, if `waiting` uploads are left."""
+        """Return the percentage of uploads that are done, given that `waiting` uploads are left."""
         return round(100 * self.done / max(1, self.done + waiting), 1)
 
     @property
@@ -90,13 +90,17 @@ class DrainCounts:
 
 
 class DrainRun:
-    """The flow run that shows one task's drain. It is created at the second upload; a single upload has its own run.
+    """The flow run that shows how one task drains the queue. It is created when the second upload is done, because a
+    single upload has its own flow run.
 
-    No method raises, and only `end` waits for Prefect, for a few seconds.
+    No method raises an exception, and only `end` waits for Prefect, for a few seconds.
+
+    Args:
+        waiting: returns how many messages were waiting in the queue at the last count.
 
     Attributes:
         requests: how many requests were sent to Prefect.
-        flow_run_id: the flow run; None until it is created.
+        flow_run_id: the ID of the flow run; None until it is created.
     """
 
     def __init__(
@@ -107,7 +111,6 @@ class DrainRun:
         waiting: Callable[[], int],
         update_seconds: float = UPDATE_SECONDS,
     ) -> None:
-        """`waiting` returns how many messages waited in the queue at the last count."""
         self.requests = 0
         self.flow_run_id: str | None = None
         self._stack, self._task, self._waiting = parts.settings.stack, task, waiting
@@ -119,7 +122,7 @@ class DrainRun:
         self._thread: Thread | None = None
 
     def count(self, receipts: Sequence[Receipt], failed: Sequence[Attempt]) -> None:
-        """Count outcomes and failed attempts; show the drain in Prefect from the second upload on."""
+        """Count outcomes and failed attempts. From the second upload on, show the drain in Prefect."""
         with self._lock:
             self._counts.add(receipts, failed)
             if self._thread is None and self._counts.done > 1:

@@ -1,4 +1,4 @@
-"""Process an upload as a flow run that Prefect shows live; if Prefect is down, process it without a flow run."""
+"""Processes an upload as a flow run that Prefect shows live or, if Prefect is down, without a flow run."""
 
 import logging
 import tempfile
@@ -53,12 +53,14 @@ class RunTaken(TransientError):
 class FlowRunner:
     """Creates, claims and runs the flow run of an upload.
 
-    Prefect does not prevent two processes from running one flow run. Claiming the run keeps what Prefect shows
-    consistent; the commit protocol keeps the data consistent, whatever Prefect shows.
+    Prefect does not prevent two processes from running the same flow run. Claiming the run keeps what Prefect shows
+    consistent. The commit protocol keeps the data consistent, regardless of what Prefect shows.
+
+    Args:
+        run: a function that processes an upload, with the parameters of `run_upload`.
     """
 
     def __init__(self, parts: Parts, run: RunUpload = run_upload) -> None:
-        """`run` processes an upload; one of its arguments is how to call a stage."""
         self._parts = parts
         self._run_upload = run
         self._deployment = parts.settings.prefect_names.deployment(FLOW_NAME)
@@ -67,7 +69,7 @@ class FlowRunner:
         self._shown = False  # whether Prefect shows the current upload
 
     def is_available(self) -> bool:
-        """Return whether Prefect can be used at present; after a failure, probe it again once the pause is over."""
+        """Return whether Prefect can currently be used. After a failure, check again once a pause has passed."""
         return self._connection.is_open()
 
     def process(self, job: UploadJob) -> Receipt:
@@ -91,15 +93,16 @@ class FlowRunner:
             return self._run(flow_run, job) if self._claim(flow_run, job) else self._run_upload(self._parts, job)
 
     def _settle(self, job: UploadJob) -> Receipt:
-        """Update the index and the flow run of an upload that has its receipt already: the task that wrote the receipt
-        may have been killed before it could do so."""
+        """Update the index and the flow run of an upload that already has a receipt, because the task that wrote the
+        receipt may have been killed before it could do so."""
         receipt = self._run_upload(self._parts, job)
         Recorder(self._parts).record([receipt])
         return receipt
 
     @contextmanager
     def _one_client(self) -> Iterator[None]:
-        """Share one client with everything in the block: each new one opens a connection and requests a CSRF token."""
+        """Share one Prefect client among all calls in the block, because each new client opens a connection and
+        requests a CSRF token."""
         with ExitStack() as stack:
             if self._shown:
                 try:
@@ -112,7 +115,7 @@ class FlowRunner:
 
     @contextmanager
     def _prefect(self) -> Iterator[SyncPrefectClient]:
-        """Provide a client to the block; if Prefect fails in the block, process this upload without Prefect."""
+        """Provide a Prefect client to the block. If Prefect fails in the block, process this upload without Prefect."""
         try:
             with get_client(sync_client=True) as client:
                 yield client
@@ -120,7 +123,8 @@ class FlowRunner:
             self._go_without(error)
 
     def _flow_run(self, job: UploadJob, state: State[Any]) -> FlowRun | None:
-        """Return the upload's flow run, created now or at an earlier delivery; None if Prefect is down."""
+        """Return the upload's flow run, which is created now unless an earlier delivery created it. Return None if
+        Prefect is down or does not have the deployment."""
         upload, settings = job.upload, self._parts.settings
         with self._prefect() as client:
             try:
@@ -144,8 +148,8 @@ class FlowRunner:
         return None
 
     def _claim(self, flow_run: FlowRun, job: UploadJob) -> bool:
-        """Claim the flow run for this process; return False if Prefect is down. Raise RunTaken if another worker is
-        running it."""
+        """Claim the flow run for this process. Return False if Prefect is down, and raise RunTaken if another worker is
+        running the flow run."""
         receive_count = job.chain.receive_count or 1
         claim: State[Any] = Pending()
         claimed: State[Any] | None = None
@@ -170,10 +174,10 @@ class FlowRunner:
         return True
 
     def _run(self, flow_run: FlowRun, job: UploadJob) -> Receipt:
-        """Run the flow in this process. The receipt decides the outcome, not the state in Prefect."""
+        """Run the flow in this process. The outcome is what the receipt contains, not the state in Prefect."""
         ended: list[Receipt | SluiceError] = []
 
-        # Results are never stored, but without a storage Prefect would ask its API for the default one.
+        # Results are never stored, but without a result storage Prefect would ask its API for the default one.
         @flow(name=FLOW_NAME, validate_parameters=False, persist_result=False, result_storage=_NO_RESULTS)
         def process_upload(bucket: str, key: str, version_id: str) -> State[Any]:  # noqa: ARG001 (shown in Prefect; the job has them)
             try:
@@ -188,7 +192,7 @@ class FlowRunner:
         try:
             state = run_flow(process_upload, flow_run=_not_suspendable(flow_run), return_type="state")  # type: ignore[assignment]
         except Abort:
-            raise RunTaken(f"flow run {flow_run.name}: Prefect refused to run it here") from None
+            raise RunTaken(f"flow run {flow_run.name}: Prefect does not allow this worker to run it") from None
         except SluiceError:
             raise
         except Exception as error:  # noqa: BLE001 (Prefect failed during the run)
@@ -201,8 +205,8 @@ class FlowRunner:
         return self._run_upload(self._parts, job)
 
     def _end(self, flow_run: FlowRun, state: State[Any] | None, ended: Receipt | SluiceError) -> Receipt:
-        """Return the receipt or raise the error. If Prefect declined the run's final state, because a person cancelled
-        the run, force the state."""
+        """Return the receipt, or raise the error, with which the upload ended. If Prefect declined the final state of
+        the run because a person cancelled it, force that state."""
         if isinstance(ended, UploadCancelled):
             self._force(flow_run, Cancelled(message=str(ended)))
         if isinstance(ended, SluiceError):
@@ -216,19 +220,19 @@ class FlowRunner:
             client.set_flow_run_state(flow_run.id, state, force=True)
 
     def _go_without(self, error: Exception) -> None:
-        """Send Prefect no more requests for this upload. Pause requests for the next ones too, unless Prefect is up and
-        refused only this one."""
+        """Continue without further requests to Prefect for this upload. Also pause requests for the next uploads,
+        unless Prefect is up and only rejected this request."""
         self._shown = False
         if is_refusal(error):
-            LOG.warning("Prefect refused this upload; continuing unobserved", extra={"fields": {"why": why(error)}})
+            LOG.warning("Prefect rejected this upload; continuing unobserved", extra={"fields": {"why": why(error)}})
         else:
             self._connection.close(why(error))
 
 
 def _known_to_events(deployment: DeploymentResponse) -> UUID:
-    """Fill the cache of Prefect's events client, which saves it four requests for each run; return the deployment's id.
-    Events of the runs' tasks then name the flow and the deployment, but no work pool and no work queue: those did not
-    run them."""
+    """Fill the cache of Prefect's events client, which saves four requests per run, and return the deployment's ID. The
+    events of task runs then name the flow and the deployment, but no work pool or work queue, because these did not run
+    the tasks."""
     related = {
         "deployment": (deployment.id, deployment),
         "flow": (deployment.flow_id, Flow(id=deployment.flow_id, name=FLOW_NAME, labels={})),
@@ -241,20 +245,21 @@ def _known_to_events(deployment: DeploymentResponse) -> UUID:
 
 
 def _is_new(flow_run: FlowRun, received: State[Any]) -> bool:
-    """Return whether `flow_run` was created just now, in the state `received`, and not at an earlier delivery."""
+    """Return whether `flow_run` was created just now, in the state `received`, and not on an earlier delivery."""
     expected = received.state_details.transition_id
     return flow_run.state is not None and flow_run.state.state_details.transition_id == expected
 
 
 def _not_suspendable(flow_run: FlowRun) -> FlowRun:
-    """Return a copy without a deployment: for a run with one, Prefect's engine opens a connection to find out whether a
-    person suspends it. The engine reads the run again before it calls the flow, so the flow has the original."""
+    """Return a copy of a flow run without its deployment. For a run with a deployment, Prefect's engine would open a
+    connection to find out whether a person suspends the run. The engine reads the run again before it calls the flow,
+    so the flow gets the original."""
     return flow_run.model_copy(update={"deployment_id": None})
 
 
 def _set_state(
     client: SyncPrefectClient, flow_run: FlowRun, state: State[Any], *, force: bool = False
 ) -> State[Any] | None:
-    """Propose a state to the server; return the state that it stored, or None if it declined."""
+    """Propose a state to the Prefect server. Return the state that it stored, or None if it declined."""
     answer = client.set_flow_run_state(flow_run.id, state, force=force)
     return (answer.state or state) if answer.status is SetStateStatus.ACCEPT else None

@@ -1,5 +1,5 @@
-"""Sends heartbeats of a live flow run, so that an automation can distinguish a long run from a dead one
-(deployment/prefect_setup/automations.yaml). At each heartbeat it also checks whether a person cancelled the run.
+"""Sends heartbeats for a live flow run, so that an automation can distinguish a long run from a dead one
+(deployment/prefect_setup/automations.yaml). With each heartbeat, it also checks whether a person cancelled the run.
 
 Prefect's setting PREFECT_FLOWS_HEARTBEAT_FREQUENCY would send the same events, but its thread delays the end of every
 run by up to a second, which is longer than a small file takes, and it would have to be set in every environment.
@@ -23,7 +23,7 @@ _CANCELLED = (StateType.CANCELLING, StateType.CANCELLED)
 
 
 class Heartbeat:
-    """The heartbeat event of one flow run. It names the flow and the stack, by which automations match it."""
+    """The heartbeat event of one flow run. It names the flow and the stack, so that automations can match it."""
 
     def __init__(self, flow_run_id: str, flow_name: str, stack: str) -> None:
         self._resource = {"prefect.resource.id": f"prefect.flow-run.{flow_run_id}"}
@@ -40,11 +40,10 @@ class Heartbeat:
 
 @contextmanager
 def heartbeat(stack: str, on_cancelled: Callable[[], None] | None = None) -> Iterator[None]:
-    """Send heartbeats of the current flow run while the block runs.
+    """Send heartbeats for the current flow run every HEARTBEAT_SECONDS while the block runs.
 
     Args:
-        on_cancelled: called after each heartbeat for which Prefect shows the run as cancelled; None: do not check.
-        every_seconds: the time between heartbeats; None: HEARTBEAT_SECONDS.
+        on_cancelled: called after a heartbeat if Prefect shows that a person cancelled the run; None to skip the check.
     """
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
@@ -70,5 +69,5 @@ def _is_cancelled(flow_run_id: UUID) -> bool:
     try:
         with get_client(sync_client=True) as client:
             return client.read_flow_run(flow_run_id).state_type in _CANCELLED
-    except Exception:  # noqa: BLE001 (Prefect does not answer: the next heartbeat asks again)
+    except Exception:  # noqa: BLE001 (if Prefect does not respond, the next heartbeat asks again)
         return False

@@ -1,4 +1,4 @@
-"""Process one upload inside a flow run, with its stages as Prefect tasks, and show its progress and outcome."""
+"""Processes one upload inside a flow run, with its stages as Prefect tasks, and shows its progress and outcome."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ _SECONDS_CORE = 14_400  # far more than refining an upload of that size takes
 def run_observed(
     parts: Parts, job: UploadJob, run: RunUpload = run_upload, cancellation: Cancellation | None = None
 ) -> Receipt:
-    """Process one upload inside a flow run and show it there; return its receipt.
+    """Process one upload inside the current flow run, show it there, and return its receipt.
 
     Args:
         cancellation: stops the upload if a person cancels the flow run; None if Prefect does that itself.
@@ -100,15 +100,16 @@ def _failure_event(parts: Parts, job: UploadJob) -> Iterator[None]:
 
 
 def final_state(receipt: Receipt, *, dry_run: bool = False) -> State[Any]:
-    """Return the flow run's final state, Completed or Failed: Prefect's pages can filter only by its own state names. A
-    rejected file is Failed too, but has the tag `rejected`, which a failure of the pipeline does not have."""
+    """Return the flow run's final state: Completed for a published file, Failed for a rejected one, because Prefect's
+    pages can filter only by Prefect's own states. The tag `rejected` distinguishes a rejected file from a failure of
+    the pipeline, whose run is Failed too."""
     kind = Failed if receipt.status is Status.REJECTED else Completed
     return kind(message=state_message(receipt, dry_run=dry_run))
 
 
 def limit_of(parts: Parts, job: UploadJob) -> str | None:
-    """Return the name of the concurrency limit for the upload's dataset, or None if its contract sets none. An invalid
-    contract counts as none here: the run reports it."""
+    """Return the name of the concurrency limit for the upload's dataset, or None if its contract sets none. Also return
+    None if the contract is invalid, because the run reports that later."""
     with suppress(SluiceError):
         contract = job.contract or parts.contracts.for_key(job.upload.key)
         if contract.max_concurrent_uploads:
@@ -120,11 +121,12 @@ def limit_of(parts: Parts, job: UploadJob) -> str | None:
 
 
 def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State) -> bool:
-    """Return whether a failed task may be retried: only after a transient error, as a rejected file stays rejected."""
+    """Return whether a failed task may be retried. Only transient errors are retried, because a rejected file would be
+    rejected again."""
     return isinstance(state.result(raise_on_failure=False), TransientError)
 
 
-# Results stay in memory: a stage returns paths of this machine, which are useless on another one.
+# Results stay in memory: a stage returns paths on this machine, which are useless on another one.
 _ANY: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 _EDGE: dict[str, Any] = _ANY | {
     "timeout_seconds": _SECONDS_EDGE,
@@ -143,7 +145,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class TaskCalls:
-    """Calls each stage as a Prefect task of the same name, and logs its result.
+    """Calls each stage as a Prefect task with the same name, and logs its result.
 
     Attributes:
         made: the names of the stages that were called.
@@ -172,7 +174,8 @@ class TaskCalls:
             raise
 
     def _stops(self, name: str) -> AbstractContextManager[None]:
-        """Return a context in which a cancellation in Prefect stops the stage, except the stage `record`."""
+        """Return a context manager in which a cancellation in Prefect stops the stage. The record stage is never
+        stopped."""
         return self._cancellation.stops() if self._cancellation and name != "record" else nullcontext()
 
     def _log(self, result: Any) -> None:

@@ -1,7 +1,7 @@
 """Prefect events for the outcomes of uploads: `sluice.upload.published`, `.rejected`, `.failed` and `.attempt-failed`.
 
-Automations match them. The event's resource is the upload, with the stack and the dataset as labels; the dataset is
-also a related resource.
+Automations match these events. An event's resource is the upload, with the stack and the dataset as labels; the dataset
+is also a related resource.
 """
 
 from dataclasses import asdict
@@ -14,18 +14,18 @@ from flows.observability.run_identity import idempotency_key, run_name
 from flows.pipeline.announce import OutcomeNotice, RowCounts
 
 ATTEMPT_FAILED = "attempt-failed"
-"""The last part of the event's name if a live run failed. An upload from the queue is then still in the queue."""
+"""The last part of the event's name if a live flow run failed. An upload from the queue then stays in the queue."""
 
 
 def outcome_event(
     notice: OutcomeNotice, stack: str, flow_run_id: UUID | str | None, *, what: str | None = None, at: str = ""
 ) -> Event:
-    """Return the event of one outcome. Its id depends only on the outcome, so sending it twice does no harm.
+    """Return the Prefect event for one outcome. Its ID depends only on the outcome, so sending it twice is harmless.
 
     Args:
         flow_run_id: the flow run that shows the upload, or None.
-        what: the last part of the event's name; None: the outcome's status.
-        at: distinguishes events with the same name of one attempt, such as two failed tries.
+        what: the last part of the event's name; None to use the outcome's status.
+        at: distinguishes events of the same attempt that have the same name, such as those of two failed tries.
     """
     name = f"sluice.upload.{what or notice.status}"
     identity = f"{stack}/{idempotency_key(notice.run_id, notice.attempt)}/{name}/{at}"
@@ -48,7 +48,7 @@ def outcome_event(
 
 
 def emit_outcome(event: Event) -> None:
-    """Send an event in the background, over the connection that Prefect uses for the events of tasks."""
+    """Send an event in the background, over the connection that Prefect uses for the events of task runs."""
     outside_of_run(lambda: _emit(event))()
 
 
@@ -63,7 +63,8 @@ def _emit(event: Event) -> None:
 
 
 def _quarantined_percent(rows: RowCounts | None) -> int:
-    """Return the percentage of rows in quarantine as a whole number, rounded down: automations compare it as text."""
+    """Return the percentage of rows in quarantine as a whole number, rounded down, because automations compare it as
+    text."""
     return 100 * rows.quarantined // rows.rows_in if rows and rows.rows_in else 0
 
 

@@ -1,4 +1,4 @@
-"""Whether Prefect's API can be used at present, and what its errors mean."""
+"""Tracks whether Prefect's API can currently be used, and explains its errors."""
 
 import logging
 import time
@@ -13,20 +13,20 @@ PATIENCE_SECONDS = 5.0
 """How long Prefect's client waits before it retries a request to a busy server."""
 
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
-"""How long a task sends no requests to a Prefect server that failed: the first pause, and the longest."""
+"""The first and the longest pause in which a task sends no requests to a Prefect server that has failed."""
 
 SLOW_SECONDS = 3.0
-"""After a request that takes this long, the server counts as overloaded: waiting for it would delay the data."""
+"""A server that takes this long to respond counts as overloaded, because waiting for it would delay the data."""
 
 _PROBE_SECONDS = 2
 _REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
 class Connection:
-    """Remembers whether Prefect is down or slow, because each attempt to reach it then delays the data.
+    """Remembers whether Prefect is down or slow, because each attempt to reach it would then delay the data.
 
-    After a pause, one short request checks whether it is back. The pause doubles with each consecutive failure, up to
-    LONGEST_PAUSE_SECONDS, and starts again from SHORTEST_PAUSE_SECONDS after a successful request.
+    After a pause, one short request checks whether Prefect is back. The pause doubles with each consecutive failure, up
+    to LONGEST_PAUSE_SECONDS, and starts again from SHORTEST_PAUSE_SECONDS after a successful request.
     """
 
     def __init__(self) -> None:
@@ -39,19 +39,19 @@ class Connection:
         if time.monotonic() < self._closed_until:
             return False
         if not _answers(f"{PREFECT_API_URL.value()}/ready"):
-            self.close("it does not answer, or not soon")
+            self.close("it does not respond, or not fast enough")
             return False
         self._closed_until = 0.0
         return True
 
     def close(self, why: str) -> None:
         """Stop using Prefect until the pause is over; `why` is logged."""
-        LOG.warning("going on without Prefect", extra={"fields": {"why": why, "seconds": self._pause_seconds}})
+        LOG.warning("continuing without Prefect", extra={"fields": {"why": why, "seconds": self._pause_seconds}})
         self._closed_until = time.monotonic() + self._pause_seconds
         self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
 
     def succeeded(self, seconds: float) -> None:
-        """Note that Prefect answered a request within `seconds`; pause if that was slow."""
+        """Record that Prefect responded to a request after `seconds`. Pause requests if that was slow."""
         if seconds >= SLOW_SECONDS:
             self.close(f"a request took {seconds:.1f} s")
         else:
@@ -59,22 +59,22 @@ class Connection:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Return whether Prefect works but refused this request, for example because the run has been deleted."""
+    """Return whether Prefect works but rejected this request, for example because the run has been deleted."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code in _REFUSALS
     return isinstance(error, (ObjectNotFound, ObjectAlreadyExists))
 
 
 def shorten_patience(response: httpx.Response) -> None:
-    """Change a response so that Prefect's client waits at most PATIENCE_SECONDS for a busy server or proxy: by default
-    it obeys any Retry-After, and during maintenance it retries forever."""
+    """Change a response so that Prefect's client waits at most PATIENCE_SECONDS for a busy server or proxy. By default,
+    the client obeys any Retry-After header, and during maintenance it retries forever."""
     response.headers.pop("Prefect-Maintenance", None)
     if "Retry-After" in response.headers:
         response.headers["Retry-After"] = str(PATIENCE_SECONDS)
 
 
 def why(error: Exception) -> str:
-    """Return what is wrong with Prefect, in a text for the log that contains no secrets."""
+    """Return a string for the log that states what is wrong with Prefect, and contains no secrets."""
     if not isinstance(error, httpx.HTTPStatusError):
         return type(error).__name__
     status = error.response.status_code

@@ -1,7 +1,7 @@
-"""The flow run of an upload that is recorded afterwards, made from its receipt or its last failed attempt. Pure.
+"""The flow run of an upload that is recorded after processing, made from its receipt or its last failed attempt.
 
-Prefect refuses a state with a given time (422), so a recorded run begins and ends when it is recorded. The true
-times are in labels, in the state's message and in the log lines.
+Prefect rejects a state with a given timestamp (HTTP 422), so a recorded run begins and ends when it is recorded. The
+true times are in labels, in the state's message and in the log lines.
 """
 
 import logging
@@ -26,15 +26,15 @@ from flows.pipeline.receipt import Receipt, Source, Status, receipt_key
 from lambda_trigger.message import UploadMessage
 
 LARGE_BYTES = 100 * 1024**2
-"""The size from which the run of a published file has a summary. Runs of rejected, failed and forced uploads always
-have one."""
+"""The minimum size of a published file whose run has a summary. Runs of rejected, failed and forced uploads always have
+one."""
 
 GIVEN_UP = "given-up"  # a tag
 _TIME = "%Y-%m-%d %H:%M:%S"
 
 
 class LogLine(NamedTuple):
-    """A line of the run's log, with its own time."""
+    """A line in the log of a recorded run, and the time of what it describes."""
 
     at: datetime
     level: int
@@ -43,17 +43,17 @@ class LogLine(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """What Prefect should show for one upload."""
+    """What Prefect should show for one upload that is recorded after processing."""
 
     notice: OutcomeNotice
     state_type: str  # the type of the final state, such as COMPLETED
-    message: str  # of the final state
+    message: str  # the message of the final state
     tags: frozenset[str]  # the outcome's tags; `to_create` adds those that every run of an upload has
     labels: dict[str, str]
     log: tuple[LogLine, ...]
     summary: str | None = None  # an artifact in Markdown; None for a small file that was published
     flow_run_id: str | None = None  # the run that showed the upload live; None if none did
-    event_key: str = ""  # distinguishes events with the same name of one attempt
+    event_key: str = ""  # distinguishes events of the same attempt that have the same name
 
     @property
     def run_id(self) -> str:
@@ -71,18 +71,19 @@ class RecordedRun:
 
     @property
     def was_given_up(self) -> bool:
-        """Return whether the upload was given up, so that it has no receipt."""
+        """Return whether Sluice gave up on the upload, in which case it has no receipt."""
         return self.notice.status is OutcomeStatus.FAILED
 
     def fits(self, state_type: str | None, tags: Collection[str]) -> bool:
-        """Return whether an existing run with this state and these tags already shows the outcome. For an upload that
-        was given up, any final state does: a run that crashed or was cancelled shows more than this record."""
+        """Return whether an existing run with this state and these tags already shows the outcome. If Sluice gave up on
+        the upload, any final state does, because a run that crashed or was cancelled shows more than a
+        recorded run."""
         if self.was_given_up:
             return state_type in ("FAILED", "CRASHED", "CANCELLED", "COMPLETED")
         return state_type == self.state_type and self.notice.status in tags
 
     def to_create(self, settings: PipelineSettings) -> dict[str, Any]:
-        """Return the fields with which Prefect's API creates the flow run."""
+        """Return the body of the request to Prefect's API that creates the flow run."""
         notice = self.notice
         return {
             "name": run_name(notice.key, notice.run_id, settings.incoming_prefix),
@@ -95,7 +96,8 @@ class RecordedRun:
         }
 
     def artifact(self) -> dict[str, Any] | None:
-        """Return the summary as an artifact for Prefect's API, without the flow run."""
+        """Return the summary as an artifact for Prefect's API, without the ID of the flow run; None if there is no
+        summary."""
         if self.summary is None:
             return None
         return {
@@ -131,7 +133,7 @@ def run_of_receipt(receipt: Receipt, settings: PipelineSettings) -> RecordedRun:
 
 
 def run_of_attempt(attempt: Attempt, settings: PipelineSettings) -> RecordedRun:
-    """Return the run that shows an upload that was given up."""
+    """Return the run that shows an upload that Sluice gave up on."""
     at, upload = datetime.fromisoformat(attempt.at), attempt.upload
     message = f"{attempt.error}: {attempt.message}"
     labels = {"uploaded": upload.event_time or "", "ended": attempt.at, "task": attempt.task_arn or ""}
@@ -148,7 +150,7 @@ def run_of_attempt(attempt: Attempt, settings: PipelineSettings) -> RecordedRun:
 
 
 def _story(receipt: Receipt, started: datetime, ended: datetime) -> Iterator[LogLine]:
-    """Yield the main log lines that a live run would have had."""
+    """Yield the main log lines that a live run of the upload would have had."""
     source, rows = receipt.source, receipt.rows
     yield LogLine(started, logging.INFO, _file_of(source))
     judged = started + timedelta(seconds=sum(receipt.timings_seconds.get(stage, 0) for stage in ("fetch", "refine")))

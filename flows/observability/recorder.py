@@ -1,8 +1,9 @@
-"""Record uploads in Prefect after they were processed: one flow run for each receipt, created in its final state.
+"""Records uploads in Prefect after they were processed, each as one flow run that is created in its final state.
 
-A task does this if many files wait, or if Prefect was down while it worked. A failure is logged, not raised; what could
-not be recorded stays in the batch note, and is tried again later. Up to 100 uploads cost four requests, so record many
-at once. Each summary of a rejected, forced or large file costs one more request.
+A task does this if many files are waiting, or if Prefect was down while it worked. Failures are logged, not raised. An
+upload that could not be recorded stays in the batch note (flows/pipeline/batch_notes.py), and is tried again later.
+Recording up to 100 uploads takes four requests, so record many at once. Each summary of a rejected, forced or large
+file takes one more request.
 """
 
 import json
@@ -32,7 +33,7 @@ from flows.pipeline.receipt import Receipt
 LOG = logging.getLogger("sluice")
 
 RUNS_PER_CALL = 100
-"""How many flow runs Prefect creates in one call at most (prefect.server.api.deployments)."""
+"""The maximum number of flow runs that Prefect creates in one call (prefect.server.api.deployments)."""
 
 _LINES_PER_CALL = 1_000
 _RESTS_SECONDS = (0.2, 0.5, 1.0, 2.0)
@@ -42,7 +43,7 @@ _NO_BULK = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 
 
 class Recorder:
-    """Creates flow runs for uploads that no live run showed. Only one thread records at a time; others wait for it."""
+    """Creates flow runs for uploads that no live run showed. Only one thread records at a time; other threads wait."""
 
     def __init__(self, parts: Parts) -> None:
         self._settings = parts.settings
@@ -54,16 +55,18 @@ class Recorder:
         self._lock = Lock()
 
     def record(self, receipts: Sequence[Receipt]) -> frozenset[str]:
-        """Show each receipt as one flow run in its final state; return the run ids of those that Prefect now shows.
+        """Show each receipt as one flow run in its final state. Return the run IDs of the receipts that Prefect now
+        shows.
 
-        Recording a receipt again changes nothing, except that a run in another state is set to the receipt's outcome: a
-        task that is killed after it wrote the receipt leaves its run Running or Crashed.
+        Recording a receipt again changes nothing, except that a flow run in a different state is set to the receipt's
+        outcome. That is necessary because a task that is killed after it wrote the receipt leaves its flow run Running
+        or Crashed.
         """
         return self._record(run_of_receipt(receipt, self._settings) for receipt in receipts)
 
     def record_failures(self, attempts: Sequence[Attempt]) -> frozenset[str]:
-        """Show each upload that was given up as one failed flow run; return the run ids of those that Prefect now
-        shows."""
+        """Show each upload that Sluice gave up on as one failed flow run. Return the run IDs of the uploads that
+        Prefect now shows."""
         return self._record(run_of_attempt(attempt, self._settings) for attempt in attempts)
 
     def _record(self, runs: Iterable[RecordedRun]) -> frozenset[str]:
@@ -91,7 +94,7 @@ class Recorder:
             self._connection.close(why(error))
 
     def _record_chunk(self, runs: list[RecordedRun]) -> set[str]:
-        """Record up to RUNS_PER_CALL uploads; return the run ids of those that Prefect now shows."""
+        """Record up to RUNS_PER_CALL uploads. Return the run IDs of the uploads that Prefect now shows."""
         shown = self._find([run.flow_run_id for run in runs if run.flow_run_id])
         ids = {run.key: run.flow_run_id for run in runs if run.flow_run_id in shown}
         ids |= self._create([run for run in runs if run.key not in ids])
@@ -111,14 +114,14 @@ class Recorder:
         return {run.run_id for run in runs if ids.get(run.key) in shown}
 
     def _find(self, flow_run_ids: list[str]) -> dict[str, dict[str, Any]]:
-        """Return those of the flow runs that exist in Prefect, by id."""
+        """Return those of the given flow runs that exist in Prefect, by ID."""
         if not flow_run_ids:
             return {}
         found = self._post("/flow_runs/filter", {"flow_runs": {"id": {"any_": flow_run_ids}}})
         return {run["id"]: run for run in found}
 
     def _create(self, runs: list[RecordedRun]) -> dict[str, str]:
-        """Create flow runs, or find existing ones with the same idempotency keys; return their ids by that key."""
+        """Create flow runs, or find existing ones with the same idempotency keys. Return their IDs by these keys."""
         made: dict[str, str] = {}
         for rest_seconds in (*_RESTS_SECONDS, None):  # the server's SQLite fails if another request has locked it
             left = [run for run in runs if run.key not in made]
@@ -145,7 +148,7 @@ class Recorder:
         refused = [result["error"] for result in results if result.get("error")]
         if refused:
             fields = {"runs": len(refused), "first": str(refused[0]).splitlines()[0][:200]}
-            LOG.warning("Prefect refused to show some uploads", extra={"fields": fields})
+            LOG.warning("Prefect rejected some of the recorded uploads", extra={"fields": fields})
         pairs = zip(runs, results, strict=True)
         return {run.key: result["flow_run_id"] for run, result in pairs if result["flow_run_id"]}
 
@@ -155,7 +158,7 @@ class Recorder:
         except httpx.HTTPStatusError as error:
             if not is_refusal(error):
                 raise
-            LOG.warning("Prefect refused to show an upload", extra={"fields": {"why": why(error)}})
+            LOG.warning("Prefect rejected a recorded upload", extra={"fields": {"why": why(error)}})
             return None
 
     def _id_of_deployment(self) -> UUID:
@@ -168,7 +171,8 @@ class Recorder:
         return self._deployment_id
 
     def _correct(self, run: RecordedRun, found: dict[str, Any], *, fits: bool) -> None:
-        """Set an existing run to the outcome: its task ended before it could do so, or an earlier try failed."""
+        """Set an existing flow run to the outcome of its upload. This is necessary if its task ended before it could do
+        so, or if an earlier try failed."""
         tags = sorted({*found["tags"], *run.tags} - ({GIVEN_UP} - run.tags))
         self._request("PATCH", f"/flow_runs/{found['id']}", {"tags": tags})
         if not fits:
@@ -209,7 +213,8 @@ class Recorder:
         return response.json() if response.content else None
 
     def _open_client(self) -> SyncPrefectClient:
-        """Return the client, which all calls share: each new one opens a connection and requests a CSRF token."""
+        """Return the Prefect client. All calls share it, because each new client opens a connection and requests a CSRF
+        token."""
         if self._client is None:
             self._client = get_client(sync_client=True, httpx_settings={"timeout": _TIMEOUT_SECONDS})
             self._client._client.event_hooks["response"].append(shorten_patience)
@@ -221,7 +226,8 @@ def _transition_of(run: RecordedRun) -> str:
 
 
 def _with_transition(wanted: dict[str, Any], run: RecordedRun) -> dict[str, Any]:
-    """Give the run's state an id of ours: Prefect does not report which runs of a call existed before."""
+    """Return `wanted` with a transition ID that marks the run's state as the recorder's. Prefect does not report which
+    of the runs in a call existed before."""
     return {**wanted, "state": {**wanted["state"], "state_details": {"transition_id": _transition_of(run)}}}
 
 

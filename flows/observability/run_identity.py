@@ -1,4 +1,4 @@
-"""Names, keys, parameters and tags of an upload's flow run, the same for a live and a recorded run. Pure."""
+"""Names, keys, parameters and tags of an upload's flow run. They are the same for a live run and a recorded run."""
 
 from pathlib import PurePosixPath
 from typing import Any
@@ -8,32 +8,34 @@ from lambda_trigger.message import folder_of, slug
 FLOW_NAME = "process-upload"
 DRAIN_FLOW_NAME = "drain-queue"
 TASK_LABEL = "sluice.task"
-"""The label of a flow run that holds the ARN of its ECS task."""
+"""The label of a flow run that contains the ARN of its ECS task."""
 
 
 def idempotency_key(run_id: str, attempt: int) -> str:
-    """Return the idempotency key of an attempt's flow run: Prefect creates only one run with it."""
+    """Return the idempotency key of an attempt's flow run. Prefect creates only one flow run with the same key."""
     return f"{run_id}-{attempt}" if attempt else run_id
 
 
 def run_name(key: str, run_id: str | None, incoming_prefix: str = "incoming/") -> str:
-    """Return the name of a flow run: "FOLDER / FILE" and, if there is one, the first 8 characters of the run id."""
+    """Return the name of an upload's flow run: "FOLDER / FILE", followed by the first 8 characters of the run ID if it
+    is given."""
     names = [folder_of(key, incoming_prefix) or "default", PurePosixPath(key).name]
     return " ".join([" / ".join(names), *([run_id[:8]] if run_id else [])])
 
 
 def run_parameters(bucket: str, key: str, version_id: str | None) -> dict[str, Any]:
-    """Return the flow run's parameters; a retry from Prefect uses them to process the same object version again."""
+    """Return the parameters of an upload's flow run. A retry in Prefect uses them to process the same object version
+    again."""
     return {"bucket": bucket, "key": key, "version_id": version_id or ""}
 
 
 def upload_tags(key: str, incoming_prefix: str) -> set[str]:
-    """Return the tags that an upload's run has from the start: the folder's name and `upload`."""
+    """Return the tags that an upload's flow run has from the start: the name of the upload's folder, and `upload`."""
     return {folder_of(key, incoming_prefix) or "default", "upload"}
 
 
 def artifact_name(dataset: str) -> str:
-    """Return a name in the form that Prefect allows for artifact keys: lower-case letters, digits and dashes."""
+    """Return a dataset's name as Prefect allows it in artifact keys: with lowercase letters, digits and dashes."""
     return slug(dataset).replace("_", "-")
 
 

@@ -1,4 +1,4 @@
-"""Texts that Prefect shows about an upload: names, messages, tags, and a Markdown summary with AWS links. Pure."""
+"""Strings that Prefect shows about an upload: names, messages, tags, and a Markdown summary with links to AWS."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ _SHOWN_CHARACTERS = 120
 
 @dataclass(frozen=True, slots=True)
 class ConsoleLinks:
-    """Makes links to the AWS console for the objects, the execution, the task and the log that a receipt names."""
+    """Creates links to the AWS console for the objects, the execution, the task and the log that a receipt names."""
 
-    region: str | None  # the AWS region; None in the embedded cloud, which has no console
+    region: str | None  # the AWS region; None in the local cloud (an AWS emulator), which has no console
     published_bucket: str
     task_log: TaskLog | None = None  # where the task logs; None outside of a task
 
     @classmethod
     def of(cls, queue_url: str, published_bucket: str, task_log: TaskLog | None = None) -> ConsoleLinks:
-        """Return the links for the region in the queue's URL. In the embedded cloud the URL has none: no links."""
+        """Return the links for the region in the queue's URL. In the local cloud, an AWS emulator, the URL has no
+        region, and nothing is linked."""
         real = _REAL_QUEUE.match(queue_url)
         region = real["region"] or real["older"] if real else None
         return cls(region, published_bucket, task_log)
@@ -45,19 +46,22 @@ class ConsoleLinks:
         return f"[{name}]({self._console}/s3/object/{bucket}?region={self.region}&prefix={quote(key)}{version})"
 
     def execution(self, arn: str) -> str:
-        """Return the name of a Step Functions execution in Markdown, linked in the same way."""
+        """Return the name of a Step Functions execution in Markdown, linked to its page in the AWS console unless
+        `region` is None."""
         where = f"/states/home?region={self.region}#/v2/executions/details/{quote(arn, safe=':')}"
         return self._linked(arn.rsplit(":", 1)[-1], where)
 
     def task(self, arn: str) -> str:
-        """Return the id of an ECS task in Markdown, linked in the same way. The ARN ends in :task/CLUSTER/ID."""
+        """Return the ID of an ECS task in Markdown, linked to its page in the AWS console unless `region` is None. The
+        ARN ends in :task/CLUSTER/ID."""
         cluster, _, task_id = arn.rsplit(":task/", 1)[-1].partition("/")
         where = f"/ecs/v2/clusters/{cluster}/tasks/{task_id}/configuration?region={self.region}"
         return self._linked(task_id or cluster, where)
 
     @property
     def log(self) -> str | None:
-        """Return the name of the task's log stream in Markdown, linked in the same way; None if it is unknown."""
+        """Return the name of the task's log stream in Markdown, linked to its page in the AWS console unless `region`
+        is None. Return None if the log stream is unknown."""
         if self.task_log is None:
             return None
         names = (self.task_log.group, self.task_log.stream)
@@ -94,7 +98,8 @@ def checks_table(receipt: Receipt) -> str:
 
 
 def upload_summary(receipt: Receipt, links: ConsoleLinks) -> str:
-    """Return a summary of one upload in Markdown: outcome, rows, checks, how it was read, outputs, links, times."""
+    """Return a summary of one upload in Markdown. It contains the outcome, the rows, the checks, how the file was read,
+    the outputs, links, and how long each stage took."""
     name = inline_code(receipt.source.key.rsplit("/", 1)[-1])
     seconds = [(stage, f"{seconds:.2f}") for stage, seconds in receipt.timings_seconds.items()]
     parts = [
@@ -112,7 +117,7 @@ def upload_summary(receipt: Receipt, links: ConsoleLinks) -> str:
 
 
 def failed_checks(checks: Sequence[Check]) -> list[str]:
-    """Return a line for each check that failed."""
+    """Return a line of text for each check that failed."""
     return [
         f"Failed: {check.rule}"
         + ("" if check.rows_failing is None else f": {check.rows_failing:,} of {check.rows_evaluated or 0:,} rows")
@@ -122,14 +127,14 @@ def failed_checks(checks: Sequence[Check]) -> list[str]:
 
 
 def failure_summary(attempt: Attempt) -> str:
-    """Return why an upload was given up, in Markdown."""
+    """Return why Sluice gave up on an upload, in Markdown."""
     upload = attempt.upload
     facts = [
         ("source", inline_code(f"s3://{upload.bucket}/{upload.key}")),
         ("version", inline_code(upload.version_id or upload.etag)),
         ("error", inline_code(f"{attempt.error} ({attempt.code})")),
         ("deliveries", str(attempt.receive_count)),
-        ("last try", attempt.at),
+        ("last attempt", attempt.at),
         ("ECS task", inline_code(attempt.task_arn) if attempt.task_arn else ""),
     ]
     lines = [f"- {name}: {value}" for name, value in facts if value]
@@ -166,18 +171,19 @@ def state_message(receipt: Receipt, *, dry_run: bool = False) -> str:
 
 
 def outcome_tags(receipt: Receipt) -> set[str]:
-    """Return the tags by which Prefect's pages can filter: dataset, status and, if rows are bad, `quarantined`."""
+    """Return the tags that Prefect's pages can filter by: the dataset, the status and, if rows are in quarantine,
+    `quarantined`."""
     quarantined = {"quarantined"} if receipt.rows.quarantined_total else set()
     return {receipt.contract.dataset, str(receipt.status), *quarantined}
 
 
 def inline_code(text: Any) -> str:
-    """Return `text` as inline code, so that a file name is not interpreted as markup."""
+    """Return `text` as inline code in Markdown, so that a file name is not interpreted as markup."""
     return "`" + re.sub(r"[`|\r\n]", "_", str(text)) + "`"
 
 
 def escape_markdown(text: str) -> str:
-    """Return `text` with Markdown's special characters escaped: a message may quote a column's name or a key."""
+    """Return `text` with Markdown's special characters escaped, because a message may quote a column name or a key."""
     return re.sub(r"([\\`*_\[\]<>|~&#!])", r"\\\1", " ".join(text.split()))
 
 
@@ -191,7 +197,7 @@ def _reasons(receipt: Receipt) -> str:
 
 
 def _compared(reason: RejectionReason) -> str:
-    """Return the observed and the expected value of a rejection's reason; "" if there is nothing to compare."""
+    """Return the observed and the expected value of a rejection reason, or "" if there is nothing to compare."""
     if reason.expected is None:
         return ""
     observed = "nothing" if reason.observed is None else inline_code(_short(reason.observed))

@@ -1,14 +1,14 @@
 """Holds a slot of a dataset's concurrency limit in Prefect while one of its uploads is processed.
 
-Only a dataset whose contract sets `max_concurrent_uploads` has a limit; other uploads make no request. The limit only
-reduces the load; the commit protocol protects the data. So an upload waits for a slot for a limited time, then
-continues without one, and continues at once if Prefect is down. After one failed wait, a process still requests slots
-but no longer waits for them: by default a Prefect server keeps its leases in memory, and if it restarts, the slots are
-never freed, so every upload would wait in vain.
+Only a dataset whose contract sets `max_concurrent_uploads` has a limit; for uploads of other datasets, no request is
+made. The limit only reduces the load; the commit protocol protects the data. So an upload waits for a slot for a
+limited time and then continues without one, and it continues at once if Prefect is down. After one unsuccessful wait,
+a process still requests slots but no longer waits for them. The reason is that by default a Prefect server keeps its
+leases in memory. If it restarts, the slots are never freed, and every upload would wait in vain.
 
-Prefect's `concurrency` context manager is not used: it opens further connections, renews the lease at once, and sends
-events when a slot is taken and freed. It waits for as long as the server decides (up to 30 s, even if a slot is free),
-and raises if the API is down.
+Prefect's `concurrency` context manager is not used because it opens further connections, renews the lease at once, and
+sends events when a slot is taken and freed. It also waits for as long as the server decides (up to 30 s, even if a slot
+is free), and raises an exception if the API is down.
 """
 
 import time
@@ -34,10 +34,11 @@ _waited_in_vain = Event()
 
 @contextmanager
 def upload_slot(limit: str | None, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
-    """Hold a slot of a concurrency limit while the block runs, if one becomes free in time. Use this in a flow run.
+    """Hold a slot of a concurrency limit while the block runs, if a slot becomes free in time. This must be used in a
+    flow run.
 
     Args:
-        limit: the name of a global concurrency limit; None: there is no limit.
+        limit: the name of a global concurrency limit in Prefect; None if there is no limit.
         wait_seconds: how long to wait for a slot before the block runs without one.
     """
     lease = _take(limit, wait_seconds) if limit else None
@@ -55,7 +56,7 @@ def upload_slot(limit: str | None, *, wait_seconds: float = WAIT_SECONDS) -> Ite
 
 
 def _take(limit: str, wait_seconds: float) -> UUID | None:
-    """Take a slot, and return its lease; return None if none became free or Prefect failed."""
+    """Take a slot and return the ID of its lease, or None if no slot became free in time or Prefect failed."""
     log = get_run_logger()
     try:
         return _wait_for_lease(limit, time.monotonic() + (0 if _waited_in_vain.is_set() else wait_seconds), log.info)

@@ -88,7 +88,7 @@ def test_a_task_without_the_right_password_publishes_all_the_same_and_says_so(ch
     assert not receipt.observed
     assert chain.flow_runs(upload) == []
     lines = task_log(chain)[seen:]
-    reasons = {line["why"] for line in lines if line.get("event") == "going on without Prefect"}
+    reasons = {line["why"] for line in lines if line.get("event") == "continuing without Prefect"}
     (reason,) = reasons
     assert "401" in reason
     assert "PREFECT_API_AUTH_STRING" in reason
