@@ -8,7 +8,7 @@ from flows.refinery.read.csv_reader import read_csv
 from flows.refinery.read.detection import TableType, detect
 from flows.refinery.read.header import require_free_names
 from flows.refinery.read.json_reader import read_json, read_json_lines
-from flows.refinery.read.parquet_reader import read_parquet
+from flows.refinery.read.parquet_partitions import parquet_partitions
 from flows.refinery.read.partition import Limits, Partition
 from flows.refinery.read.reader_process import read_apart
 from flows.refinery.read.remote_file import Source
@@ -33,15 +33,21 @@ def read_partitions(
         FileRejected: the file cannot be read as a table; a subclass per cause (rejections.py).
         OSError: the file itself cannot be opened or read.
     """
+    for partition in _read(file, contract, rows_per_partition, limits):
+        require_free_names(partition.frame.columns)
+        yield partition
+
+
+def _read(file: Source, contract: Contract, rows_per_partition: int, limits: Limits) -> Iterator[Partition]:
     with open_bytes(file, limits) as source:
         found = _detected(source, contract)
-        if found in ("parquet", "xlsx"):
-            partitions = read_apart(_read_binary, file, found, contract, rows_per_partition, limits)
-        else:
-            partitions = _read_text(source, found, contract, rows_per_partition, limits)
-        for partition in partitions:
-            require_free_names(partition.frame.columns)
-            yield partition
+        if found not in ("parquet", "xlsx"):
+            yield from _read_text(source, found, contract, rows_per_partition, limits)
+            return
+    if found == "parquet":
+        yield from parquet_partitions(file, rows_per_partition, limits)
+    else:
+        yield from read_apart(_read_workbook, file, contract, rows_per_partition, limits)
 
 
 def _detected(source: ByteSource, contract: Contract) -> TableType:
@@ -63,15 +69,6 @@ def _read_text(
     return read(TextSource(source, given.encoding), contract, rows_per_partition, limits, source.compression)
 
 
-def _read_binary(
-    file: Source, found: TableType, contract: Contract, rows_per_partition: int, limits: Limits
-) -> Iterator[Partition]:
-    """Read a format whose library can crash the process. `read_apart` calls this in a separate one."""
-    with open_bytes(file, limits) as source:
-        rest = (rows_per_partition, limits, source.compression)
-        if found == "parquet":
-            with source.as_file(limits.max_expanded_bytes) as unpacked:
-                yield from read_parquet(unpacked, *rest)
-        else:
-            with source.as_file(limits.max_workbook_bytes) as unpacked:
-                yield from read_xlsx(unpacked, contract, *rest)
+def _read_workbook(file: Source, contract: Contract, rows_per_partition: int, limits: Limits) -> Iterator[Partition]:
+    with open_bytes(file, limits) as source, source.as_file(limits.max_workbook_bytes) as unpacked:
+        yield from read_xlsx(unpacked, contract, rows_per_partition, limits, source.compression)

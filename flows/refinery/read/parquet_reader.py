@@ -1,21 +1,20 @@
-"""Read Parquet into partitions."""
-
-from __future__ import annotations
+"""Read Parquet in a reader process, and send its rows with simple types. It imports no pandas: memory counts there."""
 
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from flows.refinery.read.byte_source import open_bytes
 from flows.refinery.read.header import check_header
-from flows.refinery.read.partition import Limits, Misfit, Partition, SourceFormat
+from flows.refinery.read.partition import Limits, Misfit, SourceFormat
 from flows.refinery.read.rejections import (
     BytesWithoutText,
     ExpandsTooMuch,
@@ -24,47 +23,99 @@ from flows.refinery.read.rejections import (
     TooManyColumns,
     TooManyRows,
 )
+from flows.refinery.read.remote_file import Source
 from flows.refinery.read.text_source import CONTROLS, is_utf8
-from flows.refinery.words import EXACT_FLOAT
 
-_MAX_BATCH_BYTES = 1 << 30  # of one partition's texts, checked before dictionaries are expanded
-_MAX_FIXED_BYTES = 64 << 20  # of one partition's values of a fixed size
-_MAX_PLAIN_ROWS = 16_384  # of one partition, if texts cannot be read as dictionaries
+_MAX_BATCH_BYTES = 1 << 30  # of one batch's texts, checked before dictionaries are expanded
+_BATCH_BYTES = 8 << 20  # of one batch's other values, and of its texts in the file
+_BATCH_ROWS = 16_384
+_CELL_BYTES = 8
 _FOOTER_BYTES = 64 << 20
 _MAGIC = b"PAR1"
 
 
-def read_parquet(file: IO[bytes], rows_per_partition: int, limits: Limits, compression: Any) -> Iterator[Partition]:
-    """Read a Parquet file. Nested values become JSON text; integers with missing values float64, if that is exact.
+@dataclass(frozen=True, slots=True)
+class ParquetRows:
+    """Some consecutive rows, as a reader process sends them."""
+
+    schema: pa.Buffer  # as in an Arrow stream
+    batches: list[pa.Buffer]  # the rows that could be decoded
+    row_numbers: npt.NDArray[np.int64]  # of these rows, from 1
+    misfits: list[Misfit]  # the other rows
+    source_format: SourceFormat
+
+
+class _Rows:
+    """Collects batches until they are as large as a partition."""
+
+    def __init__(self, found: SourceFormat) -> None:
+        self._found = found
+        self._schema: pa.Buffer | None = None
+        self._start()
+        self.first = 1  # the number of the next row
+
+    def _start(self) -> None:
+        self._batches: list[pa.Buffer] = []
+        self._numbers: list[npt.NDArray[np.int64]] = []
+        self._misfits: list[Misfit] = []
+        self.size, self.rows = 0, 0
+
+    def add(self, batch: pa.RecordBatch, numbers: npt.NDArray[np.int64], misfits: list[Misfit]) -> None:
+        """Add the good rows of a batch, and its misfits."""
+        self._schema = self._schema or batch.schema.serialize()
+        self._batches.append(batch.serialize())
+        self._numbers.append(numbers)
+        self._misfits += misfits
+        self.size += self._batches[-1].size
+        self.rows += batch.num_rows + len(misfits)
+        self.first += batch.num_rows + len(misfits)
+
+    def take(self) -> ParquetRows:
+        """Return what was added since the last time."""
+        taken = ParquetRows(self._schema, self._batches, np.concatenate(self._numbers), self._misfits, self._found)
+        self._start()
+        return taken
+
+
+def read_parquet(file: Source, rows_per_partition: int, limits: Limits) -> Iterator[ParquetRows]:
+    """Read a Parquet file. Nested values become JSON text, and bytes and durations text.
     Raises ParquetBroken, HeaderInvalid, TooManyColumns, TooManyRows, FileTooLarge, ExpandsTooMuch, BytesWithoutText."""
-    _require_end(file)
-    found = SourceFormat(type="parquet", compression=compression)
-    batches = _batches(file, rows_per_partition, limits)
-    first = 1
-    while True:
+    with open_bytes(file, limits) as source, source.as_file(limits.max_expanded_bytes) as unpacked:
+        _require_end(unpacked)
+        rows = _Rows(SourceFormat(type="parquet", compression=source.compression))
         try:
-            batch = next(batches, None)
-            bad = np.empty(0, dtype=bool) if batch is None else _undecodable(batch)
-            misfits = _misfits(batch, bad, first, "undecodable_text") if bad.any() else []
-            if batch is not None and (infinite := _infinite(batch) & ~bad).any():
-                misfits += _misfits(batch, infinite, first, "number_not_finite")
-                bad |= infinite
-            frame = None if batch is None else _to_frame(batch.filter(pa.array(~bad)) if misfits else batch)
+            for batch in _batches(unpacked, rows_per_partition, limits):
+                most = min(rows_per_partition, limits.max_partition_cells // max(1, batch.num_columns))
+                for piece, size in _pieces(batch, limits.max_block_bytes):
+                    is_full = rows.size + size > limits.max_block_bytes or rows.rows + piece.num_rows > most
+                    if rows.rows and is_full:
+                        yield rows.take()
+                    _add(rows, piece)
         except (pa.ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
             # If a thread runs out of memory, Arrow may raise only a general error.
             may_lack_memory = isinstance(error, MemoryError) or type(error) is pa.ArrowException
-            if may_lack_memory and not _fits_into_memory(file):
+            if may_lack_memory and not _fits_into_memory(unpacked):
                 raise MemoryError from error  # the task's fault, not the file's
             raise ParquetBroken(
-                f"the Parquet file cannot be read after row {first - 1}: {type(error).__name__}"
+                f"the Parquet file cannot be read after row {rows.first - 1}: {type(error).__name__}"
             ) from error
-        if frame is None:
-            return
-        yield Partition(frame, first + np.flatnonzero(~bad), misfits, found)
-        first += len(bad)
+        yield rows.take()
+
+
+def _add(rows: _Rows, batch: pa.RecordBatch) -> None:
+    bad = _undecodable(batch)
+    misfits = _misfits(batch, bad, rows.first, "undecodable_text") if bad.any() else []
+    if (infinite := _infinite(batch) & ~bad).any():
+        misfits += _misfits(batch, infinite, rows.first, "number_not_finite")
+        bad |= infinite
+    good = batch.filter(pa.array(~bad)) if misfits else batch
+    names = good.schema.names
+    simple = [_simple(column, name) for column, name in zip(good.columns, names, strict=True)]
+    rows.add(pa.RecordBatch.from_arrays(simple, names), rows.first + np.flatnonzero(~bad), misfits)
 
 
 def _batches(file: IO[bytes], rows_per_partition: int, limits: Limits) -> Iterator[pa.RecordBatch]:
+    """Yield batches, at least one; texts as dictionaries."""
     options: dict[str, Any] = {
         "thrift_string_size_limit": _FOOTER_BYTES,
         "thrift_container_size_limit": 10_000_000,
@@ -72,18 +123,18 @@ def _batches(file: IO[bytes], rows_per_partition: int, limits: Limits) -> Iterat
         "pre_buffer": False,  # what it reads ahead stays in memory until the file is closed
     }
     footer = pq.ParquetFile(file, **options)
-    columns = _check(footer.metadata, file.seek(0, 2), limits)
+    _check(footer.metadata, file.seek(0, 2), limits)
     schema = footer.schema_arrow
     check_header(schema.names, limits)
-    rows = min(rows_per_partition, limits.max_partition_cells // max(1, columns))
-    rows = max(1, min(rows, _MAX_FIXED_BYTES // max(1, _fixed_bytes(schema, limits))))
+    rows = _rows_at_once(footer.metadata, schema, limits)
+    rows = max(1, min(rows_per_partition, limits.max_partition_cells // max(1, footer.metadata.num_columns), rows))
     file.seek(0)
     parquet = pq.ParquetFile(file, read_dictionary=_text_columns(footer.schema), **options)
     count = 0
     try:
-        for batch in parquet.iter_batches(batch_size=rows, use_threads=True):
-            yield from _checked(batch)
+        for batch in parquet.iter_batches(batch_size=rows, use_threads=False):
             count += batch.num_rows
+            yield batch
     except OSError as error:
         if "DictAccumulator" not in str(error):  # only the message distinguishes this from damage
             raise
@@ -91,21 +142,36 @@ def _batches(file: IO[bytes], rows_per_partition: int, limits: Limits) -> Iterat
         file.seek(0)
         parquet = pq.ParquetFile(file, **options)
         seen = 0
-        for batch in parquet.iter_batches(batch_size=min(rows, _MAX_PLAIN_ROWS), use_threads=True):
+        for batch in parquet.iter_batches(batch_size=rows, use_threads=False):
             new = batch.slice(max(0, count - seen))
             seen += batch.num_rows
-            yield from _checked(new)
+            if new.num_rows:
+                yield new
         count = max(count, seen)
     if not count:
         yield pa.RecordBatch.from_pylist([], schema=schema)
 
 
-def _checked(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    expanded = sum(map(_text_bytes, batch.columns))
+def _rows_at_once(metadata: Any, schema: pa.Schema, limits: Limits) -> int:
+    """Return how many rows a batch may have. Raise ExpandsTooMuch if a row is above the limit."""
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    in_file = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
+    row_bytes = max(in_file, _CELL_BYTES * metadata.num_columns, _fixed_bytes(schema, limits))
+    return min(_BATCH_ROWS, int(_BATCH_BYTES // max(1, row_bytes)))
+
+
+def _pieces(batch: pa.RecordBatch, max_bytes: int) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """Yield a batch in pieces that have one row, or at most so many bytes once their dictionaries are expanded; and
+    their sizes."""
+    expanded = sum(map(_column_bytes, batch.columns))
     if expanded > _MAX_BATCH_BYTES:
-        raise ExpandsTooMuch(f"{batch.num_rows} rows expand to {expanded} bytes of text")
-    if batch.num_rows:
-        yield batch
+        raise ExpandsTooMuch(f"{batch.num_rows} rows expand to {expanded} bytes")
+    if batch.num_rows > 1 and expanded > max_bytes:
+        middle = batch.num_rows // 2
+        yield from _pieces(batch.slice(0, middle), max_bytes)
+        yield from _pieces(batch.slice(middle), max_bytes)
+    else:
+        yield batch, expanded
 
 
 def _require_end(file: IO[bytes]) -> None:
@@ -163,8 +229,8 @@ def _fixed_bytes(schema: pa.Schema, limits: Limits) -> int:
     return width
 
 
-def _text_bytes(column: Any) -> int:
-    """Return how many bytes a column's texts have once their dictionaries are expanded, also in lists and structs."""
+def _column_bytes(column: Any) -> int:
+    """Return how many bytes a column has once its dictionaries are expanded, also in lists and structs."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         if column.indices.null_count == len(column):
@@ -173,12 +239,13 @@ def _text_bytes(column: Any) -> int:
         total: int = pc.sum(pc.take(lengths, column.indices).cast(pa.int64())).as_py() or 0
         return total
     if pa.types.is_map(kind):
-        return _text_bytes(column.keys) + _text_bytes(column.items)
+        first, last = column.offsets[0].as_py(), column.offsets[-1].as_py()
+        return sum(_column_bytes(part.slice(first, last - first)) for part in (column.keys, column.items))
     if pa.types.is_struct(kind):
-        return sum([_text_bytes(part) for part in column.flatten()])
+        return sum([_column_bytes(part) for part in column.flatten()])
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return _text_bytes(column.flatten())
-    return 0
+        return _column_bytes(column.flatten())
+    return int(column.nbytes)
 
 
 def _infinite(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
@@ -242,55 +309,29 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _to_frame(batch: pa.RecordBatch) -> pd.DataFrame:
-    names = batch.schema.names
-    return pd.DataFrame({name: _to_series(batch.column(place), name) for place, name in enumerate(names)})
-
-
-def _to_series(column: Any, name: str) -> pd.Series[Any]:
+def _simple(column: Any, name: str) -> pa.Array:
+    """Return a column without dictionaries, nested values, bytes, durations and halves."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     kind = column.type
     if pa.types.is_float16(kind):
-        return _to_series(column.cast(pa.float32()), name)  # Arrow computes hardly anything with halves
+        return column.cast(pa.float32())  # Arrow computes hardly anything with halves
     if _is_bytes(kind):
-        return pd.Series(
-            [None if value is None else _text_of(value, name) for value in column.to_pylist()], dtype="str"
-        )
+        return _texts([None if value is None else _text_of(value, name) for value in column.to_pylist()])
     if pa.types.is_nested(kind):
-        return pd.Series([_json_of(value, name) for value in column.to_pylist()], dtype="str")
-    if pa.types.is_decimal(kind) and kind.scale <= 0:
-        column = _whole(column)
-        kind = column.type
-    if pa.types.is_integer(kind) and column.null_count and column.null_count < len(column):
-        bounds = pc.min_max(column)
-        if max(abs(bounds["min"].as_py()), abs(bounds["max"].as_py())) >= EXACT_FLOAT:
-            return pd.Series(column.to_pylist(), dtype=object)
+        return _texts([_json_of(value, name) for value in column.to_pylist()])
     if pa.types.is_duration(kind):
-        return pd.Series([None if value is None else str(value) for value in column.to_pylist()], dtype="str")
-    return _simple_series(column)
+        return _texts([None if value is None else str(value) for value in column.to_pylist()])
+    return column
 
 
-def _simple_series(column: Any) -> pd.Series[Any]:
-    if pa.types.is_null(column.type):
-        return pd.Series(np.full(len(column), np.nan))
-    if column.type == pa.time64("ns"):
-        column = column.cast(pa.time64("us"), safe=False)
-    series: pd.Series[Any] = column.to_pandas()
-    return series
+def _texts(values: list[str | None]) -> pa.Array:
+    return pa.array(values, pa.large_string())
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
     is_fixed = pa.types.is_fixed_size_binary(kind) and not pa.types.is_decimal(kind)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or is_fixed)
-
-
-def _whole(column: Any) -> Any:
-    """Convert decimals without a fraction to 64-bit integers, if all of them fit; else return them unchanged."""
-    try:
-        return column.cast(pa.int64())
-    except pa.ArrowInvalid:
-        return column
 
 
 def _json_of(value: Any, name: str) -> str | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
+
+if TYPE_CHECKING:  # the process that reads Parquet imports no pandas
+    import pandas as pd
 
 _MISFIT_RAW_BYTES = 1024
 _MIB = 1 << 20

@@ -6,25 +6,22 @@ and error classes are unpickled, and a message with any other class is refused.
 
 import builtins
 import pickle  # every name in what is loaded is checked
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import numpy as np
-import pandas as pd
 
 from flows.refinery.errors import SluiceError
 from flows.refinery.read import rejections
 
-_CLASSES = (
-    *(pd.DataFrame, pd.Index, pd.api.extensions.ExtensionArray, pd.api.extensions.ExtensionDtype),
-    *(np.ndarray, np.dtype, np.generic),
-)
-_ERRORS_OF_S3 = ("blocks.aws_errors", "blocks.object_store")  # what `RemoteFile.read_range` raises
 _NAMES = {
     "builtins": {"slice"},
     "datetime": {"date", "datetime", "time", "timedelta", "timezone"},
     "decimal": {"Decimal"},
+    "flows.refinery.read.parquet_reader": {"ParquetRows"},
     "flows.refinery.read.partition": {"Misfit", "Partition", "SourceFormat"},
+    "flows.refinery.read.reader_messages": {"Range"},
     "numpy._core.multiarray": {"_reconstruct", "scalar"},
     "numpy._core.numeric": {"_frombuffer"},
     "pandas._libs.arrays": {"__pyx_unpickle_NDArrayBacked"},
@@ -39,6 +36,21 @@ _NAMES = {
 }
 
 
+class Range(NamedTuple):
+    """A request for some bytes of a file that the task reads from S3."""
+
+    offset: int
+    size: int
+
+
+@cache
+def _classes() -> tuple[type, ...]:
+    import pandas as pd
+
+    data = (pd.DataFrame, pd.Index, pd.api.extensions.ExtensionArray, pd.api.extensions.ExtensionDtype)
+    return (Exception, *data, np.ndarray, np.dtype, np.generic)
+
+
 class _Sender(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         # By default it would be pickled with getattr, through which anything can be reached.
@@ -50,14 +62,14 @@ class _Receiver(pickle.Unpickler):
         if name in _NAMES.get(module, ()):
             return super().find_class(module, name)
         wanted = super().find_class(module, name) if "." not in name and _may_have_classes(module) else None
-        if isinstance(wanted, type) and issubclass(wanted, (Exception, *_CLASSES)):
+        if isinstance(wanted, type) and issubclass(wanted, _classes()):
             return wanted
         raise pickle.UnpicklingError(f"a reader sent {module}.{name}")
 
 
 def _may_have_classes(module: str) -> bool:
     errors = (builtins.__name__, rejections.__name__, SluiceError.__module__)
-    return module in (*errors, *_ERRORS_OF_S3) or module.partition(".")[0] in ("numpy", "pandas")
+    return module in errors or module.partition(".")[0] in ("numpy", "pandas")
 
 
 def send(stream: Any, message: Any) -> None:

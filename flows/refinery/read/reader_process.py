@@ -1,10 +1,11 @@
 """Read a file in a separate process with limited memory, if the format's library could crash the task.
 
 A server process that has imported the libraries forks a reader for each file, which takes some milliseconds. The
-reader sends the partitions back over a socket.
+reader sends what it reads back over a socket, and asks the task for the bytes of a file that is in S3.
 """
 
 import atexit
+import ctypes
 import gc
 import importlib
 import os
@@ -16,24 +17,26 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from flows.refinery.read.partition import Partition
-from flows.refinery.read.reader_messages import receive, send
+from flows.refinery.read.reader_messages import Range, receive, send
 from flows.refinery.read.rejections import ReaderKilled
-from flows.refinery.read.remote_file import Source, size_of
+from flows.refinery.read.remote_file import RemoteFile, Source, size_of
 
-Read = Callable[..., Iterator[Partition]]
-"""A function at the top level of a module that gets a file and more arguments, and yields the file's partitions."""
+_T = TypeVar("_T")
 
 _BUFFER_BYTES = 1 << 20
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
 _MIB = 1 << 20
-_IMPORTED = ("pyarrow.pandas_compat", "flows.refinery.read.formats")  # by the server, so that no reader needs to
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _TRIM_BYTES = -1, -3, 128 << 10  # malloc.h
+_NAME_BYTES = 128  # of a module's name
+_MAX_RANGE_BYTES = 8 << 20
 _RESERVED_BYTES = 2 << 30  # address space that Arrow and the threads' heaps reserve and do not use
 
 
@@ -41,9 +44,13 @@ class _Died(Exception):
     """The reader process ended before it had sent everything."""
 
 
-def read_apart(read: Read, file: Source, *values: Any) -> Iterator[Partition]:
+def read_apart(read: Callable[..., Iterator[_T]], file: Source, *values: Any) -> Iterator[_T]:
     """Yield what `read(file, *values)` yields in another process. If the process dies, another one repeats the read
-    once. Raise what `read` raises, and ReaderKilled if both processes were killed or ran out of memory."""
+    once. Raise what `read` raises, and ReaderKilled if both processes were killed or ran out of memory.
+
+    Args:
+        read: a function at the top level of a module; what the module imports takes memory in the other process.
+    """
     done = 0
     for is_last in (False, True):
         try:
@@ -61,19 +68,25 @@ def read_apart(read: Read, file: Source, *values: Any) -> Iterator[Partition]:
                 ) from None
 
 
-def _read_once(read: Read, file: Source, *values: Any) -> Generator[Partition]:
+def _read_once(read: Callable[..., Iterator[_T]], file: Source, *values: Any) -> Generator[_T]:
     ours, theirs = socket.socketpair()
     pid = None
-    with ours, ours.makefile("rwb", buffering=_BUFFER_BYTES) as stream:
+    remote = file.open() if isinstance(file, RemoteFile) else None
+    with ours, ours.makefile("rwb", buffering=_BUFFER_BYTES) as stream, remote or nullcontext():
         try:
             with theirs:
-                _SERVER.give(theirs)
-            send(stream, (read, file, values))
+                _SERVER.give(theirs, read.__module__)
+            send(stream, (read, replace(file, read_range=_refuse) if isinstance(file, RemoteFile) else file, values))
             pid = int(receive(stream))
             while (message := receive(stream)) is not None:
                 if isinstance(message, Exception):
                     raise message
-                yield message
+                if remote and isinstance(message, Range):
+                    remote.seek(message.offset)
+                    send(stream, remote.read(min(message.size, _MAX_RANGE_BYTES)))
+                else:
+                    yield message
+                del message  # before the next one comes
             pid = None
         except (EOFError, pickle.UnpicklingError, ConnectionError):
             raise _Died from None
@@ -81,6 +94,10 @@ def _read_once(read: Read, file: Source, *values: Any) -> Generator[Partition]:
             if pid is not None:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
+
+def _refuse(offset: int, size: int) -> bytes:
+    raise NotImplementedError  # the reader replaces this function
 
 
 class _Server:
@@ -92,14 +109,15 @@ class _Server:
         self._control: socket.socket | None = None
         self._owner = 0
 
-    def give(self, end: socket.socket) -> None:
-        """Pass one end of a socket to the server, which forks a reader that uses it."""
+    def give(self, end: socket.socket, module: str) -> None:
+        """Pass one end of a socket to the server, which imports the module and forks a reader that uses the socket."""
+        name = module.encode().ljust(_NAME_BYTES)
         with self._lock:
             control = self._control if self._owner == os.getpid() else None
             try:
-                socket.send_fds(control or self._start(), [b"r"], [end.fileno()])
+                socket.send_fds(control or self._start(), [name], [end.fileno()])
             except ConnectionError:  # it was killed
-                socket.send_fds(self._start(), [b"r"], [end.fileno()])
+                socket.send_fds(self._start(), [name], [end.fileno()])
 
     def stop(self) -> None:
         """End the server process; the readers that it forked end by themselves."""
@@ -128,16 +146,16 @@ atexit.register(_SERVER.stop)
 
 def serve(control_fd: int) -> None:
     """Fork a reader for each socket that is received, until the task closes the connection."""
-    for name in _IMPORTED:
-        importlib.import_module(name)
-    gc.freeze()  # so that garbage collection does not copy the pages that the readers share
+    _return_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the task decides
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(fileno=control_fd) as control:
         while True:
-            _, fds, _, _ = socket.recv_fds(control, 1, 1)
+            name, fds, _, _ = socket.recv_fds(control, _NAME_BYTES, 1)
             if not fds:
                 return
+            importlib.import_module(name.decode().strip())  # so that no reader needs to
+            gc.freeze()  # so that garbage collection does not copy the pages that the readers share
             if os.fork() == 0:
                 control.close()
                 _answer(fds[0])
@@ -151,11 +169,13 @@ def _answer(fd: int) -> None:
         with socket.socket(fileno=fd) as own, own.makefile("rwb", buffering=_BUFFER_BYTES) as stream:
             send(stream, os.getpid())
             read, file, values = pickle.load(stream)  # noqa: S301 the task sends it
+            if isinstance(file, RemoteFile):
+                file = replace(file, read_range=partial(_ask, stream), keeps_blocks=False)
             _limit_memory()
             try:
-                for partition in read(file, *values):
-                    send(stream, partition)
-                    del partition  # before the next one is read
+                for item in read(file, *values):
+                    send(stream, item)
+                    del item  # before the next one is read
                 send(stream, None)
             except (MemoryError, ConnectionError):
                 raise
@@ -163,6 +183,20 @@ def _answer(fd: int) -> None:
                 send(stream, error)
     finally:
         os._exit(0)
+
+
+def _ask(stream: Any, offset: int, size: int) -> bytes:
+    """Return bytes of the file, which the task reads."""
+    send(stream, Range(offset, size))
+    content: bytes = pickle.load(stream)  # noqa: S301 the task sends it
+    return content
+
+
+def _return_freed_memory() -> None:
+    """Make the system allocator return all freed memory, whatever the environment sets: readers are small."""
+    with suppress(AttributeError):  # other C libraries than glibc
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _TRIM_BYTES)
+        ctypes.CDLL(None).mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
 
 
 def _limit_memory() -> None:

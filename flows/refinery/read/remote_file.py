@@ -19,12 +19,13 @@ class RemoteFile:
 
     size_bytes: int
     folder: Path  # a local folder for unpacked content
-    # returns bytes, given their offset and number; several threads call it at the same time
+    # returns bytes, given their offset and number; several threads call it at the same time if blocks are kept
     read_range: Callable[[int, int], bytes]
+    keeps_blocks: bool = True  # whether some blocks stay in memory, and the next ones are fetched ahead
 
     def open(self) -> IO[bytes]:
-        """Open the file, which is seekable. While it is read in order, the next blocks are fetched ahead."""
-        return io.BufferedReader(_Ranges(self), buffer_size=1 << 20)
+        """Open the file, which is seekable."""
+        return io.BufferedReader((_Ranges if self.keeps_blocks else _SingleRanges)(self), buffer_size=1 << 20)
 
 
 Source = Path | RemoteFile
@@ -67,8 +68,7 @@ class _Ranges(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override] # the base takes any buffer
         if self._place >= self._file.size_bytes:
             return 0
-        number, offset = divmod(self._place, _BLOCK_BYTES)
-        piece = memoryview(self._block(number))[offset : offset + len(buffer)]
+        piece = self._piece(len(buffer))
         buffer[: len(piece)] = piece
         self._place += len(piece)
         return len(piece)
@@ -78,6 +78,11 @@ class _Ranges(io.RawIOBase):
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._blocks.clear()
         super().close()
+
+    def _piece(self, size: int) -> bytes | memoryview:
+        """Return at most this many of the next bytes."""
+        number, offset = divmod(self._place, _BLOCK_BYTES)
+        return memoryview(self._block(number))[offset : offset + size]
 
     def _block(self, number: int) -> bytes:
         if number != self._last or number not in self._blocks:
@@ -95,3 +100,10 @@ class _Ranges(io.RawIOBase):
             offset = number * _BLOCK_BYTES
             size = min(_BLOCK_BYTES, self._file.size_bytes - offset)
             self._blocks[number] = self._pool.submit(self._file.read_range, offset, size)
+
+
+class _SingleRanges(_Ranges):
+    """A remote file as a raw stream that keeps nothing in memory."""
+
+    def _piece(self, size: int) -> bytes:
+        return self._file.read_range(self._place, min(size, _BLOCK_BYTES, self._file.size_bytes - self._place))

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flows.refinery.read import byte_source
 from flows.refinery.read.parquet_reader import read_parquet
 from flows.refinery.read.partition import Limits
 from flows.refinery.read.rejections import (
@@ -215,16 +216,38 @@ def test_parquet_comes_batch_by_batch_with_its_types(tmp_path: Path) -> None:
     assert whole(partitions)["l"].tolist()[3] == "[2, 3]"
 
 
-def test_row_groups_that_were_read_are_not_kept_in_memory(tmp_path: Path) -> None:
+def test_row_groups_that_were_read_are_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(byte_source, "open_source", lambda path: pa.OSFile(str(path)))  # it counts as Arrow's memory
     path, numbers = tmp_path / "t.parquet", np.random.default_rng(1).integers(0, 1 << 62, 400_000)
     pq.write_table(pa.table({"n": numbers}), path, row_group_size=10_000)
-    in_memory = []
-    with pa.OSFile(str(path)) as file:  # what it reads is counted as Arrow's
-        before = pa.total_allocated_bytes()
-        for _ in read_parquet(file, 10_000, Limits(), None):
-            in_memory.append(pa.total_allocated_bytes() - before)
+    before, in_memory = pa.total_allocated_bytes(), []
+    for _ in read_parquet(path, 10_000, Limits()):
+        in_memory.append(pa.total_allocated_bytes() - before)
     assert len(in_memory) == 40
     assert max(in_memory) < numbers.nbytes / 4
+
+
+def test_a_partition_of_long_texts_is_as_large_as_one_of_short_texts(tmp_path: Path) -> None:
+    long, limits = pa.array(["x" * 1_000_000]), Limits()
+    texts = long.take(pa.array([0] * 100))
+    table = pa.table({"text": texts, "struct": pa.StructArray.from_arrays([texts], ["s"]), "id": range(100)})
+    found = read_bytes(tmp_path, parquet(table))
+    sizes = [partition.frame["text"].str.len().sum() * 2 for partition in found]
+    assert limits.max_block_bytes / 4 < max(sizes[:-1]) <= limits.max_block_bytes
+    assert pd.concat(partition.frame["id"] for partition in found).to_list() == list(range(100))
+
+
+def test_small_row_groups_become_one_partition(tmp_path: Path) -> None:
+    numbers = list(range(1_000))
+    found = read_bytes(tmp_path, parquet(pa.table({"n": numbers, "t": map(str, numbers)}), row_group_size=10))
+    assert [partition.frame["n"].to_list() for partition in found] == [numbers]
+
+
+def test_a_map_is_read_as_a_list_of_pairs(tmp_path: Path) -> None:
+    maps = pa.array([[("k", 1)], None, [("a", 2), ("b", 3)]] * 1_000, pa.map_(pa.string(), pa.int64()))
+    frame = whole(read_bytes(tmp_path, parquet(pa.table({"m": maps})), limits=Limits(max_block_bytes=1_000)))
+    assert frame["m"].head(3).fillna("").to_list() == ['[["k", 1]]', "", '[["a", 2], ["b", 3]]']
+    assert len(frame) == 3_000
 
 
 def test_what_json_has_no_form_for_is_text_within_nested_values(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -121,6 +123,17 @@ def test_a_reader_ends_with_those_who_wait_for_it(upload: Path) -> None:
     while Path(f"/proc/{pid}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_the_process_that_reads_parquet_imports_only_what_it_needs() -> None:
+    program = (
+        "import sys, flows.refinery.read.parquet_reader, flows.refinery.read.reader_process as _; print(*sys.modules)"
+    )
+    imported = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert "pyarrow.parquet" in imported
+    assert not {"pandas", "pydantic", "boto3", "great_expectations"} & {*imported}
 
 
 def test_readers_of_several_threads_do_not_disturb_each_other(upload: Path) -> None:
