@@ -60,5 +60,5 @@ class BatchSpool:
 
 def _read(path: Path, places: Sequence[int] | None = None) -> pa.RecordBatch:
     options = pa.ipc.IpcReadOptions(included_fields=None if places is None else list(places))
-    with pa.OSFile(str(path)) as file:
+    with pa.memory_map(str(path)) as file:
         return pa.ipc.open_file(file, options=options).get_batch(0)

@@ -193,7 +193,7 @@ class JudgedFile:
             if self._plan.waits:
                 self._waiting.append(one.rows)
                 self._waiting_misfits.append(one.misfits)
-                last = max(numbers_of(one.rows), default=0)
+                last = int(numbers_of(one.rows).max(initial=0))
                 self._bad_rows.append((last, one.bad_numbers, np.packbits(one.bad_masks, axis=0)))
 
     # --- rows that waited ---------------------------------------------------------------------------------
