@@ -48,6 +48,8 @@ from flows.refinery.read.rejections import (
 from flows.refinery.read.text_source import TextSource
 
 _SMALLEST_BLOCK_BYTES = 64 * 1024
+_PIECE_BYTES = 256 * 1024  # read at a time: the allocator uses such memory again, and asks the system for larger pieces
+_PARSED_BYTES = 1024 * 1024  # parsed at a time, which the processor's cache can hold
 _BLANK_LINE = re.compile(rb"^[ \t]+\r?$", re.MULTILINE)
 _MARK = "\ufeff"
 _QUOTE_HINT = (
@@ -394,31 +396,36 @@ class _CsvReader:
         """Return a block's texts as a frame; None if Arrow does not find the expected number of rows."""
         if not len(block.row_numbers):
             return self._no_rows()
+        table = self._parsed(block.content, _PARSED_BYTES)
+        if table is None and len(block.content) > _PARSED_BYTES:  # a record may be longer
+            table = self._parsed(block.content, len(block.content))
+        if table is None or table.num_rows != len(block.row_numbers):
+            return None
+        columns = map(self._column, self._columns, table.columns)
+        return pd.DataFrame(dict(zip(self._columns, columns, strict=True)), copy=False)
+
+    def _parsed(self, content: memoryview, at_once: int) -> pa.Table | None:
+        """Return the texts of a block that is parsed in pieces of this many bytes; None if Arrow cannot read it."""
         delimiter, quote = self._block_marks
         try:
-            table = arrow_csv.read_csv(
-                pa.py_buffer(block.content),
-                arrow_csv.ReadOptions(
-                    column_names=self._places, use_threads=False, block_size=max(1, len(block.content))
-                ),
+            return arrow_csv.read_csv(
+                pa.py_buffer(content),
+                arrow_csv.ReadOptions(column_names=self._places, use_threads=False, block_size=at_once),
                 arrow_csv.ParseOptions(delimiter=delimiter, quote_char=quote, newlines_in_values=True),
                 arrow_csv.ConvertOptions(
-                    column_types=dict.fromkeys(self._places, pa.string()),
+                    column_types=dict.fromkeys(self._places, pa.large_string()),
                     null_values=sorted(self._missing_everywhere),
                     strings_can_be_null=True,
                 ),
             )
         except pa.ArrowInvalid:
             return None
-        if table.num_rows != len(block.row_numbers):
-            return None
-        return pd.DataFrame(dict(zip(self._columns, map(self._column, self._columns, table.columns), strict=True)))
 
     def _column(self, name: str, texts: pa.ChunkedArray) -> pd.Series[str]:
         missing = self._missing[name] - self._missing_everywhere
         if missing:
             texts = pc.if_else(pc.is_in(texts, pa.array(sorted(missing))), None, texts)
-        return text_column(texts)
+        return text_column(texts.combine_chunks())
 
     def _no_rows(self) -> pd.DataFrame:
         return pd.DataFrame({name: pd.Series([], dtype="str") for name in self._columns})
@@ -438,15 +445,18 @@ class _CsvReader:
 
     def _fill(self, size: int) -> None:
         """Read until there are at least `size` pending bytes, or the file ends. The last line gets a line end."""
-        while len(self._pending) < size and not self._is_end:
-            wanted = size - len(self._pending)
-            content = self._source.read(wanted)
-            self._pending += content
-            if not content:
-                self._is_end = True
-                self._pending = self._pending.rstrip(_END_OF_TEXT)
-                if self._pending and not self._pending.endswith(b"\n"):
-                    self._pending += b"\n"
+        if self._is_end:
+            return
+        pieces, wanted = [self._pending], size - len(self._pending)
+        while wanted > 0 and not self._is_end:
+            pieces.append(self._source.read(min(wanted, _PIECE_BYTES)))
+            wanted -= len(pieces[-1])
+            self._is_end = not pieces[-1]
+        self._pending = b"".join(pieces)
+        if self._is_end:
+            self._pending = self._pending.rstrip(_END_OF_TEXT)
+            if self._pending and not self._pending.endswith(b"\n"):
+                self._pending += b"\n"
 
     def _advance(self, size: int, lines: int) -> None:
         self._pending = self._pending[size:]

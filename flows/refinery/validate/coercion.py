@@ -13,20 +13,20 @@ import pyarrow.compute as pc
 from flows.refinery.contract.model import Column
 from flows.refinery.read.json_depth import is_nested_too_deep
 from flows.refinery.read.partition import SourceFormat
-from flows.refinery.validate.column_text import Unreadable, arrow_array, as_text, pandas_column, text_array
+from flows.refinery.validate.column_text import TEXT, Unreadable, arrow_array, as_text, pandas_column, text_array
 from flows.refinery.validate.moments import read_date, read_time, read_timestamp, time_text, times_of_day
 from flows.refinery.validate.numbers import read_integer, read_number
 
-# The types in which good rows are stored and published.
+# The types in which rows are stored. Published texts are `string`.
 ARROW_TYPES: dict[str, pa.DataType] = {
-    "string": pa.string(),
+    "string": TEXT,
     "integer": pa.int64(),
     "number": pa.float64(),
     "boolean": pa.bool_(),
     "timestamp": pa.timestamp("us", tz="UTC"),
     "date": pa.date32(),
     "time": pa.time64("us"),
-    "json": pa.string(),
+    "json": TEXT,
 }
 # The rule that a value breaks when it is not of its column's type.
 TYPE_RULES: dict[str, str] = {
@@ -99,7 +99,7 @@ def to_arrow(values: pd.Series, kind: str) -> pa.Array:
     if array.type == wanted:
         return array
     if kind == "time":
-        return times_of_day(array.cast(pa.string()))
+        return times_of_day(array.cast(TEXT))
     if pa.types.is_null(array.type) or kind not in ("timestamp", "date"):
         return array.cast(wanted)
     return array.cast(pa.timestamp("us")).cast(wanted)

@@ -13,6 +13,8 @@ from flows.refinery.read.columns import text_column
 
 _SAMPLED = 5_000
 _SET_ASIDE = 32
+TEXT = pa.large_string()
+"""Arrow's type for texts in a task, which is also that of pandas, so texts need no conversion. Files have `string`."""
 EXACT_IN_FLOAT = float(1 << 53)  # from here on not every integer is a float64
 
 
@@ -30,15 +32,14 @@ def raw_array(raw: pd.Series) -> pa.Array:
     """Convert a raw column to an Arrow array; an object column becomes text."""
     if pd.api.types.is_object_dtype(raw.dtype):
         raw = raw.map(_text_of, na_action="ignore").astype("str")
-    array = arrow_array(raw)
-    return array.cast(pa.string()) if pa.types.is_large_string(array.type) else array
+    return arrow_array(raw)
 
 
 def text_of(raw: pa.Array) -> pa.Array:
     """Convert an array from `raw_array` to text."""
     if pa.types.is_floating(raw.type):
         return _float_text(raw)
-    text = raw.cast(pa.string())
+    text = raw.cast(TEXT)
     if pa.types.is_timestamp(raw.type):
         text = pc.replace_substring_regex(text, r"\.0+(Z?)$", r"\1")  # as a timestamp is written in a mixed column
     return text
@@ -53,7 +54,7 @@ def arrow_array(values: pd.Series) -> pa.Array:
 def pandas_column(array: pa.Array | pa.ChunkedArray, dtype: str) -> pd.Series:
     """Convert an Arrow column to a pandas column with this dtype."""
     if dtype == "str":
-        return text_column(array.cast(pa.string()))
+        return text_column(array.cast(TEXT))
     if dtype in ("Int64", "boolean"):
         return pd.Series(array.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get))
     column: pd.Series = array.to_pandas().astype(dtype)
@@ -70,8 +71,10 @@ class Unreadable:
         self._texts: pa.Array | None = None
 
     def set_aside(self, text: pa.Array) -> pa.Array:
-        """Return the texts with null in place of those that are known to be unreadable."""
-        return text if self._texts is None else pc.if_else(pc.is_in(text, self._texts), None, text)
+        """Return the texts with null, without characters, in place of those that are known to be unreadable."""
+        if self._texts is None:
+            return text
+        return pc.replace_with_mask(text, pc.is_in(text, self._texts), pa.scalar(None, TEXT))
 
     def learn(self, text: pa.Array, each: Callable[[pa.Array], pa.Array]) -> bool:
         """Add those of the first texts that `each` cannot read; return whether there were new ones, and only a few."""
@@ -110,7 +113,7 @@ def is_digits_and_marks(text: pa.Array) -> bool:
     _, offsets, content = text.buffers()
     if content is None:
         return True
-    start, end = np.frombuffer(offsets, dtype=np.int32)[[text.offset, text.offset + len(text)]].tolist()
+    start, end = np.frombuffer(offsets, dtype=np.int64)[[text.offset, text.offset + len(text)]].tolist()
     signs = np.frombuffer(content, dtype=np.uint8)[start:end]
     return bool(signs.max(initial=0) <= ord("9"))
 
@@ -136,4 +139,4 @@ def _float_text(floats: pa.Array) -> pa.Array:
     """Convert floats to text, large whole ones like integers: integers in a column with floats are read as floats."""
     size = pc.abs(floats)
     whole = pc.and_(pc.equal(floats, pc.floor(floats)), pc.and_(pc.less(size, EXACT_IN_FLOAT), pc.greater(size, 1e9)))
-    return pc.if_else(whole, whole_numbers(floats).cast(pa.string()), floats.cast(pa.string()))
+    return pc.if_else(whole, whole_numbers(floats).cast(TEXT), floats.cast(TEXT))

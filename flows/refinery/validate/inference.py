@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from flows.refinery.read.csv_numbers import CODE, MANY_DIGITS, MARKED, is_ambiguous_number, is_kept_by_float
 from flows.refinery.read.partition import SourceFormat
-from flows.refinery.validate.column_text import EXACT_IN_FLOAT, text_array
+from flows.refinery.validate.column_text import EXACT_IN_FLOAT, TEXT, text_array
 from flows.refinery.validate.numbers import INTEGER, MAX_DIGITS, MAX_INTEGER, NUMBER
 
 Kind = Literal["string", "integer", "number", "boolean", "timestamp", "date", "time", "json"]
@@ -112,7 +112,7 @@ def _infer_texts(values: pd.Series, source_format: SourceFormat, marks: Collecti
         return "string"  # this decides most text columns fast
     decimal = source_format.decimal
     texts = pc.utf8_trim(text_array(values), " \t")
-    texts = texts.filter(pc.invert(pc.is_in(texts, pa.array(marks, pa.string()))))
+    texts = texts.filter(pc.invert(pc.is_in(texts, pa.array(marks, TEXT))))
     if not source_format.is_decimal_proven and any(map(is_ambiguous_number, pc.unique(texts).to_pylist())):
         return "string"
     if decimal == "." and (plain := _plain_kind(texts)):
@@ -136,7 +136,7 @@ def _plain_kind(texts: pa.Array) -> Inferred | None:
         floats = texts.cast(pa.float64())
     except pa.ArrowInvalid:
         return None
-    if not pc.all(pc.less(pc.abs(floats), EXACT_IN_FLOAT)).as_py() or not floats.cast(pa.string()).equals(texts):
+    if not pc.all(pc.less(pc.abs(floats), EXACT_IN_FLOAT)).as_py() or not floats.cast(TEXT).equals(texts):
         return None
     return _float_kind(floats.to_numpy(zero_copy_only=False))
 
@@ -146,7 +146,7 @@ def _loses_digits(fractions: pa.Array) -> bool:
     many = fractions.filter(pc.match_substring_regex(fractions, MANY_DIGITS))
     if not len(many):
         return False
-    written = pc.utf8_ltrim(many, "+").cast(pa.float64()).cast(pa.string())
+    written = pc.utf8_ltrim(many, "+").cast(pa.float64()).cast(TEXT)
     return not all(map(is_kept_by_float, pc.unique(many.filter(pc.not_equal(many, written))).to_pylist()))
 
 

@@ -15,6 +15,7 @@ from flows.refinery.contract.model import Column
 from flows.refinery.contract.time_formats import EPOCHS, names_a_zone
 from flows.refinery.read.partition import SourceFormat
 from flows.refinery.validate.column_text import (
+    TEXT,
     Unreadable,
     arrow_array,
     as_text,
@@ -88,19 +89,23 @@ def read_time(raw: pd.Series, column: Column, *_: object) -> pa.Array:
     times = pc.if_else(pc.match_substring_regex(text, _TIME), text, None)
     times = pc.replace_substring_regex(times, r"^([0-9]):", r"0\1:")
     short = pc.equal(pc.utf8_length(times), len("08:00"))
-    times = pc.if_else(short, pc.binary_join_element_wise(times, ":00", ""), times)
+    times = pc.if_else(short, _joined(times, ":00"), times)
     return times_of_day(times)
 
 
 def time_text(times: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """Convert times of day to the one form that GX and the steps get: 08:00:00, or 08:00:00.500000."""
-    return pc.replace_substring_regex(times.cast(pa.string()), r"\.0+$", "")
+    return pc.replace_substring_regex(times.cast(TEXT), r"\.0+$", "")
 
 
 def times_of_day(text: pa.Array) -> pa.Array:
     """Convert texts such as 08:00:00 or 08:00:00.5 to times of day."""
-    moments = pc.binary_join_element_wise("1970-01-01", text, " ")
+    moments = _joined("1970-01-01 ", text)
     return moments.cast(pa.timestamp("us")).cast(_TIME_OF_DAY)
+
+
+def _joined(*texts: str | pa.Array) -> pa.Array:
+    return pc.binary_join_element_wise(*(pa.scalar(one, TEXT) if isinstance(one, str) else one for one in (*texts, "")))
 
 
 # --- moments ----------------------------------------------------------------------------------------------------------
@@ -176,7 +181,7 @@ def _since_epoch(raw: pd.Series, decimals: int, source_format: SourceFormat) -> 
     parts = pc.extract_regex(plain_numbers(raw, source_format), _SINCE_EPOCH)
     sign, whole, fraction = (pc.struct_field(parts, name) for name in ("sign", "whole", "fraction"))
     finer = pc.utf8_slice_codeunits(pc.utf8_rpad(fraction, decimals, "0"), 0, decimals)
-    digits = pc.binary_join_element_wise(whole, finer, "")
+    digits = _joined(whole, finer)
     micros = pc.if_else(pc.less_equal(pc.utf8_length(digits), _SAFE_DIGITS), digits, None).cast(pa.int64())
     micros = pc.if_else(pc.equal(sign, "-"), pc.negate(micros), micros)
     return pandas_column(micros.cast(pa.timestamp("us")), "datetime64[us]")

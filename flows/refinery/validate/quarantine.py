@@ -44,7 +44,7 @@ def quarantine_table(
         columns: the file's columns.
         misfits: the result of `misfit_rows`.
     """
-    texts = {column: text_of(values) for column, values in bad.items()}
+    texts = {column: text_of(values).cast(pa.string()) for column, values in bad.items()}
     nothing = pa.nulls(len(row_numbers), pa.string())
     arrays = [pa.array(row_numbers), *_broken(texts, masks, rules), nothing]
     arrays += [texts.get(column, nothing) for column in columns]

@@ -20,7 +20,7 @@ def text_hashes(texts: pa.Array) -> np.ndarray:
 def _hashes(texts: pa.Array) -> np.ndarray:
     """Hash texts eight bytes at a time; each pass hashes the next eight bytes of all texts that are long enough."""
     _, offsets, content = texts.buffers()
-    places = np.frombuffer(offsets, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
+    places = np.frombuffer(offsets, dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
     signs = np.zeros(places[-1] - places[0] + _WORD_BYTES, dtype=np.uint8)
     signs[:-_WORD_BYTES] = np.frombuffer(content or b"", dtype=np.uint8)[places[0] : places[-1]]
     words = np.ndarray(len(signs) - _WORD_BYTES + 1, dtype=np.uint64, buffer=signs, strides=(1,))  # at every byte

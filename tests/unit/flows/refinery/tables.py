@@ -33,7 +33,7 @@ def good_of(refined: Refined) -> pa.Table:
 
 def kinds_of(refined: Refined) -> dict[str, str]:
     """The contract's types of the published columns."""
-    kinds = {arrow: kind for kind, arrow in ARROW_TYPES.items() if kind != "json"}
+    kinds = {arrow: kind for kind, arrow in ARROW_TYPES.items() if kind != "json"} | {pa.string(): "string"}
     return {field.name: kinds[field.type] for field in good_of(refined).schema}
 
 

@@ -12,7 +12,7 @@ import pytest
 from flows.refinery.contract.model import Column
 from flows.refinery.read.partition import SourceFormat
 from flows.refinery.validate.coercion import ARROW_TYPES, coerce, to_arrow
-from flows.refinery.validate.column_text import as_text
+from flows.refinery.validate.column_text import Unreadable, as_text, is_digits_and_marks, text_array
 from flows.refinery.validate.inference import infer_kind, join_kinds
 
 UNREADABLE = "unreadable"
@@ -206,6 +206,12 @@ def test_json_is_checked_and_kept_as_text() -> None:
 def test_text_is_never_changed() -> None:
     assert read(["007", " x ", None, ""], "string") == ["007", " x ", None, ""]
     assert read([1, "x", 2.5], "string") == ["1", "x", "2.5"]
+
+
+def test_marks_that_were_found_unreadable_do_not_slow_the_next_partition() -> None:
+    values, unreadable = pd.Series(["1.5", "unknown"] * 5_000), Unreadable()
+    assert coerce(values, Column(type="number"), SourceFormat(type="csv"), unreadable).unreadable.sum() == 5_000
+    assert is_digits_and_marks(unreadable.set_aside(text_array(values)))  # so they are cast as a whole
 
 
 @pytest.mark.parametrize("kind", sorted(ARROW_TYPES))
