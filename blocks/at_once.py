@@ -1,4 +1,4 @@
-"""Look at many objects at once: each look waits for AWS most of the time."""
+"""Makes many AWS calls at once, because each call mostly waits for the response."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +10,6 @@ _R = TypeVar("_R")
 
 
 def at_once(look: Callable[[_T], _R], things: Iterable[_T]) -> Iterator[_R]:
-    """Yield what `look` returns for each thing, in their order; eight looks go on at the same time."""
+    """Call `look` with each item of `things`, up to eight at the same time, and yield the results in order."""
     with ThreadPoolExecutor(_LOOKS) as pool:
         yield from pool.map(look, things)

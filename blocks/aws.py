@@ -1,4 +1,4 @@
-"""Create boto3 clients with the same settings for every part of Sluice."""
+"""Creates boto3 clients with the same settings for every part of Sluice."""
 
 from collections.abc import Callable
 from threading import Lock
@@ -8,12 +8,12 @@ import boto3
 from botocore.config import Config
 
 _MAX_ATTEMPTS = 5
-_MAKING = Lock()  # threads may share a client, but not make one: docs.aws.amazon.com/boto3, guide/clients.html
+_MAKING = Lock()  # threads may share a client, but not create it: docs.aws.amazon.com/boto3, guide/clients.html
 
 
 def client_of(service: str) -> Any:
-    """Return a boto3 client that times out (connecting: 5 s; reading: 60 s) and makes up to five
-    attempts, with backoff and jitter."""
+    """Return a boto3 client for a service. It times out after 5 s when connecting and 60 s when reading, and makes up
+    to five attempts with backoff and jitter."""
     make_client: Callable[..., Any] = boto3.client  # its overloads need literal service names
     config = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": _MAX_ATTEMPTS})
     with _MAKING:

@@ -1,7 +1,7 @@
-"""What AWS's errors mean and what to do about them: one table for the pipeline and for the commands.
+"""What AWS errors mean and what to do about them, in one table for the pipeline and the commands.
 
-Codes that every service shares: docs.aws.amazon.com/general/latest/gr/CommonErrors.html; S3's own:
-docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+AWS documents the error codes that all services share at docs.aws.amazon.com/general/latest/gr/CommonErrors.html, and
+those of S3 at docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from flows.refinery.errors import SluiceError, TerminalError, TransientError
 
 
 class AwsUnavailable(TransientError):
-    """AWS did not respond, throttled the call, or had an internal error; the client's retries are used up."""
+    """AWS did not respond, throttled the call or had an internal error, and the client has used up its retries."""
 
 
 class RegionUnusable(AwsUnavailable):
@@ -43,11 +43,11 @@ class AwsRefused(TransientError):
 
 
 class CredentialsMissing(AwsRefused):
-    """There are no AWS credentials: no profile, no keys, no role."""
+    """There are no AWS credentials: neither a profile nor keys nor a role is configured."""
 
 
 class CredentialsExpired(AwsRefused):
-    """The AWS credentials have expired: the session has to be renewed."""
+    """The AWS credentials have expired and have to be renewed."""
 
 
 class CredentialsInvalid(AwsRefused):
@@ -59,11 +59,11 @@ class ProfileUnknown(AwsRefused):
 
 
 class RegionUnset(AwsRefused):
-    """No AWS region is set: neither by an option nor in the environment's file nor in the profile."""
+    """No AWS region is set by an option, in the environment's file or in the profile."""
 
 
 class QuotaReached(TransientError):
-    """A service quota of the account is used up."""
+    """A service quota of the AWS account has been reached."""
 
 
 class AwsCallInvalid(TerminalError):
@@ -72,7 +72,7 @@ class AwsCallInvalid(TerminalError):
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A Sluice error, the AWS error codes and boto3 exceptions that mean it, and what to do about it."""
+    """A Sluice error, the AWS error codes and boto3 exceptions that map to it, and what to do about it."""
 
     meaning: type[SluiceError]
     advice: str
@@ -126,7 +126,7 @@ _TABLE = (
         "try again later",
         "SlowDown Throttling ThrottlingException ThrottledException TooManyRequestsException RequestThrottled "
         "RequestLimitExceeded RequestTimeout ServiceUnavailable InternalError InternalFailure "
-        "ConditionalRequestConflict OperationAborted",  # S3's answers to two writers at once
+        "ConditionalRequestConflict OperationAborted",  # S3's responses to concurrent writes
     ),
     _Row(AwsCallInvalid, "compare the settings with the stack's outputs", exceptions=(ParamValidationError,)),
 )
@@ -135,19 +135,19 @@ _BY_MEANING = {row.meaning: row for row in _TABLE}
 
 
 def aws_error_code(error: Exception) -> str:
-    """Return AWS's error code, or "" if there is none."""
+    """Return the AWS error code of an exception, or "" if it has none."""
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
 def http_status(error: Exception) -> int:
-    """Return the HTTP status of AWS's response, or 0 if there was none."""
+    """Return the HTTP status of AWS's response, or 0 if there was no response."""
     if isinstance(error, ClientError):
         return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     return 0
 
 
 def explain_aws_error(error: BotoCoreError | ClientError, doing: str) -> SluiceError:
-    """Return the Sluice error for an AWS error. Its message has what was being done, AWS's error, and what to do.
+    """Return the Sluice error for an AWS error. The message states what was being done, AWS's error, and what to do.
 
     Args:
         doing: what the call was for, such as "reading s3://bucket/key".
@@ -158,7 +158,7 @@ def explain_aws_error(error: BotoCoreError | ClientError, doing: str) -> SluiceE
 
 @contextmanager
 def explaining_aws_errors(doing: str) -> Iterator[None]:
-    """Replace an AWS error raised in the block with the Sluice error for it (`explain_aws_error`)."""
+    """Replace an AWS error that is raised in the block with the Sluice error that `explain_aws_error` returns."""
     try:
         yield
     except (BotoCoreError, ClientError) as error:

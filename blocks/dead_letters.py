@@ -1,4 +1,4 @@
-"""The dead-letter queue: read its messages, and send some of them back to the upload queue."""
+"""Reads messages from the dead-letter queue, and sends some of them back to the upload queue."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import Any
 from blocks.aws_errors import AwsUnavailable, explaining_aws_errors
 
 _BATCH = 10  # SQS's limit for every batch call
-_WAIT_SECONDS = 2  # a long poll asks all of SQS's servers
+_WAIT_SECONDS = 2  # a long poll queries all of SQS's servers
 _HELD_SECONDS = 300
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message received from the dead-letter queue, which SQS hides from other readers for now."""
+    """A message received from the dead-letter queue. SQS hides it from other readers for five minutes."""
 
     message_id: str
     receipt_handle: str
@@ -21,10 +21,13 @@ class DeadLetter:
 
 
 class DeadLetters:
-    """Reads the dead-letter queue, and sends its messages back to the queue that they came from."""
+    """Reads the dead-letter queue, and sends its messages back to the queue that they came from.
+
+    Args:
+        sqs: a boto3 client for SQS.
+    """
 
     def __init__(self, sqs: Any, dead_letter_queue_url: str, queue_url: str) -> None:
-        """`sqs` is a boto3 client for SQS."""
         self._sqs = sqs
         self._from, self._to = dead_letter_queue_url, queue_url
 
@@ -50,8 +53,8 @@ class DeadLetters:
             yield new
 
     def send_back(self, letters: Sequence[DeadLetter]) -> None:
-        """Send messages to the queue that they came from, then delete them from the dead-letter queue. If this breaks
-        off in between, a message is in both queues.
+        """Send messages to the queue that they came from, then delete them from the dead-letter queue. If the process
+        ends between these steps, some messages are in both queues.
 
         Raises:
             AwsUnavailable, AwsRefused: a call failed. Messages that were not sent are still in the dead-letter queue.
@@ -67,7 +70,7 @@ class DeadLetters:
                 _check(self._sqs.delete_message_batch(QueueUrl=self._from, Entries=handles), self._from)
 
     def release(self, letters: Sequence[DeadLetter]) -> None:
-        """Make messages visible in the dead-letter queue at once, instead of after five minutes."""
+        """Make messages visible in the dead-letter queue immediately, instead of after five minutes."""
         for batch in _batches(letters):
             entries = [
                 {"Id": str(number), "ReceiptHandle": letter.receipt_handle, "VisibilityTimeout": 0}
@@ -82,6 +85,6 @@ def _batches(letters: Sequence[DeadLetter]) -> Iterable[Sequence[DeadLetter]]:
 
 
 def _check(answer: dict[str, Any], queue_url: str) -> None:
-    """Raise AwsUnavailable if SQS refused an entry of a batch."""
+    """Raise AwsUnavailable if SQS rejected an entry of a batch."""
     if failed := answer.get("Failed"):
-        raise AwsUnavailable(f"{queue_url} refused {len(failed)} messages of a batch: {failed[0].get('Code')}")
+        raise AwsUnavailable(f"{queue_url} rejected {len(failed)} messages of a batch: {failed[0].get('Code')}")

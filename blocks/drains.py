@@ -1,4 +1,4 @@
-"""Dispatch uploads the way the Lambda does, and start drains of the queue."""
+"""Dispatches uploads in the same way as the Lambda, and starts drains of the queue."""
 
 import json
 import time
@@ -18,7 +18,11 @@ from lambda_trigger.windows import backlog_drain, upload_drain, window_of
 
 class Drains:
     """Starts executions of the state machine that drains the queue. Every method raises AwsUnavailable, AwsRefused or
-    AwsCallInvalid if a call to AWS fails."""
+    AwsCallInvalid if a call to AWS fails.
+
+    Args:
+        client: returns a boto3 client for a service.
+    """
 
     def __init__(
         self,
@@ -29,7 +33,6 @@ class Drains:
         window_seconds: int,
         client: Callable[[str], Any] = client_of,
     ) -> None:
-        """`client` makes a boto3 client for a service."""
         self._state_machine_arn = state_machine_arn
         self._queue_url = queue_url
         self._published_bucket = published_bucket
@@ -49,16 +52,16 @@ class Drains:
         )
 
     def dispatch(self, upload: UploadMessage) -> Dispatched:
-        """Send the upload's message, then start the drain of the current window (lambda_trigger/windows.py). Safe to
-        repeat."""
+        """Send the upload's message, then start the drain of the current window (lambda_trigger/windows.py). It is safe
+        to repeat this."""
         with explaining_aws_errors(f"dispatching {upload.key}"):
             return self._dispatcher.dispatch(upload)
 
     def start(self) -> str:
-        """Start a drain for messages that no S3 event announced, such as redriven ones; return the execution's ARN.
+        """Start a drain for messages that no S3 event announced, such as redriven ones. Return the execution's ARN.
 
-        It launches a task unless the maximum number of tasks is running. It does not look at the number of messages
-        first, because SQS's count may lag.
+        The drain launches a task unless the maximum number of tasks is running. It does not check the number of
+        messages first, because SQS's count may be out of date.
         """
         window = window_of(time.time(), self._window_seconds)
         arn = self._start(f"{upload_drain(window)}-{uuid4().hex[:12]}", {"source": "upload"})
@@ -67,8 +70,8 @@ class Drains:
         return arn
 
     def start_backlog(self, tasks: int) -> bool:
-        """Start a drain that launches tasks until `tasks` are running. Return False if one was started in this half
-        minute already."""
+        """Start a drain that launches tasks until `tasks` are running. Return False if such a drain was already started
+        in the current half minute."""
         return self._start(backlog_drain(time.time()), {"source": "backlog", "tasks": tasks}) is not None
 
     def _start(self, name: str, given: dict[str, object]) -> str | None:

@@ -1,6 +1,6 @@
-"""Put events on an EventBridge bus.
+"""Puts events on the default EventBridge bus.
 
-Limits: docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html
+AWS documents the limits at docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,13 +15,13 @@ from blocks.aws_errors import explain_aws_error
 from flows.refinery.errors import SluiceError
 
 MAX_ENTRIES = 10
-MAX_CALL_BYTES = 256 * 1024  # of all entries of one call together; a single larger event is refused by EventBridge
+MAX_CALL_BYTES = 256 * 1024  # the total of all entries in one call; EventBridge rejects a single event that is larger
 _PUTTING = "announcing outcomes on EventBridge"
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event; `detail` is a JSON object."""
+    """One EventBridge event; `detail` is the text of a JSON object."""
 
     source: str
     detail_type: str
@@ -29,20 +29,20 @@ class Event:
 
     @property
     def size_bytes(self) -> int:
-        """Return the size as EventBridge counts it."""
+        """Return the size of the event as EventBridge counts it."""
         return sum(len(text.encode()) for text in (self.source, self.detail_type, self.detail))
 
 
 class EventBus:
-    """The account's event bus named "default", to which AWS's services send too."""
+    """The account's event bus named "default", which AWS services send to as well."""
 
     @cached_property
     def _events(self) -> Any:
         return client_of("events")
 
     def put(self, events: Sequence[Event]) -> list[SluiceError | None]:
-        """Put events. Return, for each event, None if EventBridge accepted it, else the error; AWS's errors are
-        returned, not raised."""
+        """Put events on the bus. For each event, return None if EventBridge accepted it, or else the error. AWS errors
+        are returned, not raised."""
         return [answer for batch in _batches(events) for answer in self._put_batch(batch)]
 
     def _put_batch(self, batch: Sequence[Event]) -> list[SluiceError | None]:
@@ -58,7 +58,8 @@ class EventBus:
 
 
 def _refusal_of(answer: dict[str, Any]) -> SluiceError | None:
-    """Return why EventBridge refused one entry of a call, or None. It may have accepted the call's other entries."""
+    """Return the error with which EventBridge rejected one entry of a call, or None if it accepted this entry. Entries
+    of the same call can have different results."""
     code = answer.get("ErrorCode")
     if not code:
         return None

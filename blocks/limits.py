@@ -1,7 +1,7 @@
 """Time limits of a stage, an upload, a task, a message and a drain, each long enough for the one before it.
 
-`Limits` has what the template's parameters set. The state machine, the tasks and `sluice deploy` use the limits that
-are calculated here from those, so they cannot disagree. Pure.
+`Limits` contains the limits that the template's parameters set. The state machine, the tasks and `sluice deploy` use
+the limits that are calculated from those here, so that they cannot disagree.
 """
 
 import math
@@ -11,9 +11,9 @@ from typing import Self
 
 from flows.refinery.errors import TerminalError
 
-MAX_MESSAGE_SECONDS = 43_200  # SQS: twelve hours from the receive, however often it is extended
+MAX_MESSAGE_SECONDS = 43_200  # SQS: twelve hours from the receive call, no matter how often it is extended
 _SLOWEST_BYTES_PER_SECOND = 6_000_000  # the smallest Fargate task transfers faster than this
-_CLOSING_SECONDS = 300  # to announce and record what is left, and to stop (stopTimeout is 120 seconds)
+_CLOSING_SECONDS = 300  # to announce and record the remaining outcomes, and to stop (stopTimeout is 120 seconds)
 _STARTING_SECONDS = 600  # to find capacity, pull the image and start Python
 _MIN_DRAIN_SECONDS = 43_200
 _GIB = 1024**3
@@ -25,7 +25,7 @@ _MIN_MEMORY_MIB = 1_024
 
 
 class LimitsInconsistent(TerminalError):
-    """Parameters of the stack contradict each other: a file of an allowed size could never be processed."""
+    """Parameters of the stack contradict each other, so that a file of an allowed size could never be processed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class Limits:
     """The limits that the template's parameters set.
 
     Attributes:
-        stage_seconds: how long one try of the stage refine may take.
-        lifetime_seconds: the age from which a task begins no further upload.
+        stage_seconds: how long the refine stage may take each time an upload is tried.
+        lifetime_seconds: the age after which a task does not start another upload.
         max_object_bytes: the size of the largest upload that is processed.
     """
 
@@ -44,7 +44,8 @@ class Limits:
 
     @classmethod
     def of_parameters(cls, parameters: Mapping[str, str]) -> Self:
-        """Read the limits from the template's parameters; use the default for one that an older stack does not have."""
+        """Read the limits from the template's parameters. A parameter that an older stack does not have gets its
+        default."""
         fields = {
             "stage_seconds": "StageTimeoutSeconds",
             "lifetime_seconds": "TaskLifetimeSeconds",
@@ -54,27 +55,27 @@ class Limits:
 
     @property
     def upload_seconds(self) -> int:
-        """Return how long one upload may take: fetch, refine and publish."""
+        """Return how long fetching, refining and publishing one upload may take."""
         return self.stage_seconds + 2 * -(-self.max_object_bytes // _SLOWEST_BYTES_PER_SECOND)
 
     @property
     def task_seconds(self) -> int:
-        """Return how long a task may run: its last upload may begin at the very end of its lifetime."""
+        """Return how long a task may run, given that its last upload may begin at the very end of its lifetime."""
         return self.lifetime_seconds + self.upload_seconds + _CLOSING_SECONDS
 
     @property
     def launch_seconds(self) -> int:
-        """Return how long the state machine waits for a task that it launches; the task ends itself before that."""
+        """Return how long the state machine waits for a task that it has launched. The task ends itself before that."""
         return self.task_seconds + _STARTING_SECONDS
 
     @property
     def drain_seconds(self) -> int:
-        """Return how long a drain may run: long enough for three tasks one after the other, and at least 12 hours."""
+        """Return how long a drain may run: long enough for three consecutive tasks, and at least 12 hours."""
         return max(_MIN_DRAIN_SECONDS, 3 * self.launch_seconds)
 
     def check(self, *, disk_gib: int, memory_mib: int) -> None:
-        """Raise LimitsInconsistent unless the largest allowed upload fits into a task's time, disk and memory. Time is
-        limited by SQS: a task may hold a message for as long as it runs."""
+        """Raise LimitsInconsistent unless the largest allowed upload fits into a task's time, disk and memory. SQS
+        limits the time, because a task may hold a message for as long as it runs."""
         if self.task_seconds > MAX_MESSAGE_SECONDS:
             excess = self.task_seconds - MAX_MESSAGE_SECONDS
             raise LimitsInconsistent(

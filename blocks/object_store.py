@@ -1,6 +1,6 @@
-"""S3 operations on the two buckets: head, get, conditional put, upload, download, list, delete.
+"""S3 operations on the landing bucket and the published bucket, such as conditional puts, uploads and downloads.
 
-What the objects mean is not known here; flows/pipeline/commit.py carries out the commit protocol.
+This module does not interpret the objects; flows/pipeline/commit.py carries out the commit protocol.
 """
 
 import math
@@ -30,7 +30,7 @@ from flows.refinery.errors import FileRejected, SluiceError, TransientError
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound", "MethodNotAllowed", "405"})
 _TRANSFER = TransferConfig(multipart_chunksize=16 * 1024**2, max_concurrency=8)
 _BROKEN_OFF = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
-_READS = 5  # attempts to read a response whose body breaks off
+_READS = 5  # how often to request an object whose response body breaks off
 _STREAM_CHUNK_BYTES = 1024**2
 JSON = "application/json"
 
@@ -88,22 +88,23 @@ class ListedObject(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PendingUpload:
-    """A file that is uploaded in parts, and that nobody sees before `complete_upload`."""
+    """A file that is uploaded in parts, and that becomes visible only with `complete_upload`."""
 
     key: str
     upload_id: str
     sha256: str
-    etags: tuple[str, ...] = ()  # of the parts, in their order
+    etags: tuple[str, ...] = ()  # the ETags of the parts, in order
 
 
 class ObjectStore:
     """The landing bucket, which is only read, and the published bucket with data, quarantine and receipts. Every method
-    raises AwsUnavailable, AwsRefused or AwsCallInvalid if a call to S3 fails."""
+    raises AwsUnavailable, AwsRefused or AwsCallInvalid if a call to S3 fails.
+
+    Args:
+        client: a boto3 client for S3. If it is None, a client with this process's credentials is created when needed.
+    """
 
     def __init__(self, landing_bucket: str, published_bucket: str, *, client: Any = None) -> None:
-        """Args:
-        client: a boto3 client for S3; None: one with this process's credentials, created at the first call.
-        """
         self.landing_bucket = landing_bucket
         self.published_bucket = published_bucket
         self._client = client
@@ -134,16 +135,16 @@ class ObjectStore:
     ) -> ObjectFacts:
         """Download an object version to `path`, and return what S3 reports about it.
 
-        An object of up to 16 MiB is one request. A larger one is downloaded in ranges, or as one stream from a server
-        that ignores ranges.
+        An object of up to 16 MiB takes one request. A larger object is downloaded in ranges, or as one stream from a
+        server that ignores ranges.
 
         Args:
-            accept: called before the body is read; may raise to prevent the download.
-            at_most: in bytes; a larger object is not downloaded if the server supports ranges (use `read_range`).
+            accept: called before the body is read; may raise an exception to prevent the download.
+            at_most: a size in bytes; a larger object is not downloaded if the server has ranges (use `read_range`).
 
         Raises:
             ObjectGone: there is no such object version.
-            ObjectArchived: it must be restored first.
+            ObjectArchived: the object must be restored first.
         """
         try:
             for _ in range(_READS):
@@ -183,11 +184,12 @@ class ObjectStore:
         raise AwsUnavailable(f"reading s3://{bucket}/{key}: the body broke off every time")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the store without its client: the reader process creates its own."""
+        """Pickle the store without its client, because the reader process creates its own client."""
         return type(self), (self.landing_bucket, self.published_bucket)
 
     def _takes_ranges(self, bucket: str, key: str, version_id: str | None) -> bool:
-        """Return whether the server supports ranges. If it does not, boto3 writes the whole object for each part."""
+        """Return whether the server supports range requests. If it does not, boto3 would write the whole object for
+        each part."""
         answer = self._s3.get_object(Bucket=bucket, Key=key, Range="bytes=0-0", **_version(version_id))
         with closing(answer["Body"]):
             return "ContentRange" in answer
@@ -226,11 +228,11 @@ class ObjectStore:
             raise explain_aws_error(error, f"reading {self.published_address(key)}") from error
 
     def exists(self, key: str) -> bool:
-        """Return whether there is an object under `key`."""
+        """Return whether an object with this key exists."""
         return self._metadata(key) is not None
 
     def put(self, key: str, text: str, *, content_type: str = JSON) -> None:
-        """Write an object, replacing any that exists."""
+        """Write an object, replacing any existing object with the same key."""
         self._put(key, text, {}, content_type)
 
     def put_if_unchanged(
@@ -242,18 +244,19 @@ class ObjectStore:
         metadata: dict[str, str] | None = None,
         content_type: str = JSON,
     ) -> bool:
-        """Write an object only if the stored one is still `seen` (None: there is still no object); return whether it
-        was written.
+        """Write an object only if the stored object is still `seen` or, if `seen` is None, if there is still no object.
+        Return whether it was written.
 
-        False does not prove that someone else wrote: if the response to the first attempt is lost, the client's retry
-        gets a 412 because of that attempt. S3 answers 412 if the condition does not hold, 404 if the object to replace
-        is gone, and 409 if another write of the key is under way.
+        False does not prove that another process wrote the object: if the response to the first attempt is lost, the
+        client's retry gets a 412 because of that attempt. S3 responds with 412 if the condition does not hold, with 404
+        if the object to replace is gone, and with 409 if another write of the same key is in progress.
         """
         condition = {"IfMatch": seen.etag} if seen else {"IfNoneMatch": "*"}
         return self._put(key, text, metadata or {}, content_type, **condition)
 
     def upload(self, key: str, path: Path, *, sha256: str) -> None:
-        """Upload a file, unless it is large and the object already has this content, as its `sha256` metadata shows."""
+        """Upload a file, unless it is large and the stored object already has the same content according to its
+        `sha256` metadata."""
         doing = f"writing {self.published_address(key)}"
         more = {"Metadata": {"sha256": sha256}}
         if path.stat().st_size <= _TRANSFER.multipart_threshold:
@@ -265,16 +268,16 @@ class ObjectStore:
         try:
             self._s3.upload_file(str(path), self.published_bucket, key, ExtraArgs=more, Config=_TRANSFER)
         except Exception as error:
-            # boto3 wraps S3's error, whose code the new message only quotes.
+            # boto3 wraps S3's error in one that only quotes its code in a message.
             answer = error.__context__ if isinstance(error, S3UploadFailedError) else error
             if isinstance(answer, BotoCoreError | ClientError):
                 raise explain_aws_error(answer, doing) from error
-            # It is safe to try again whatever the cause: nothing is committed yet.
+            # It is safe to try again, whatever the cause, because nothing is committed yet.
             raise AwsUnavailable(f"{doing}: {type(error).__name__}") from error
 
     def create_upload(self, key: str, *, sha256: str) -> PendingUpload:
-        """Begin an upload in parts. If it is neither completed nor aborted, as when the process is killed, the bucket's
-        lifecycle rule deletes its parts."""
+        """Begin an upload in parts. If it is neither completed nor aborted, for example because the process is killed,
+        the bucket's lifecycle rule deletes its parts."""
         with explaining_aws_errors(f"writing {self.published_address(key)}"):
             answer = self._s3.create_multipart_upload(
                 Bucket=self.published_bucket, Key=key, Metadata={"sha256": sha256}
@@ -282,13 +285,13 @@ class ObjectStore:
         return PendingUpload(key, answer["UploadId"], sha256)
 
     def upload_part(self, pending: PendingUpload, number: int, body: bytes) -> str:
-        """Upload a part; the first has the number 1. Return its ETag."""
+        """Upload one part of a file, and return the ETag of the part. Parts are numbered from 1."""
         with explaining_aws_errors(f"writing {self.published_address(pending.key)}"):
             answer = self._s3.upload_part(**self._of_upload(pending), PartNumber=number, Body=body)
         return str(answer["ETag"])
 
     def complete_upload(self, pending: PendingUpload) -> None:
-        """Make an uploaded file an object. Doing it again, after a lost answer, is no error."""
+        """Turn an uploaded file into an object. It is safe to repeat this, for example if the response was lost."""
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(pending.etags, start=1)]
         doing = f"writing {self.published_address(pending.key)}"
         try:
@@ -300,7 +303,7 @@ class ObjectStore:
                 raise AwsUnavailable(f"{doing}: the upload was deleted before it was completed") from error
 
     def abort_upload(self, pending: PendingUpload) -> None:
-        """Delete an uploaded file that did not become an object."""
+        """Delete the parts of an uploaded file that did not become an object."""
         with explaining_aws_errors(f"deleting the upload of {self.published_address(pending.key)}"):
             self._s3.abort_multipart_upload(**self._of_upload(pending))
 
@@ -308,7 +311,7 @@ class ObjectStore:
         return {"Bucket": self.published_bucket, "Key": pending.key, "UploadId": pending.upload_id}
 
     def list_keys(self, prefix: str, *, page_size: int = 1000) -> Iterator[list[tuple[str, datetime]]]:
-        """Yield the keys under `prefix` and when each was written, in pages sorted by key."""
+        """Yield the keys under `prefix`, and when each object was written, in pages sorted by key."""
         for page in self.list_objects(prefix, page_size=page_size):
             yield [(each.key, each.last_modified) for each in page]
 
@@ -321,13 +324,13 @@ class ObjectStore:
             ]
 
     def list_folders(self, prefix: str) -> Iterator[str]:
-        """Yield the folders directly below `prefix`, which ends in a slash."""
+        """Yield the folders directly under `prefix`, which must end in a slash."""
         for page in self._pages("list_objects_v2", self.published_bucket, prefix, 1000, Delimiter="/"):
             yield from (folder["Prefix"] for folder in page.get("CommonPrefixes", []))
 
     def kept_days(self, folder: str) -> int | None:
-        """Return after how many days a lifecycle rule of the published bucket deletes objects below `folder`; None if
-        no rule does, or if the rules cannot be read (s3:GetLifecycleConfiguration)."""
+        """Return after how many days a lifecycle rule of the published bucket deletes objects under `folder`. Return
+        None if no rule does, or if this process may not read the rules (s3:GetLifecycleConfiguration)."""
         with explaining_aws_errors(f"looking for the retention of {self.published_address(folder)}"):
             try:
                 rules = self._s3.get_bucket_lifecycle_configuration(Bucket=self.published_bucket)["Rules"]
@@ -337,16 +340,16 @@ class ObjectStore:
         return min(filter(None, days), default=None)
 
     def delete(self, key: str) -> None:
-        """Delete an object. It is no error if it does not exist."""
+        """Delete an object. Do nothing if it does not exist."""
         with explaining_aws_errors(f"deleting {self.published_address(key)}"):
             self._s3.delete_object(Bucket=self.published_bucket, Key=key)
 
     def delete_if_unchanged(self, key: str, seen: StoredObject) -> bool:
-        """Delete an object if the stored one is still `seen`; return whether it was deleted."""
+        """Delete an object only if the stored object is still `seen`. Return whether it was deleted."""
         return self._on_condition(self._s3.delete_object, key, IfMatch=seen.etag)
 
     def _metadata(self, key: str) -> dict[str, str] | None:
-        """Return the user metadata of an object; None when it does not exist."""
+        """Return the user metadata of an object, or None if it does not exist."""
         try:
             return dict(self._s3.head_object(Bucket=self.published_bucket, Key=key).get("Metadata", {}))
         except (BotoCoreError, ClientError) as error:
@@ -379,7 +382,7 @@ class ObjectStore:
 
 
 def _is_about(rule: dict[str, Any], folder: str) -> bool:
-    """Return whether a lifecycle rule is enabled and applies to every object below a folder."""
+    """Return whether a lifecycle rule is enabled and applies to every object under `folder`."""
     chosen = rule.get("Filter", {"Prefix": rule.get("Prefix", "")})
     return rule["Status"] == "Enabled" and chosen.keys() <= {"Prefix"} and folder.startswith(chosen.get("Prefix", ""))
 
@@ -394,7 +397,7 @@ def _facts(answer: dict[str, Any]) -> ObjectFacts:
 
 
 def _write(body: Any, path: Path, size_bytes: int) -> bool:
-    """Write a response's body to a file; return False if it broke off."""
+    """Write the body of a response to a file. Return False if the body broke off."""
     try:
         with path.open("wb") as file:
             shutil.copyfileobj(body, file, _STREAM_CHUNK_BYTES)

@@ -1,4 +1,4 @@
-"""Pauses a stack, by an object in the published bucket that the Lambda, the drains and the tasks look for."""
+"""Pauses a stack by creating an object in the published bucket, which the Lambda, the drains and the tasks look for."""
 
 import json
 from datetime import UTC, datetime
@@ -12,12 +12,13 @@ from lambda_trigger.pause import PAUSE_KEY, is_paused
 
 class Pause:
     """Creates, deletes and looks for the object that pauses the stack. Every method raises AwsUnavailable or AwsRefused
-    if a call to S3 fails."""
+    if a call to S3 fails.
+
+    Args:
+        s3: a boto3 client for S3. If it is None, a client with this process's credentials is created when needed.
+    """
 
     def __init__(self, published_bucket: str, s3: Any = None) -> None:
-        """Args:
-        s3: a boto3 client for S3; None: one with this process's credentials, created at the first call.
-        """
         self._bucket = published_bucket
         self._given = s3
 
@@ -30,13 +31,13 @@ class Pause:
             return is_paused(self._s3, self._bucket)
 
     def begin(self) -> None:
-        """Pause the stack: no drain is started, and each task ends after the uploads that it is processing."""
+        """Pause the stack, so that no drain is started and each task ends after the uploads that it is processing."""
         mark = json.dumps({"since": datetime.now(UTC).isoformat(timespec="seconds")})
         with explaining_aws_errors("pausing the stack"):
             self._s3.put_object(Bucket=self._bucket, Key=PAUSE_KEY, Body=mark.encode(), ContentType="application/json")
 
     def end(self) -> None:
-        """End the pause. Start a drain afterwards: the Lambda starts none in a window whose drain it has started, even
-        if that drain ended during the pause."""
+        """End the pause. The caller must start a drain afterwards, because the Lambda does not start a second drain in
+        the same window, even if the first one ended during the pause."""
         with explaining_aws_errors("ending the pause"):
             self._s3.delete_object(Bucket=self._bucket, Key=PAUSE_KEY)

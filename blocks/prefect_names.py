@@ -13,8 +13,8 @@ class PrefectNames:
     """The names of one stack's objects in Prefect.
 
     A deployment belongs to one of Sluice's flows, and a settings block to Sluice's block type, so the stack's name is
-    enough for them. Other objects share a namespace with everything else on the server, so their names also say that
-    they are Sluice's.
+    enough for them. Other objects share a namespace with everything else on the server, so their names also show that
+    they belong to Sluice.
     """
 
     stack: str
@@ -42,7 +42,7 @@ class PrefectNames:
         return f"{self.prefix}-notify"
 
     def pool(self, kind: str) -> str:
-        """Return the name of a work pool; its kind is `local` or `ecs`."""
+        """Return the name of one of the stack's work pools; `kind` is `local` or `ecs`."""
         return f"{self.prefix}-{kind}"
 
     def has_automation(self, name: str) -> bool:
@@ -50,5 +50,5 @@ class PrefectNames:
         return name.startswith("Sluice: ") and name.endswith(f" ({self.stack})")
 
     def limit(self, dataset: str) -> str:
-        """Return the name of a dataset's global concurrency limit; the colon occurs in no stack's name."""
+        """Return the name of a dataset's global concurrency limit. It is unique because no stack name has a colon."""
         return f"{self.prefix}:{dataset}"

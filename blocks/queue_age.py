@@ -1,4 +1,4 @@
-"""Finds out how long the oldest message has waited in a queue: an older upload cannot be waiting there."""
+"""Finds out how long the oldest message in a queue has waited, because an older upload cannot be in the queue."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,13 +17,13 @@ _PERIOD_SECONDS = 60
 
 
 def oldest_message_since(queue_url: str, *, cloudwatch: Any = None) -> datetime | None:
-    """Return a time before which none of the messages in the queue was sent; None if it is unknown.
+    """Return a time before which none of the messages in the queue was sent, or None if it is unknown.
 
-    For an empty queue that is now. Otherwise it comes from CloudWatch, because SQS shows a message's age only to a
-    receiver, and receiving counts as a delivery. CloudWatch's metric ignores messages that were received three times,
-    and resumes up to 15 minutes after a queue was idle for hours
+    For an empty queue, this is the current time. Otherwise it comes from CloudWatch, because SQS shows a message's age
+    only to a receiver, and receiving counts as a delivery. CloudWatch's metric ignores messages that were received
+    three times, and resumes up to 15 minutes after a queue was idle for hours
     (docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html). The
-    embedded cloud does not have it.
+    local cloud, an AWS emulator, does not have this metric.
 
     Raises:
         AwsUnavailable, AwsRefused: a call to SQS or CloudWatch failed.
@@ -43,5 +43,5 @@ def oldest_message_since(queue_url: str, *, cloudwatch: Any = None) -> datetime 
             Period=_PERIOD_SECONDS,
             Statistics=["Maximum"],
         )["Datapoints"]
-    # The earliest that any data point gives: a point covers a minute, and the newest may still be incomplete.
+    # Take the earliest time of all data points, because a point covers a minute, and the newest may be incomplete.
     return min((point["Timestamp"] - timedelta(seconds=point["Maximum"]) for point in ages), default=None)

@@ -27,23 +27,23 @@ STACK_OUTPUTS = {
     "dead_letter_queue_url": "DeadLetterQueueUrl",
     "window_seconds": "WindowSeconds",
 }
-"""For each setting, the stack output that holds its value."""
+"""For each setting, the stack output that contains its value."""
 _PREFIX = "SLUICE_"
 
 
 class SettingsMissing(TerminalError):
-    """A setting without a default is neither in the environment nor in a block."""
+    """A setting is missing or invalid in the environment or in the stack's outputs, or there is no settings block."""
 
     def __init__(self, message: str, names: Iterable[str] = ()) -> None:
         super().__init__(message)
-        self.names = tuple(names)  # the variables or stack outputs that are missing or wrong
+        self.names = tuple(names)  # the variables or stack outputs that are missing or invalid
 
 
 class PipelineSettings(BaseModel):
-    """Where uploads come from, where results go, and the limits that apply on the way.
+    """The pipeline's settings: where uploads come from, where results go, and which limits apply.
 
-    The container reads them from its environment: `SLUICE_` and the field's name in capitals. Runs started by hand
-    read them from a Prefect block with the same fields (blocks/settings_block.py).
+    The container reads them from environment variables, each named `SLUICE_` and the field's name in capitals. Runs
+    that a person starts read them from a Prefect block with the same fields (blocks/settings_block.py).
     """
 
     stack: str = Field(description="The stack's name; Prefect's deployments and concurrency limits are named after it.")
@@ -55,7 +55,7 @@ class PipelineSettings(BaseModel):
     )
     ignored_names: str = Field(
         IGNORED_NAMES,
-        description="Files with these names, or in folders with them, are not data: patterns, separated by commas.",
+        description="Patterns, separated by commas. A file is ignored if its name or that of a folder matches.",
     )
     visibility_timeout_seconds: int = Field(
         120,
@@ -65,20 +65,20 @@ class PipelineSettings(BaseModel):
     )
     receive_wait_seconds: int = Field(5, ge=0, le=20, description="How long one receive call waits for a message.")
     max_task_seconds: int = Field(
-        3_000, ge=10, le=86_400, description="After this long a task receives no further message."
+        3_000, ge=10, le=86_400, description="The age after which a task receives no further messages."
     )
     stage_timeout_seconds: int = Field(
         1_500,
         ge=1,
         le=43_200,
-        description="How long the stage refine may take for one upload. If it takes longer at the first delivery, the "
-        "upload is tried again; at a later one, the file is rejected.",
+        description="How long the refine stage may take for one upload. If it takes longer on the first delivery, the "
+        "upload is tried again; on a later delivery, the file is rejected.",
     )
     retry_delay_seconds: int = Field(
         30,
         ge=0,
         le=900,
-        description="After a failed try, a message returns to the queue after this time multiplied by its deliveries.",
+        description="After a failure, a message is delivered again after this time, multiplied by its deliveries.",
     )
     max_object_bytes: int = Field(
         10 * 1024**3, ge=1, description="An upload larger than this is rejected before it is downloaded."
@@ -90,7 +90,7 @@ class PipelineSettings(BaseModel):
         description="A file larger than this fraction of the free disk space is read from S3 in ranges, not copied.",
     )
     dead_letter_queue_url: str = Field(
-        "", description="The queue for uploads that were given up; empty for a stack of an older release."
+        "", description="The queue for uploads that Sluice gave up on; empty for a stack of an older release."
     )
     max_receive_count: int = Field(
         5, ge=1, le=1_000, description="Deliveries of a message before it moves to the dead-letter queue."
@@ -101,18 +101,18 @@ class PipelineSettings(BaseModel):
     )
     max_tasks: int = Field(4, ge=1, le=40, description="How many tasks may drain the queue at the same time.")
     messages_per_task: int = Field(
-        100, ge=1, description="If more messages than this wait per task, more tasks are launched, up to max_tasks."
+        100, ge=1, description="If more messages than this wait for each task, more tasks start, up to max_tasks."
     )
     live_backlog: int = Field(
         50,
         ge=0,
-        description="If more messages than this wait, uploads are recorded in Prefect afterwards, in bulk.",
+        description="If more messages than this are waiting, uploads are recorded in Prefect afterwards, in bulk.",
     )
     dataset_metrics: bool = Field(
-        False, description="Whether CloudWatch's metrics are also written per dataset, which costs more."
+        False, description="Whether CloudWatch metrics are also written for each dataset, which costs more."
     )
     contracts_folder: Path | None = Field(
-        None, description="The folder with the contracts, one subfolder per dataset; empty: the one in the code."
+        None, description="The folder with the contracts, one subfolder per dataset; if empty, the one in the code."
     )
 
     @property
@@ -122,12 +122,12 @@ class PipelineSettings(BaseModel):
 
     @property
     def task_limit_seconds(self) -> int:
-        """Return the age at which a task ends itself, even in the middle of an upload (blocks/limits.py); it begins no
+        """Return the age at which a task ends itself, even in the middle of an upload (blocks/limits.py). It starts no
         upload after `max_task_seconds`."""
         return Limits(self.stage_timeout_seconds, self.max_task_seconds, self.max_object_bytes).task_seconds
 
     def is_upload(self, bucket: str, key: str) -> bool:
-        """Return whether this object is an upload: in the landing bucket, below the incoming prefix."""
+        """Return whether an object is an upload, that is, in the landing bucket and under the incoming prefix."""
         return bucket == self.landing_bucket and key.startswith(self.incoming_prefix)
 
     @property
@@ -140,8 +140,8 @@ class PipelineSettings(BaseModel):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Read the settings from environment variables. Raise SettingsMissing, naming those that are missing or
-        wrong."""
+        """Read the settings from environment variables. Raise SettingsMissing, which names the variables, if some are
+        missing or invalid."""
         given = {
             name: environment[_PREFIX + name.upper()]
             for name in PipelineSettings.model_fields
@@ -159,8 +159,8 @@ class PipelineSettings(BaseModel):
 
     @classmethod
     def from_outputs(cls, outputs: Mapping[str, str]) -> Self:
-        """Read the settings in STACK_OUTPUTS from the stack's outputs; the others get their defaults. Raise
-        SettingsMissing, naming the outputs that are missing."""
+        """Read the settings in STACK_OUTPUTS from the stack's outputs. The other settings get their defaults. Raise
+        SettingsMissing, which names the outputs, if some are missing."""
         missing = [output for output in STACK_OUTPUTS.values() if output not in outputs]
         if missing:
             raise SettingsMissing(f"the stack has no outputs {', '.join(missing)}; is it one of Sluice's?", missing)

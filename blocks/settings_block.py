@@ -1,4 +1,4 @@
-"""The pipeline's settings as a Prefect block, for runs that a person starts from Prefect."""
+"""The pipeline's settings as a Prefect block, for runs that a person starts in Prefect."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class PipelineSettingsBlock(PipelineSettings, Block):
-    """The pipeline's settings. Runs that a person starts read the block that is named after their stack."""
+    """The pipeline's settings as a block. Runs that a person starts read the block that is named after their stack."""
 
     _block_type_name = "Sluice pipeline settings"
     _block_type_slug = "sluice-pipeline-settings"
     _description = (
-        "Where uploads come from, where results go, and the limits that apply on the way. Runs that a person starts "
+        "Where uploads come from, where results go, and which limits apply. Runs that a person starts "
         "read the block of their stack; the stack's own tasks read these settings from their environment."
     )
 
@@ -35,7 +35,7 @@ def settings_of_stack(stack: str) -> PipelineSettings:
             f"there is no settings block named {stack}: a deployment has the name of its stack, and `sluice deploy` "
             "or `sluice up` registers both"
         ) from None
-    assert isinstance(block, PipelineSettingsBlock)  # noqa: S101 (load is typed for its asynchronous twin as well)
+    assert isinstance(block, PipelineSettingsBlock)  # noqa: S101 (load is typed for its asynchronous variant as well)
     return block
 
 
@@ -47,7 +47,7 @@ def credentials_of_stack(stack: str) -> AwsCredentials | None:
         block = AwsCredentials.load(PrefectNames(stack).credentials_block)
     except ValueError:
         return None
-    assert isinstance(block, AwsCredentials)  # noqa: S101 (load is typed for its asynchronous twin as well)
+    assert isinstance(block, AwsCredentials)  # noqa: S101 (load is typed for its asynchronous variant as well)
     return block
 
 

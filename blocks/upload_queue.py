@@ -1,6 +1,6 @@
-"""The upload queue: receives messages, keeps them invisible, returns, deletes or dead-letters them.
+"""Receives messages from the upload queue, keeps them invisible, and returns, deletes or dead-letters them.
 
-Calls to SQS are batched by ten, except those that move a message to the dead-letter queue.
+Each call to SQS covers up to ten messages, except those that move a message to the dead-letter queue.
 """
 
 from collections import defaultdict
@@ -17,7 +17,7 @@ from blocks.aws import client_of
 from blocks.aws_errors import explain_aws_error, explaining_aws_errors
 from flows.refinery.errors import SluiceError, TransientError
 
-# What SQS calls an expired receipt handle: docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/
+# SQS's error codes for an expired receipt handle: docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/
 _HANDLE_EXPIRED = frozenset(
     {
         "ReceiptHandleIsInvalid",
@@ -26,8 +26,8 @@ _HANDLE_EXPIRED = frozenset(
         "AWS.SimpleQueueService.MessageNotInflight",
     }
 )
-MAX_VISIBILITY_SECONDS = 43_200  # SQS: twelve hours from the receive, however often it is extended
-MAX_MESSAGES = 10  # that one call to SQS can receive or change
+MAX_VISIBILITY_SECONDS = 43_200  # SQS: twelve hours from the receive call, no matter how often it is extended
+MAX_MESSAGES = 10  # the maximum number that one call to SQS can receive or change
 
 
 class MessageLost(TransientError):
@@ -51,9 +51,14 @@ Problems = dict[ReceivedMessage, SluiceError]
 class UploadQueue:
     """The SQS queue with one message per upload.
 
-    It remembers which messages are held: those that were received and neither returned nor deleted.
-    `receive` and `count_waiting` raise AwsUnavailable, AwsRefused or AwsCallInvalid if a call to SQS fails; the other
-    methods do not raise, but return the messages for which they failed.
+    It remembers which messages are held, that is, were received and neither returned nor deleted. `receive` and
+    `count_waiting` raise AwsUnavailable, AwsRefused or AwsCallInvalid if a call to SQS fails. The other methods do not
+    raise these errors, but return the messages for which they failed.
+
+    Args:
+        dead_letter_queue_url: where `give_up` sends messages.
+        visibility_timeout_seconds: how long a received message stays invisible; at most MAX_VISIBILITY_SECONDS.
+        client: a boto3 client for SQS. If it is None, a client with this process's credentials is created when needed.
     """
 
     def __init__(
@@ -64,17 +69,12 @@ class UploadQueue:
         visibility_timeout_seconds: float = 120,
         client: Any = None,
     ) -> None:
-        """Args:
-        dead_letter_queue_url: where `give_up` sends messages.
-        visibility_timeout_seconds: how long a received message stays invisible; at most MAX_VISIBILITY_SECONDS.
-        client: a boto3 client for SQS; None: one with this process's credentials, created at the first call.
-        """
         self.queue_url = queue_url
         self.dead_letter_queue_url = dead_letter_queue_url
         self.visibility_timeout_seconds = visibility_timeout_seconds
         self._client = client
         self._held: dict[str, ReceivedMessage] = {}
-        self._changing = RLock()  # no extension may follow the return of a message
+        self._changing = RLock()  # a message must not be extended after it was returned
 
     @cached_property
     def _sqs(self) -> Any:
@@ -86,7 +86,7 @@ class UploadQueue:
         return list(self._held.values())
 
     def receive(self, *, wait_seconds: int) -> list[ReceivedMessage]:
-        """Receive up to ten messages; none if none arrives within `wait_seconds` (at most 20)."""
+        """Receive up to ten messages. Return an empty list if none arrives within `wait_seconds` (at most 20)."""
         with explaining_aws_errors(f"receiving from {self.queue_url}"):
             response = self._sqs.receive_message(
                 QueueUrl=self.queue_url,
@@ -108,7 +108,7 @@ class UploadQueue:
         return received
 
     def count_waiting(self) -> int:
-        """Return approximately how many messages are visible; SQS's number may be a minute old."""
+        """Return approximately how many messages are visible. SQS's number may be a minute old."""
         with explaining_aws_errors(f"counting the messages of {self.queue_url}"):
             response = self._sqs.get_queue_attributes(
                 QueueUrl=self.queue_url, AttributeNames=["ApproximateNumberOfMessages"]
@@ -116,13 +116,13 @@ class UploadQueue:
         return int(response["Attributes"]["ApproximateNumberOfMessages"])
 
     def extend(self, messages: Iterable[ReceivedMessage], seconds: float) -> Problems:
-        """Keep messages invisible for `seconds` from now; with 0 they become visible at once."""
+        """Keep messages invisible for `seconds` from now. If `seconds` is 0, they become visible at once."""
         return self._for_each(
             "change_message_visibility_batch", messages, "extending messages", VisibilityTimeout=int(seconds)
         )
 
     def release(self, messages: Iterable[ReceivedMessage], *, after_seconds: int = 0) -> Problems:
-        """Return messages to the queue; they can be delivered again after `after_seconds`."""
+        """Return messages to the queue. They can be delivered again after `after_seconds`."""
         messages = list(messages)
         with self._changing:
             self._let_go(messages)
@@ -135,7 +135,7 @@ class UploadQueue:
         return self._for_each("delete_message_batch", messages, "deleting messages")
 
     def give_up(self, messages: Iterable[ReceivedMessage]) -> Problems:
-        """Move messages to the dead-letter queue; those that cannot be moved are still held."""
+        """Move messages to the dead-letter queue. Messages that cannot be moved are still held."""
         problems: Problems = {}
         for message in messages:
             try:
@@ -144,14 +144,14 @@ class UploadQueue:
             except SluiceError as error:
                 problems[message] = error
             else:
-                self.acknowledge([message])  # if this fails, it is delivered again, and given up again
+                self.acknowledge([message])  # if this fails, the message is delivered again, and moved again
         return problems
 
     @contextmanager
     def keep_invisible(self, also: Callable[[], object] = lambda: None) -> Iterator[None]:
-        """Keep all held messages invisible while the block runs: a thread extends their visibility timeouts.
+        """Keep all held messages invisible while the block runs, by extending their visibility timeouts in a thread.
 
-        If a message is lost, the block continues: the receipt decides whose result counts.
+        If a message is lost, the block continues, because the receipt decides whose result is used.
 
         Args:
             also: called after each extension, in that thread.
@@ -166,7 +166,7 @@ class UploadQueue:
             beat.join(timeout=1)  # it ends with the process
 
     def _beat(self, done: Event, also: Callable[[], object]) -> None:
-        # Every third of the timeout, so that one failed extension does not make the messages visible.
+        # Extend every third of the timeout, so that one failed extension does not make the messages visible.
         while not done.wait(self.visibility_timeout_seconds / 3):
             try:
                 with self._changing:
@@ -181,7 +181,7 @@ class UploadQueue:
             self._held.pop(message.receipt_handle, None)
 
     def _for_each(self, operation: str, messages: Iterable[ReceivedMessage], doing: str, **fields: Any) -> Problems:
-        """Call a batch operation with one entry per message, ten at a time; return the messages that failed."""
+        """Call a batch operation with one entry per message, ten at a time. Return the messages for which it failed."""
         problems: Problems = {}
         for batch in _batches(list(messages)):
             entries = [

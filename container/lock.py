@@ -2,8 +2,8 @@
 
     python -m container.lock
 
-The lock also lists packages for other systems, with environment markers. The output has no markers, for programs that
-do not evaluate them.
+The lock files also list packages for other systems, with environment markers. The output has no markers, so that tools
+that do not evaluate markers can use it.
 """
 
 import re
@@ -17,7 +17,7 @@ LOCKS = (
     Path(__file__).parent.parent
     / "flows"
     / "contracts"
-    / "requirements.lock",  # packages that datasets' own steps need
+    / "requirements.lock",  # packages that the custom steps of datasets need
 )
 # The image's Python and system, as environment markers name them.
 IN_THE_IMAGE = {
@@ -37,11 +37,11 @@ _HASH = re.compile(r"--hash=\S+")
 def packages(
     environment: Mapping[str, str] = IN_THE_IMAGE, lock: str | None = None
 ) -> dict[str, tuple[str, list[str]]]:
-    """Return the version and the hashes of each package to install in an environment, by name.
+    """Return the version and the hashes of each package to install in an environment, by package name.
 
     Args:
-        environment: the values of environment markers; by default the image's.
-        lock: the text of a lock; None: the image's locks.
+        environment: the values of environment markers; by default those of the image.
+        lock: the text of a lock file; None to use the image's lock files.
     """
     found = {}
     for entry in _ENTRY.finditer("".join(path.read_text() for path in LOCKS) if lock is None else lock):
@@ -53,7 +53,7 @@ def packages(
 
 
 def as_requirements(wanted: Mapping[str, tuple[str, list[str]]]) -> str:
-    """Return packages as lines of a requirements file for pip."""
+    """Return packages, as `packages` returns them, as lines of a requirements file for pip."""
     return "".join(f"{name}=={version} {' '.join(hashes)}\n" for name, (version, hashes) in wanted.items())
 
 

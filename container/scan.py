@@ -1,11 +1,12 @@
-"""Checks the locked Python packages of the image against OSV, the open database of vulnerabilities.
+"""Checks the image's locked Python packages against OSV, the open vulnerability database.
 
     python -m container.scan .venv-supply/bin/pip-audit
 
-A scanner that cannot reach the database would report no vulnerability. So a package that is known to be vulnerable is
-scanned first: if nothing is found there, the scan counts as failed. The base image's system packages are not scanned.
+A scanner that cannot reach the database would report no vulnerabilities. So a package that is known to be vulnerable is
+scanned first, and if nothing is found, the scan counts as failed. The base image's system packages are not scanned.
 
-Exit codes: 0: no known vulnerability; 1: some, which are listed; 3: some or all packages could not be scanned.
+The exit code is 0 if there are no known vulnerabilities, 1 if there are some, which are listed, and 3 if not all
+packages could be scanned.
 """
 
 import json
@@ -28,12 +29,12 @@ _OPTIONS = (
 
 
 class NotScanned(Exception):
-    """The scanner failed, timed out or overlooked a known vulnerability; the message has the reason."""
+    """The scanner failed, timed out or missed a known vulnerability; the message contains the reason."""
 
 
 def audit(scanner: Sequence[str], requirements: str) -> dict[str, str]:
-    """Scan packages; return the ids of each package's vulnerabilities ("" for none). Raise NotScanned if the scanner
-    fails, with its last line of output, or takes longer than ten minutes."""
+    """Scan packages, and return the vulnerability IDs of each package ("" if it has none) by package name. Raise
+    NotScanned if the scanner fails, with the last line of its output, or if it takes longer than ten minutes."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write(requirements)
         file.flush()

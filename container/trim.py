@@ -1,23 +1,24 @@
-"""Removes what a task never uses from installed packages, so that tasks start faster. Runs while the image is built.
+"""Removes files that a task never uses from installed packages, so that tasks start faster. It runs while the image is
+built.
 
     python trim.py SITE_PACKAGES
 
-A Fargate task spends most of its start-up time pulling the image. docs/image.md lists what was removed and how much it
-saved. Comments below name what looks unused but must stay.
+A Fargate task spends most of its start-up time pulling the image. docs/image.md lists what is removed and how much that
+saves. Comments below name files that look unused but must stay.
 """
 
 import shutil
 import sys
 from pathlib import Path
 
-# The AWS services that code in the container calls; botocore describes all of AWS's, about four hundred.
+# The AWS services that code in the container calls. botocore contains descriptions of all AWS services, about 400.
 AWS_SERVICES = frozenset({"ecs", "events", "logs", "s3", "secretsmanager", "sqs", "ssm", "sso", "sso-oidc", "sts"})
 
-# Tests that are installed with packages; no run imports them. numpy/f2py and numpy/testing look like tests too,
-# but scipy imports them: they stay.
+# Tests that are installed with packages, and that no run imports. numpy/f2py and numpy/testing look like tests too, but
+# must stay because scipy imports them.
 TEST_FOLDERS = ("**/tests", "altair/examples")
 
-# libarrow_substrait looks unused and is linked by pyarrow's own module: it stays.
+# libarrow_substrait looks unused, but must stay because pyarrow's own module is linked against it.
 UNUSED = (
     "prefect/server/ui",  # the UI is served by the server, which runs elsewhere
     "prefect/server/ui_build",
@@ -34,7 +35,7 @@ UNUSED = (
     "pip-*.dist-info",
     "setuptools",
     "setuptools-*.dist-info",
-    "pkg_resources",  # setuptools', and the two below
+    "pkg_resources",  # part of setuptools, like the two below
     "_distutils_hack",
     "distutils-precedence.pth",
 )
@@ -43,7 +44,7 @@ UNUSED = (
 def trim(site_packages: Path) -> int:
     """Remove test folders, unused files and descriptions of other AWS services; return the number of bytes freed."""
     found = [path for pattern in (*TEST_FOLDERS, *UNUSED) for path in site_packages.glob(pattern)]
-    saved = sum(_remove(path) for path in found if path.exists())  # a folder of tests may be inside another
+    saved = sum(_remove(path) for path in found if path.exists())  # a test folder may be inside another one
     for data in site_packages.glob("*botocore/data"):
         for service in data.iterdir():
             if service.is_dir() and service.name not in AWS_SERVICES:

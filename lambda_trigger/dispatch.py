@@ -1,7 +1,7 @@
 """Dispatches an upload: sends a message to the queue, then starts the drain of the current window (windows.py).
 
 The order matters. The message is sent before the clock is read, so it is in the queue before that window ends, and the
-window's drain does not end earlier. docs/architecture.md has the rules.
+window's drain does not end earlier. docs/architecture.md describes the rules.
 """
 
 import json
@@ -16,17 +16,18 @@ from lambda_trigger.message import UploadMessage
 from lambda_trigger.pause import is_paused
 from lambda_trigger.windows import upload_drain, window_of
 
-# An execution of this name has ended (names are kept for 90 days), or runs with another input. If it runs with the same
-# input, there is no error: docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
+# An execution with this name has ended (names are kept for 90 days), or is running with a different input. If it is
+# running with the same input, there is no error:
+# docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
 _ALREADY_STARTED = "ExecutionAlreadyExists"
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatched:
-    """What was done for an upload."""
+    """The result of dispatching an upload."""
 
     message_id: str  # the SQS message that was sent
-    drain: str  # "started" by this call, "covered" by an execution that exists, or "paused": none was started
+    drain: str  # "started" by this call, "covered" by an existing execution, or "paused" if none was started
     execution_arn: str | None = None  # the execution; None unless this call started it or found it running
 
 
@@ -45,11 +46,12 @@ class Dispatcher:
     _started: set[int] = field(default_factory=set, repr=False)
 
     def dispatch(self, upload: UploadMessage) -> Dispatched:
-        """Send an upload's message, and start the current window's drain unless it was started already.
+        """Send an upload's message, and start the current window's drain unless it has already been started.
 
         Raises:
-            botocore.exceptions.ClientError, BotoCoreError: a call failed. It is safe to dispatch the upload again: a
-                task that receives the second message finds the receipt, and a window's drain is started only once.
+            botocore.exceptions.ClientError, BotoCoreError: a call failed. It is safe to dispatch the upload again,
+                because a task that receives the second message finds the receipt, and a window's drain is started only
+                once.
         """
         message_id = self.sqs.send_message(QueueUrl=self.queue_url, MessageBody=upload.to_json())["MessageId"]
         window = window_of(self.clock(), self.window_seconds)

@@ -1,6 +1,6 @@
-"""Turns the records of an S3 event into upload messages; a record that is no upload is ignored, with a reason. Pure.
+"""Turns the records of an S3 event into upload messages. A record that is not an upload is ignored, with a reason.
 
-The event's form: docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
+AWS documents the event's format at docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
 """
 
 from dataclasses import dataclass
@@ -14,23 +14,25 @@ MAX_KEY_BYTES = 1024  # S3's own limit
 
 
 class EventUnreadable(ValueError):
-    """The invocation's payload is not an S3 event: it is no JSON object, or has no list of Records."""
+    """The invocation's payload is not an S3 event, because it is not a JSON object or has no list of Records."""
 
 
 class RecordUnreadable(ValueError):
-    """A record of an S3 event lacks a field, or a field has a wrong value."""
+    """A record of an S3 event lacks a field, or a field has an invalid value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """A record that is no upload: a code for the reason, and the object's key or the event's name, for the log."""
+    """Describes, for the log, a record that is not an upload. `reason` is a code, and `what` is the object's key or the
+    event's name."""
 
     reason: str
     what: str
 
 
 def records_of_event(event: object) -> list[Any]:
-    """Return the event's records; none for S3's test event. Raise EventUnreadable if it is not an S3 event."""
+    """Return the records of an S3 event, or an empty list for S3's test event. Raise EventUnreadable if `event` is not
+    an S3 event."""
     if not isinstance(event, dict):
         raise EventUnreadable(f"the payload is {type(event).__name__}, not a JSON object")
     if event.get("Event") == "s3:TestEvent":
@@ -44,7 +46,7 @@ def records_of_event(event: object) -> list[Any]:
 def read_record(
     record: object, *, bucket: str, incoming_prefix: str, ignored_names: str = IGNORED_NAMES
 ) -> UploadMessage | Ignored:
-    """Return the upload of one record, or why it is ignored.
+    """Return the upload that a record describes, or the reason why the record is ignored.
 
     Args:
         bucket: the landing bucket; records of other buckets are ignored.
@@ -52,7 +54,7 @@ def read_record(
         ignored_names: patterns for the names of files that are not data (ignored_names.py).
 
     Raises:
-        RecordUnreadable: a field is missing or wrong; the message names it.
+        RecordUnreadable: a field is missing or invalid; the message names it.
     """
     event_name = str(_field(record, "eventName"))
     key = unquote_plus(str(_field(record, "s3", "object", "key")))
@@ -86,7 +88,7 @@ def _message(record: object, bucket: str, key: str) -> UploadMessage:
     return UploadMessage(
         bucket=bucket,
         key=key,
-        # On a bucket with suspended versioning the id is "null", which identifies nothing.
+        # On a bucket with suspended versioning the ID is "null", which identifies nothing.
         version_id=None if version_id == "null" else version_id,
         etag=str(_field(record, "s3", "object", "eTag")),
         size_bytes=size,

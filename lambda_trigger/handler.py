@@ -1,4 +1,4 @@
-"""The Lambda function that S3 invokes for every upload: it reads the event and dispatches each upload in it."""
+"""The Lambda function that S3 invokes for every upload. It reads the event and dispatches each upload in it."""
 
 import json
 import logging
@@ -36,7 +36,7 @@ class RecordsFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TriggerConfig:
-    """The handler's settings, and what dispatches its uploads."""
+    """The handler's settings, and the dispatcher for its uploads."""
 
     bucket: str
     incoming_prefix: str
@@ -69,10 +69,10 @@ def handle(event: object, context: object) -> dict[str, int]:
 
 
 def handle_event(event: object, trigger: TriggerConfig, request_id: str | None = None) -> dict[str, int]:
-    """Dispatch every upload in `event`; return how many records were dispatched, ignored and failed.
+    """Dispatch every upload in `event`, and return how many of its records were dispatched, were ignored or failed.
 
     Raises:
-        EventUnreadable: it is not an S3 event.
+        EventUnreadable: `event` is not an S3 event.
         RecordsFailed: at least one record failed; the others were dispatched.
     """
     counts = {"dispatched": 0, "ignored": 0, "failed": 0}
@@ -125,7 +125,7 @@ def _handle_record(record: object, index: int, trigger: TriggerConfig, request_i
 
 
 def _log(what_happened: str, request_id: str | None, level: int = logging.INFO, **fields: Any) -> None:
-    """Log one JSON line with the container's field names, which CloudWatch Logs Insights can query."""
+    """Log one JSON line that CloudWatch Logs Insights can query. The field names are those of the container's log."""
     line = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "level": logging.getLevelName(level),

@@ -1,4 +1,4 @@
-"""The queue message of an upload, its run id, and the folder that it was dropped into. Pure: no AWS, no environment."""
+"""The queue message of an upload, the ID of its run, and the folder that the file was uploaded to."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ RUN_ID_PATTERN = re.compile(r"[0-9a-f]{32}")
 
 
 class MessageUnreadable(ValueError):
-    """A queue message is not an UploadMessage: not JSON, a field missing or wrong, or an unknown schema."""
+    """A queue message is not an UploadMessage: it is not JSON, its schema is unknown, or a field is missing or
+    invalid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadMessage:
-    """One object version to process."""
+    """The content of a queue message: one object version to process."""
 
     bucket: str  # the landing bucket
-    key: str  # the object's key, decoded (S3 events carry it URL-encoded)
+    key: str  # the object's key, decoded (in S3 events, it is URL-encoded)
     version_id: str | None  # the object version; None on a bucket without versioning
     etag: str  # the object's ETag without quotes
     size_bytes: int  # the object's size
     # orders the events of one key (S3's hexadecimal string); None if the trigger was not an S3 event
     sequencer: str | None = None
-    event_time: str | None = None  # when S3 saw the upload, ISO 8601, UTC; None if the trigger was not an S3 event
+    event_time: str | None = None  # when S3 got the upload, ISO 8601, UTC; None if the trigger was not an S3 event
     attempt: int = 0  # 0 for the upload itself, n for the n-th forced re-run of the same version
 
     @property
     def run_id(self) -> str:
-        """Return the run's id, which is the same for every delivery of the same object version."""
+        """Return the ID of the run, which is the same for every delivery of the same object version."""
         return run_id_of(self.bucket, self.key, self.version_id, self.etag, self.sequencer)
 
     def to_json(self) -> str:
@@ -42,7 +43,8 @@ class UploadMessage:
 
     @classmethod
     def from_json(cls, text: str) -> UploadMessage:
-        """Read a message from JSON. Raise MessageUnreadable if it is not one; the error names what is wrong."""
+        """Read a message from JSON. Raise MessageUnreadable, which states what is wrong, if it is not an upload
+        message."""
         try:
             fields = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -59,7 +61,7 @@ class UploadMessage:
 
 
 def _check_fields(fields: dict[str, Any]) -> None:
-    """Raise MessageUnreadable unless `fields` has the fields of UploadMessage, with the right types."""
+    """Raise MessageUnreadable unless `fields` has the fields of UploadMessage, with the correct types."""
     types = get_type_hints(UploadMessage)
     unknown = sorted(set(fields) - set(types))
     missing = sorted(
@@ -76,13 +78,13 @@ def _check_fields(fields: dict[str, Any]) -> None:
 
 
 def run_id_of(bucket: str, key: str, version_id: str | None, etag: str, sequencer: str | None) -> str:
-    """Return the run id of an object version: 32 hexadecimal characters.
+    """Return the run ID of an object version: 32 hexadecimal characters.
 
-    A version id identifies a version of a key. In a bucket without versioning, the ETag and the event's sequencer do:
-    with the ETag alone, a re-upload of the same bytes would count as the same upload.
+    A version ID identifies a version of a key. In a bucket without versioning, the ETag and the event's sequencer
+    identify it, because with the ETag alone, a re-upload of the same bytes would count as the same upload.
     """
     identity = [bucket, key, version_id] if version_id else [bucket, key, etag, sequencer or ""]
-    # JSON separates the parts: ("a", "b/c") and ("a/b", "c") must give different ids.
+    # JSON separates the parts, because ("a", "b/c") and ("a/b", "c") must give different IDs.
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
 
 
@@ -93,7 +95,7 @@ def slug(text: str) -> str:
 
 
 def folder_of(key: str, incoming_prefix: str) -> str:
-    """Return the slug of the first folder of `key` below `incoming_prefix`, or "" if the file is in no folder."""
+    """Return the slug of the first folder in `key` after `incoming_prefix`, or "" if the file is in no folder."""
     below = key.removeprefix(incoming_prefix)
     folder, separator, _ = below.partition("/")
     return slug(folder)[:64].strip("-") if separator else ""

@@ -1,6 +1,7 @@
-"""Names of drains. Uploads in the same time window use the same name, so only one execution is started. Pure."""
+"""Names of the executions that drain the queue. Uploads in the same time window use the same name, so that only one
+execution is started."""
 
-BACKLOG_SECONDS = 30  # at most one request for more tasks in half a minute, however many tasks ask
+BACKLOG_SECONDS = 30  # at most one request for more tasks per half minute, no matter how many tasks ask
 
 
 def window_of(now: float, window_seconds: int) -> int:
@@ -14,5 +15,5 @@ def upload_drain(window: int) -> str:
 
 
 def backlog_drain(now: float) -> str:
-    """Return the name of the execution that launches more tasks because many messages wait."""
+    """Return the name of the execution that launches more tasks because many messages are waiting."""
     return f"backlog-{window_of(now, BACKLOG_SECONDS)}"

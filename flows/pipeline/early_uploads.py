@@ -25,11 +25,12 @@ _T = TypeVar("_T")
 
 
 class _Abandoned(Exception):
-    """The files will not be published."""
+    """Raised to end an upload because the outputs will not be published."""
 
 
 class EarlyUploads(TakeAway):
-    """The outputs of one attempt that are uploaded before its publish stage. On exit, those not completed are aborted.
+    """The outputs of one attempt that are uploaded before its publish stage. Uploads that were not completed are
+    aborted on exit.
 
     Args:
         store: where the outputs are uploaded to; None for a dry run, in which full files are only deleted.
@@ -47,7 +48,7 @@ class EarlyUploads(TakeAway):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Abort the uploads that were not completed. If S3 is unavailable, the bucket's lifecycle rule deletes them
-        later. So it does if the task is stopped: the message has to be returned at once, without waiting for S3."""
+        later. The same applies if the task is stopped, because then the message has to be returned without waiting."""
         if kind is None or issubclass(kind, Exception):
             wait(self._calls)  # S3 may keep a part that arrives after its upload was deleted
             for pending in filter(None, self._pending.values()):
@@ -56,14 +57,14 @@ class EarlyUploads(TakeAway):
                         self._store.abort_upload(pending)
 
     def take(self, kind: str, file: OutputFile) -> None:
-        """Upload an output file that is full, unless the outputs are abandoned, and delete it from the disk."""
+        """Upload an output file that is full, unless `abandon` was called, and delete it from the disk."""
         if self._store:
             with suppress(_Abandoned):
                 self._upload(self._store, self._key_of(kind, file), file)
         file.path.unlink()
 
     def abandon(self) -> None:
-        """End the uploads that are under way, without waiting for S3, and begin no other."""
+        """End the uploads that are in progress, without waiting for S3, and start no others."""
         if not self._abandoned.done():
             self._abandoned.set_result(None)
 
@@ -92,7 +93,7 @@ class EarlyUploads(TakeAway):
         return pending
 
     def _begun(self, call: Callable[[], _T]) -> Future[_T]:
-        """Begin a call in a thread that nothing waits for, not even the end of the process."""
+        """Start a call in a daemon thread, so that not even the end of the process waits for it."""
         if self._abandoned.done():
             raise _Abandoned
         answer: Future[_T] = Future()
@@ -102,7 +103,7 @@ class EarlyUploads(TakeAway):
         def run() -> None:
             try:
                 answer.set_result(context.run(call))
-            except BaseException as error:  # noqa: BLE001 (the thread that waits for the answer raises it)
+            except BaseException as error:  # noqa: BLE001 (the thread that waits for the result raises it)
                 answer.set_exception(error)
 
         Thread(target=run, name="early-upload", daemon=True).start()
