@@ -1,9 +1,10 @@
-"""Starts and supervises the embedded cloud, the Prefect server and a worker.
+"""Starts and supervises the processes of the local cloud: the AWS emulator MiniStack, a Prefect server and a worker.
 
     with LocalCloud(Path(".sluice")) as cloud:
         cloud.client("s3").list_buckets()
 
-It keeps its state in its state folder. It uses neither ~/.aws nor ~/.prefect nor the user's AWS and Prefect variables.
+The local cloud keeps all state in its state folder. It uses neither ~/.aws nor ~/.prefect nor the user's environment
+variables for AWS and Prefect.
 """
 
 import dataclasses
@@ -34,7 +35,7 @@ DEFAULT_AWS_PORT = 4566
 DEFAULT_PREFECT_PORT = 4200
 START_DEADLINE_SECONDS = 90.0
 _PREFECT_ATTEMPTS = 3
-_WORKER_READY = "started!"  # printed by the worker; the server may still show an earlier worker as online
+_WORKER_READY = "started!"  # the worker prints this; the server may still show a previous worker as online
 _CLOUD_ENVIRONMENT = PROJECT_ROOT / ".venv-cloud"
 
 
@@ -42,13 +43,13 @@ class LocalCloud:
     """A local cloud with its state in `state_dir`.
 
     Args:
-        state_dir: the state folder; created if missing.
-        aws_port, prefect_port: the port to use; None: the one used last, else the default one, else any free one.
+        state_dir: the state folder, which is created if it does not exist.
+        aws_port, prefect_port: the port to use; if None, the last one, the default one or any free one.
         wait_scale: a factor for the waits and retry intervals of state machines, which tests shorten.
         with_prefect: whether to start a Prefect server.
-        prefect_options: database and password of the Prefect server.
-        docker: whether to run tasks in a real Docker engine; None: whether SLUICE_DOCKER is 1.
-        emulator_extensions: modules that the embedded cloud loads in addition to its patches, for tests.
+        prefect_options: the database and the password of the Prefect server.
+        docker: whether to run tasks in a real Docker engine; if None, the variable SLUICE_DOCKER decides.
+        emulator_extensions: modules that the AWS emulator loads in addition to its patches, for tests.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class LocalCloud:
         self.region = REGION
         self.wait_scale = wait_scale
         self.docker = os.environ.get("SLUICE_DOCKER") == "1" if docker is None else docker
-        self.cache_dir = PROJECT_ROOT / ".sluice" / "cache"  # keeps a migrated Prefect database for new state folders
+        self.cache_dir = PROJECT_ROOT / ".sluice" / "cache"  # contains a migrated Prefect database to copy
         self._aws_port, self._prefect_port = aws_port, prefect_port
         self._lock = StateLock(self.state_dir)
         self._records = self.state_dir / "processes"
@@ -93,14 +94,15 @@ class LocalCloud:
         self.stop()
 
     def start(self) -> None:
-        """Start the embedded cloud and Prefect concurrently; return when both are ready.
+        """Start the AWS emulator and the Prefect server concurrently; return when both are ready.
 
         Raises:
-            LocalCloudBusy: another process uses the state folder.
-            StateOutdated: another version of Sluice created the state folder.
+            LocalCloudBusy: another process is using the state folder.
+            StateOutdated: the state folder was created by another version of Sluice.
             PortTaken: a requested port is in use.
-            EnvironmentMissing: the embedded cloud or Prefect is not installed.
-            ServiceDied, ServiceNotReady: a process ended or did not answer; the message has the end of its log.
+            EnvironmentMissing: the AWS emulator or Prefect is not installed.
+            ServiceDied, ServiceNotReady: a process ended or did not become ready; the message contains the end of its
+                log.
         """
         self._check_installed()
         self._lock.acquire()
@@ -115,10 +117,10 @@ class LocalCloud:
     def _check_installed(self) -> None:
         python = _CLOUD_ENVIRONMENT / "bin" / "python"
         if not python.exists():
-            raise EnvironmentMissing(f"The embedded cloud is not set up: {python} does not exist. Run: make setup")
+            raise EnvironmentMissing(f"The AWS emulator is not installed: {python} does not exist. Run: make setup")
         if self._with_prefect and not Path(program("prefect")).is_absolute():
             raise EnvironmentMissing(
-                f"Prefect is not installed in the environment of {sys.executable}. Run: make setup"
+                f"Prefect is not installed in the Python environment of {sys.executable}. Run: make setup"
             )
 
     def _prepare_folder(self) -> None:
@@ -145,9 +147,9 @@ class LocalCloud:
         self._endpoints.save()
 
     def stop(self) -> None:
-        """End every process, whatever its state, and release the state folder."""
+        """Stop all processes of the local cloud, and release the state folder."""
         try:
-            # The worker stops first, because its runs need the others; Prefect last, because the cloud's tasks need it.
+            # The worker stops first, because its runs need the others; Prefect stops last, because tasks need it.
             for service in (self.worker, self.emulator, self.prefect):
                 if service is not None:
                     service.stop()
@@ -158,7 +160,7 @@ class LocalCloud:
             self._lock.release()
 
     def check(self) -> None:
-        """Raise ServiceDied if a process of the cloud ended unexpectedly."""
+        """Raise ServiceDied if a process of the local cloud ended unexpectedly."""
         for service in (self.emulator, self.prefect, self.worker):
             if service is not None:
                 service.check()
@@ -171,12 +173,12 @@ class LocalCloud:
         service.start()
         return service
 
-    # --- the embedded cloud ---
+    # --- the AWS emulator ---
 
     def _start_emulator(self, last: Endpoints | None) -> int:
         wanted = [DEFAULT_AWS_PORT, 0]
         if self._aws_port is not None:
-            wanted = [ports.choose(self._aws_port, [], "the embedded cloud")]
+            wanted = [ports.choose(self._aws_port, [], "the AWS emulator")]
         elif last is not None:
             wanted.insert(0, urlsplit(last.aws_endpoint_url).port or 0)
         ready = self.state_dir / "cloud" / "ready.json"
@@ -190,7 +192,7 @@ class LocalCloud:
             *(["--docker"] if self.docker else []),
         ]
         environment = self._environment | (docker_environment() if self.docker else {})
-        self.emulator = self._begin("embedded cloud", "cloud", command, environment, grace_seconds=25)
+        self.emulator = self._begin("AWS emulator", "cloud", command, environment, grace_seconds=25)
         self.emulator.wait_until(ready.exists, START_DEADLINE_SECONDS)
         return int(json.loads(ready.read_text())["port"])
 
@@ -210,7 +212,8 @@ class LocalCloud:
         return port
 
     def _await_prefect(self, port: int, last: Endpoints | None) -> int:
-        """Wait for the server; start it on another port if another program took this one."""
+        """Wait until the Prefect server is ready, and return its port. If another program has taken the port in the
+        meantime, start the server on another one."""
         for attempt in range(1, _PREFECT_ATTEMPTS + 1):
             try:
                 self._wait_for_prefect(port)
@@ -234,8 +237,8 @@ class LocalCloud:
 
         Args:
             pool: the work pool's name.
-            environment: variables of its flow runs, in addition to the cloud's.
-            role_arn: the role whose credentials its flow runs get.
+            environment: variables for the worker's flow runs, in addition to those of the local cloud.
+            role_arn: the role whose credentials the flow runs get.
         """
         command = [
             *(program("prefect"), "worker", "start", "--pool", pool, "--type", "process"),
@@ -251,29 +254,29 @@ class LocalCloud:
 
     @property
     def endpoints(self) -> Endpoints:
-        """Return the addresses of the cloud, which must have been started."""
+        """Return the URLs of the local cloud, which must have been started."""
         if self._endpoints is None:
             raise RuntimeError("the local cloud was not started")
         return self._endpoints
 
     def client(self, service: str, **options: Any) -> Any:
-        """Return a boto3 client for the embedded cloud, with its root user's credentials."""
+        """Return a boto3 client for the AWS emulator, with the credentials of its root user."""
         return self.endpoints.client(service, **options)
 
     def save_outputs(self, outputs: dict[str, str]) -> None:
-        """Save the deployed stack's outputs for other commands."""
+        """Save the outputs of the deployed stack, so that other commands can read them."""
         self._endpoints = dataclasses.replace(self.endpoints, outputs=dict(outputs))
         self._endpoints.save()
 
     def mark_ready(self) -> None:
-        """Record that the pipeline is deployed, so that other commands may use it."""
+        """Record that the pipeline is deployed, so that other commands use it."""
         self._endpoints = dataclasses.replace(self.endpoints, ready=True)
         self._endpoints.save()
 
     def run(self, command: list[str], *, timeout_seconds: float, environment: dict[str, str] | None = None) -> str:
-        """Run a command of the project against this cloud, as its root user; return its output.
+        """Run a project command that uses this local cloud as the emulator's root user; return its output.
 
         Raises:
-            CommandFailed: the command failed or took too long; the message has the end of its output.
+            CommandFailed: the command failed or took too long; the message contains the end of its output.
         """
         return run_command(command, self.endpoints.environment | (environment or {}), timeout_seconds)

@@ -1,4 +1,4 @@
-"""The addresses of a local cloud, and clients and environments that use none of the user's configuration."""
+"""The endpoints of a local cloud, and the clients and environments that use them without the user's configuration."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -16,7 +16,7 @@ from deployment.local.prefect_server import client_environment
 
 ACCOUNT_ID = "000000000000"
 _FILE_NAME = "cloud.json"
-# Keeps botocore from reading these from the user's configuration.
+# Prevents botocore from reading these settings from the user's configuration.
 _NOWHERE: dict[str, tuple[None, None, None, None]] = dict.fromkeys(
     ("profile", "config_file", "credentials_file", "ca_bundle"), (None, None, None, None)
 )
@@ -24,17 +24,17 @@ _NOWHERE: dict[str, tuple[None, None, None, None]] = dict.fromkeys(
 
 @dataclass(frozen=True)
 class Endpoints:
-    """The addresses of one local cloud."""
+    """The URLs of a local cloud, and what else other processes must know in order to use it."""
 
-    state_dir: Path  # the state folder, an absolute path
+    state_dir: Path  # the absolute path of the state folder
     region: str  # the AWS region that is emulated
-    aws_endpoint_url: str  # the address of every AWS service
-    prefect_api_url: str = ""  # Prefect's API; empty for a cloud without Prefect
-    prefect_auth_string: str = field(default="", repr=False)  # USER:PASSWORD of Prefect's API; empty if it needs none
+    aws_endpoint_url: str  # the URL of every AWS service
+    prefect_api_url: str = ""  # the URL of Prefect's API; "" for a local cloud without Prefect
+    prefect_auth_string: str = field(default="", repr=False)  # USER:PASSWORD for Prefect's API; "" if it needs none
     # the outputs of the deployed stack; empty before it is deployed
     outputs: dict[str, str] = field(default_factory=dict)
-    owner_pid: int = 0  # the process that runs it
-    ready: bool = False  # whether the pipeline was deployed since it was started
+    owner_pid: int = 0  # the ID of the process that runs the local cloud
+    ready: bool = False  # whether the pipeline has been deployed since the local cloud was started
 
     @property
     def prefect_ui_url(self) -> str:
@@ -42,22 +42,22 @@ class Endpoints:
 
     @property
     def prefect_headers(self) -> dict[str, str]:
-        """Return the headers that requests to Prefect's API need: none for a local server."""
+        """Return the HTTP headers that requests to Prefect's API need. A local server needs none."""
         return {}
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return the complete environment of a process that uses this cloud as its root user."""
+        """Return the complete environment of a process that uses this local cloud as its root user."""
         return self.environment_of("")
 
     @property
     def task_environment(self) -> dict[str, str]:
-        """Return the environment for processing an upload on this machine, with the role of the stack's tasks."""
+        """Return the environment for processing an upload on this machine with the role of the stack's tasks."""
         return self.environment_of(self.outputs["TaskRoleArn"])
 
     def environment_of(self, role_arn: str) -> dict[str, str]:
-        """Return the complete environment of a process that uses this cloud with a role, or with "" as its root
-        user."""
+        """Return the complete environment of a process that uses this local cloud with a role or, if `role_arn` is "",
+        as its root user."""
         environment = clean_environment(self.state_dir / "home", self.state_dir / "tmp")
         environment |= aws_environment(self.aws_endpoint_url, self.region, role_arn=role_arn)
         if reconcile_role := self.outputs.get("ReconcileRoleArn"):
@@ -68,22 +68,22 @@ class Endpoints:
         return environment
 
     def client(self, service: str, **options: Any) -> Any:
-        """Return a boto3 client for the embedded cloud, with its root user's credentials. It ignores the user's
-        configuration files and variables."""
+        """Return a boto3 client for the AWS emulator, with the credentials of its root user. The client ignores the
+        user's configuration files and environment variables."""
         session: Any = boto3.Session(  # its stubs know service names only as literals
             botocore_session=botocore.session.Session(session_vars=_NOWHERE),
             aws_access_key_id="test",
-            aws_secret_access_key="test",  # noqa: S106 (the embedded cloud's root user)
+            aws_secret_access_key="test",  # noqa: S106 (the emulator's root user)
             region_name=self.region,
         )
-        # No proxy, because loopback is never behind one; path-style addresses, because bucket names have no DNS
+        # No proxy is used, because loopback is never behind one. URLs are path-style, because bucket names have no DNS
         # entries.
         config = Config(proxies={}, s3={"addressing_style": "path"}, retries={"mode": "standard"})
         options.setdefault("config", config)
         return session.client(service, endpoint_url=self.aws_endpoint_url, **options)
 
     def save(self) -> None:
-        """Save the addresses in the state folder, for other commands and for the next start."""
+        """Save these values in the state folder, for other commands and for the next start."""
         text = json.dumps(asdict(self) | {"state_dir": str(self.state_dir)}, indent=2)
         partial = self.state_dir / f"{_FILE_NAME}.partial"
         partial.touch(mode=0o600)
@@ -92,7 +92,8 @@ class Endpoints:
 
 
 def load_endpoints(state_dir: Path) -> Endpoints | None:
-    """Return the addresses that the running cloud, or the last one, saved; None if there are none."""
+    """Return the endpoints that the local cloud with this state folder, running or not, last saved; None if there are
+    none."""
     try:
         saved = json.loads((state_dir / _FILE_NAME).read_text())
         return Endpoints(**saved | {"state_dir": Path(saved["state_dir"])})

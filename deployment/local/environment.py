@@ -1,6 +1,5 @@
-"""The environment variables of the local cloud's processes. They are built from scratch, so that the user's
-credentials, profiles, endpoints and Prefect server are neither used nor visible there.
-"""
+"""Builds the environment variables of the local cloud's processes. They are built from scratch, so that these processes
+neither use nor see the user's credentials, profiles, endpoints and Prefect server."""
 
 import os
 import sys
@@ -8,14 +7,14 @@ from pathlib import Path
 
 # A self-built Python may not start without these.
 _LOADER_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH")
-# Where a Docker engine listens, if not on the usual socket.
+# These name the Docker engine, if it does not listen on the usual socket.
 _DOCKER_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
 def clean_environment(home: Path, temporary: Path) -> dict[str, str]:
-    """Return the basic environment of every process: this Python first in PATH, with `home` as HOME and `temporary` as
-    TMPDIR."""
+    """Return the basic environment of every process of the local cloud, in which PATH begins with this Python's folder,
+    HOME is `home`, and TMPDIR is `temporary`."""
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{_SYSTEM_PATH}",
         "HOME": str(home),
@@ -28,18 +27,18 @@ def clean_environment(home: Path, temporary: Path) -> dict[str, str]:
 
 
 def docker_environment() -> dict[str, str]:
-    """Return the variables that locate the Docker engine."""
+    """Return the user's environment variables that name the Docker engine to use."""
     return {name: os.environ[name] for name in _DOCKER_VARIABLES if name in os.environ}
 
 
 def credentials_uri(endpoint_url: str, role_arn: str) -> str:
-    """Return the address at which the embedded cloud serves a role's credentials."""
+    """Return the URL at which the AWS emulator serves a role's credentials."""
     return f"{endpoint_url}/v2/credentials/{role_arn.rpartition(':')[2]}"
 
 
 def aws_environment(endpoint_url: str, region: str, *, role_arn: str = "") -> dict[str, str]:
-    """Return the variables with which boto3 uses the embedded cloud, as its root user or with a role. As in a task on
-    ECS, boto3 gets a role's credentials from an endpoint, and fetches new ones before they expire."""
+    """Return the variables that make boto3 use the AWS emulator, with a role or, if `role_arn` is "", as its root user.
+    As in an ECS task, boto3 gets a role's credentials from an endpoint, and fetches new ones before they expire."""
     root = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
     of_role = {
         "AWS_CONTAINER_CREDENTIALS_FULL_URI": credentials_uri(endpoint_url, role_arn),

@@ -1,4 +1,4 @@
-"""Errors of the local cloud. Their messages are printed to the person who ran the command."""
+"""The errors that the local cloud raises. Commands print their messages to the user."""
 
 from flows.refinery.errors import SluiceError, TerminalError
 
@@ -8,15 +8,15 @@ class LocalCloudError(SluiceError):
 
 
 class LocalCloudBusy(LocalCloudError):
-    """Another process uses the state folder."""
+    """Another process is using the state folder."""
 
 
 class LocalCloudNotRunning(LocalCloudError):
-    """A command needs a running local cloud, but none is running on the state folder, or it is still starting."""
+    """A command needs a local cloud, but none is running with this state folder, or it is still starting."""
 
 
 class StateOutdated(LocalCloudError, TerminalError):
-    """Another version of Sluice created the state folder; `sluice clean` deletes it."""
+    """The state folder was created by another version of Sluice; `sluice clean` deletes its contents."""
 
 
 class PortTaken(LocalCloudError, TerminalError):
@@ -24,12 +24,12 @@ class PortTaken(LocalCloudError, TerminalError):
 
 
 class EnvironmentMissing(LocalCloudError, TerminalError):
-    """The embedded cloud's environment or Prefect is not installed: run `make setup`."""
+    """The AWS emulator's Python environment or Prefect is not installed; `make setup` installs both."""
 
 
 class ServiceDied(LocalCloudError):
-    """A process of the local cloud ended unexpectedly; the message has the last lines of its log."""
+    """A process of the local cloud ended unexpectedly; the message contains the last lines of its log."""
 
 
 class ServiceNotReady(LocalCloudError):
-    """A process of the local cloud did not answer within its deadline."""
+    """A process of the local cloud did not become ready in time."""

@@ -1,10 +1,11 @@
-"""Runs one service, and ends it when the process that started it ends, for whatever reason.
+"""Runs a service as a child process, and ends it when the process that started this one ends for any reason.
 
     python -m deployment.local.keeper RECORDS WHAT GRACE_SECONDS COMMAND...
 
-The starting process holds the other end of this process's standard input. When that is closed (by a stop, an exit or a
-kill), or on SIGTERM, the service gets SIGTERM and, after the grace period, its whole process group gets SIGKILL. This
-module imports only the standard library and little of it, because a keeper runs for every service.
+The process that starts a keeper holds the other end of the keeper's standard input. When that end is closed, because
+the process stops the service, exits or is killed, or when the keeper gets SIGTERM, the service gets SIGTERM. After the
+grace period, its whole process group gets SIGKILL. A keeper runs for every service, so this module imports little, and
+only from the standard library.
 """
 
 import os
@@ -18,7 +19,8 @@ from deployment.local.processes import forget, kill_group, remember
 
 
 def main(arguments: list[str]) -> int:
-    """Run the service; return its exit code, or 128 plus the signal's number if a signal ended it."""
+    """Run the service that the arguments name. Return its exit code, or 128 plus the number of the signal that ended
+    it."""
     records, what, grace_seconds, *command = arguments
     # A shell that starts a command with `&` makes it ignore SIGINT, which child processes inherit. Prefect's worker
     # turns its first SIGTERM into SIGINT, so it would never stop.

@@ -1,9 +1,9 @@
-"""An ASGI wrapper for the local servers, which need no password: it refuses requests from other sites' web pages.
+"""An ASGI wrapper for the local servers, which need no password. It rejects requests from other sites' web pages.
 
-Any web page in the user's browser can send requests to loopback addresses. CORS hides the answers from the page, but
-the requests still arrive; and with a host name that resolves to 127.0.0.1 (DNS rebinding), the page even has the
-server's origin. Neither Prefect nor MiniStack has a setting against this. This module imports only the standard
-library, because the embedded cloud's environment uses it too.
+Any web page in the user's browser can send requests to loopback addresses. CORS hides the responses from the page, but
+the requests still arrive. With a host name that resolves to 127.0.0.1 (DNS rebinding), the page even has the server's
+origin. Neither Prefect nor MiniStack has a setting that prevents this. This module must import only the standard
+library, because the AWS emulator's Python environment uses it too.
 https://developer.mozilla.org/en-US/docs/Web/HTTP/Reference/Headers/Origin
 """
 
@@ -16,12 +16,12 @@ _NAMES = ("127.0.0.1", "localhost")
 
 
 def own_origins(port: int) -> list[str]:
-    """Return the origins of pages that the server on `port` serves."""
+    """Return the origins of the pages that the local server on `port` serves."""
     return [f"http://{name}:{port}" for name in _NAMES]
 
 
 def own_pages_only(app: _App, port: int) -> _App:
-    """Return `app` wrapped so that requests with another Host or another Origin get a 403."""
+    """Return `app` wrapped so that a request with a foreign Host or Origin header gets the status 403."""
     origins = own_origins(port)
 
     def is_refused(name: bytes, value: str) -> bool:
@@ -36,6 +36,11 @@ def own_pages_only(app: _App, port: int) -> _App:
             await send({"type": "websocket.close", "code": 1008})
         else:
             await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
-            await send({"type": "http.response.body", "body": b"Only this machine's own pages and programs may ask.\n"})
+            await send(
+                {
+                    "type": "http.response.body",
+                    "body": b"Only requests from this machine's own pages and programs are allowed.\n",
+                }
+            )
 
     return guarded

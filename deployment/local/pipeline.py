@@ -1,4 +1,4 @@
-"""Deploys the pipeline to a running local cloud: the stack, and in Prefect the blocks, work pool and deployments."""
+"""Deploys the pipeline to a running local cloud: the stack, and the blocks, work pool and deployments in Prefect."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -12,9 +12,9 @@ from deployment.stack_options import NOTIFICATION_VARIABLES
 
 STACK_NAME = "sluice"
 WORK_POOL = PrefectNames(STACK_NAME).pool("local")
-AUTH_SECRET = "prefect-auth-string"  # noqa: S105 (its name)
+AUTH_SECRET = "prefect-auth-string"  # noqa: S105 (the secret's name)
 IMAGE = "sluice:local"  # used only if a real Docker engine runs the tasks
-_REGISTRATION_SECONDS = 900  # usually a few seconds; more on a busy machine
+_REGISTRATION_SECONDS = 900  # registration usually takes a few seconds, but longer on a busy machine
 
 
 def bring_up(
@@ -27,9 +27,10 @@ def bring_up(
     """Deploy the pipeline to `cloud`, or update it, and return the stack's outputs.
 
     Args:
-        parameters: template parameters, in addition to the image and Prefect's address.
-        timeouts: the timeouts of the state machine and its task; None: those that the limits require.
-        on_step: called with a short description when a step begins.
+        cloud: the local cloud, which must be running.
+        parameters: template parameters, in addition to the image and Prefect's URL.
+        timeouts: the timeouts of the state machine and its task; if None, they follow from the stack's limits.
+        on_step: called with a short description of each step when it begins.
 
     Raises:
         StackError: the stack could not be deployed.
@@ -51,8 +52,8 @@ def bring_up(
 
 
 def _prefect_parameters(cloud: LocalCloud) -> dict[str, str]:
-    """Return the parameters with Prefect's address and, if it has a password, the secret that contains it, as on
-    AWS."""
+    """Return the template parameters for Prefect: its URL and, if it has a password, the ARN of a secret with the
+    password, as on AWS."""
     address = {"PrefectApiUrl": cloud.endpoints.prefect_api_url}
     auth_string = cloud.endpoints.prefect_auth_string
     if not auth_string:
@@ -66,8 +67,8 @@ def _prefect_parameters(cloud: LocalCloud) -> dict[str, str]:
 
 
 def settings_of(outputs: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables for a process outside the stack, such as a worker, from the stack's outputs."""
+    """Return the environment variables for a process outside the stack, such as a worker, from the stack's outputs."""
     return {
         **pipeline_settings(outputs),
-        "PREFECT_WORKER_QUERY_SECONDS": "2",  # a person waits for the run to start; the default is 15
+        "PREFECT_WORKER_QUERY_SECONDS": "2",  # the default is 15, but here a user is waiting for the run to start
     }

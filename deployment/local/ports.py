@@ -8,13 +8,13 @@ HOST = "127.0.0.1"
 
 
 def is_free(port: int) -> bool:
-    """Return whether nothing listens on `port`, on loopback or on all interfaces."""
+    """Return whether `port` can be used, because no program listens on it on loopback or on all interfaces."""
     with socket.socket() as probe:
         probe.settimeout(1)
         if probe.connect_ex((HOST, port)) == 0:
             return False
     with socket.socket() as probe:
-        # Connections of an earlier run may linger in TIME_WAIT, which does not prevent using the port.
+        # Connections of an earlier run may still be in TIME_WAIT, which does not prevent the port from being used.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -31,13 +31,13 @@ def free_port() -> int:
 
 
 def choose(asked: int | None, preferred: list[int], purpose: str) -> int:
-    """Return `asked` if it is given, else the first free port in `preferred`, else any free port. Raise PortTaken if
-    `asked` is in use."""
+    """Return the port `asked` or, if it is None, the first free port in `preferred` or any free port. Raise PortTaken
+    if `asked` is in use; its message names the `purpose` of the port."""
     if asked is not None:
         if is_free(asked):
             return asked
         raise PortTaken(
             f"Port {asked}, requested for {purpose}, is in use by another program. "
-            f"Request another one, or leave the option out to use any free port."
+            f"Request another port, or omit the option to use any free port."
         )
     return next((port for port in preferred if is_free(port)), None) or free_port()

@@ -1,4 +1,4 @@
-"""The local Prefect server's settings, and a template of its database, which saves the migration."""
+"""The settings of the local Prefect server, and a template of its database, which saves migrating a new one."""
 
 import base64
 import importlib.metadata
@@ -18,22 +18,22 @@ _WITHOUT_PROXIES = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """Options that a team's server usually has; the local one has the defaults, except in tests."""
+    """Options that a team's Prefect server usually sets. The local server uses the defaults, except in tests."""
 
-    database_url: str = ""  # the database's address, such as postgresql+asyncpg://...; empty: SQLite in its home
-    auth_string: str = ""  # USER:PASSWORD that every client must send; empty: none
+    database_url: str = ""  # the database's URL, such as postgresql+asyncpg://...; "" for SQLite in the home folder
+    auth_string: str = ""  # the USER:PASSWORD that every client must send; "" for none
 
 
 def server_environment(home: Path, port: int, options: ServerOptions = ServerOptions()) -> dict[str, str]:
-    """Return the server's environment; `home` replaces ~/.prefect."""
+    """Return the environment variables of a Prefect server that uses `home` instead of ~/.prefect."""
     environment = client_environment(home, port, options.auth_string) | {
         "PREFECT_SERVER_API_HOST": HOST,
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(own_origins(port)),
         "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api",
-        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "ui"),  # else it writes into the installed package
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "ui"),  # otherwise it writes into the installed package
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": options.database_url or f"sqlite+aiosqlite:///{database(home)}",
-        # By default leases are kept in memory: after a restart, slots that runs held would never be released.
+        # By default, leases are kept in memory, so slots that runs held would never be released after a restart.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": str(not _block_types_mark(home).exists()),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -44,7 +44,7 @@ def server_environment(home: Path, port: int, options: ServerOptions = ServerOpt
 
 
 def client_environment(home: Path, port: int, auth_string: str = "") -> dict[str, str]:
-    """Return the variables with which a Prefect client uses only this server."""
+    """Return the environment variables of a Prefect client that uses only the server on this port."""
     environment = {
         "PREFECT_HOME": str(home),
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
@@ -56,8 +56,8 @@ def client_environment(home: Path, port: int, auth_string: str = "") -> dict[str
 
 
 def is_ready(home: Path, port: int, auth_string: str = "") -> bool:
-    """Return whether the server on `port` is ready, and is the one with this `home`: another local cloud that starts at
-    the same moment may have taken the port."""
+    """Return whether the server on `port` is ready and uses this `home`. It may be another one, because another local
+    cloud that starts at the same time may have taken the port."""
     url = f"http://{HOST}:{port}/api"
     headers = {"Authorization": f"Basic {base64.b64encode(auth_string.encode()).decode()}"} if auth_string else {}
     try:
@@ -75,19 +75,19 @@ def database(home: Path) -> Path:
 
 
 def template(cache: Path) -> Path:
-    """Return the path for the template: a migrated, empty database of this Prefect version."""
+    """Return the path of the template, which is an empty database that was migrated by this version of Prefect."""
     return cache / f"prefect-{importlib.metadata.version('prefect')}.db"
 
 
 def _block_types_mark(home: Path) -> Path:
-    """Return a file that exists if the database came with the block types of this Prefect version: registering them is
-    a seventh of a start's CPU time."""
+    """Return the path of a file that exists if the database already contains this Prefect version's block types.
+    Registering them takes a seventh of the CPU time of a start."""
     return home / f"block-types-{importlib.metadata.version('prefect')}"
 
 
 def start_from_template(home: Path, cache: Path) -> bool:
-    """Copy the template to a home without a database, which saves ten seconds of migration. Return True if there is no
-    template yet, so that `keep_template` should be called."""
+    """Copy the template to `home` unless it has a database, which saves ten seconds of migration. Return whether
+    `keep_template` should be called later, because there is no template yet."""
     home.mkdir(parents=True, exist_ok=True)
     if database(home).exists():
         return False
@@ -99,7 +99,7 @@ def start_from_template(home: Path, cache: Path) -> bool:
 
 
 def keep_template(home: Path, cache: Path) -> None:
-    """Store a copy of a database that was just migrated, and is still empty, as the template."""
+    """Store a copy of the database in `home`, which was just migrated and is still empty, as the template."""
     cache.mkdir(parents=True, exist_ok=True)
     partial = template(cache).with_suffix(f".{os.getpid()}")
     with sqlite3.connect(database(home)) as source, sqlite3.connect(partial) as copy:

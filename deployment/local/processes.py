@@ -1,7 +1,8 @@
-"""Records the processes of a state folder, so that a later run can end those that an earlier one left behind.
+"""Records the processes that use a state folder, so that a later run can end those that an earlier run left behind.
 
-The system reuses process ids, so each record also has the process's start time; only a process that matches both is
-ours. This module imports only the standard library, because the embedded cloud's environment uses it too.
+Because the system reuses process IDs, each record also contains the process's start time, and only a process that
+matches both is treated as the recorded one. This module must import only the standard library, because the AWS
+emulator's Python environment uses it too.
 """
 
 import contextlib
@@ -19,19 +20,19 @@ _GRACE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ProcessRecord:
-    """One of our processes, which is the leader of its session and its process group."""
+    """The record of a process, which is the leader of its session and its process group."""
 
-    pid: int  # the process id, which is also the group's
-    started: str  # when it started; comparable only on this machine, until it reboots
-    what: str  # a description for people
+    pid: int  # the process ID, which is also that of the group
+    started: str  # when it started, in a form that can only be compared on this machine until it reboots
+    what: str  # a description for the user
 
     def is_alive(self) -> bool:
-        """Return whether the process is still running; a zombie is not."""
+        """Return whether the process is still running. A zombie counts as ended."""
         return start_of(self.pid) == self.started
 
     def end(self, grace_seconds: float) -> None:
-        """Send SIGTERM to the process and, after at most `grace_seconds`, SIGKILL to its whole group. Wait up to five
-        more seconds until it has ended."""
+        """Send SIGTERM to the process and, when it has ended or after `grace_seconds`, SIGKILL to its whole group. Wait
+        up to five more seconds for it to end."""
         if not self.is_alive():
             return
         with contextlib.suppress(ProcessLookupError):
@@ -46,17 +47,17 @@ class ProcessRecord:
 
 
 def kill_group(pid: int) -> None:
-    """Kill every process of the group whose leader is `pid`, if there is one."""
+    """Kill every process in the group whose leader is `pid`, if there is such a group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
 
 def start_of(pid: int) -> str | None:
-    """Return a text that identifies when process `pid` started; None if no such process is running."""
+    """Return a string that identifies when process `pid` started; None if no such process is running."""
     stat = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").exists():
         try:
-            fields = stat.read_text().rpartition(")")[2].split()  # the name before it may hold spaces
+            fields = stat.read_text().rpartition(")")[2].split()  # the name in parentheses may contain spaces
         except (FileNotFoundError, ProcessLookupError):
             return None
         state, started_ticks = fields[0], fields[19]
@@ -75,7 +76,7 @@ def _boot_id() -> str:
 
 
 def remember(folder: Path, pid: int, what: str) -> None:
-    """Record a process that was just started."""
+    """Record a process that was just started. Do nothing if it has already ended."""
     started = start_of(pid)
     if started is None:
         return
@@ -90,7 +91,7 @@ def forget(folder: Path, pid: int) -> None:
 
 
 def recorded(folder: Path) -> list[ProcessRecord]:
-    """Return the records of running processes, oldest first; delete the others."""
+    """Return the records of processes that are still running, oldest first; delete all other records."""
     alive = []
     for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime):
         try:
@@ -105,7 +106,7 @@ def recorded(folder: Path) -> list[ProcessRecord]:
 
 
 def end_leftovers(folder: Path) -> list[ProcessRecord]:
-    """End every recorded process that is still running; return their records."""
+    """End every recorded process that is still running, and return the records of these processes."""
     ended = recorded(folder)
     for record in ended:
         record.end(_GRACE_SECONDS)

@@ -1,16 +1,16 @@
-"""Serves Prefect's API and UI on a loopback port, only to programs on this machine and to its own web pages.
+"""Serves Prefect's API and UI on a loopback port, but only to programs on this machine and to Prefect's own web pages.
 
     python -m deployment.local.serve_prefect PORT
 
-`prefect server start` runs the same app, but cannot restrict the accepted Host and Origin (own_pages.py). The log is
-written to a file; addresses in it are redacted, because after a failed notification it contains the webhook's address,
-which is a secret.
+`prefect server start` runs the same app, but cannot restrict the accepted Host and Origin headers; see own_pages.py.
+The log is written to a file. URLs in it are redacted, because after a failed notification it contains the URL of the
+webhook, which is a secret.
 """
 
 import gc
 
 if __name__ == "__main__":
-    gc.disable()  # imports make hundreds of thousands of objects, and none of them is garbage
+    gc.disable()  # imports create hundreds of thousands of objects, none of which is garbage
 
 import re
 import sys
@@ -19,17 +19,17 @@ from typing import TextIO
 from deployment.local.own_pages import own_pages_only
 from deployment.local.ports import HOST
 
-# Scheme, password, host and port, and the rest, which may hold a token.
+# A URL: the scheme, the password, the host and port, and the rest, which may contain a token.
 _ADDRESS = re.compile(r"""([a-z][a-z0-9+.-]*://)(?:[^\s/?#'"]*@)?([^\s/?#'"@:]*(?::\d+\b)?)[^\s'"]*""", re.IGNORECASE)
 
 
 def without_secrets(text: str) -> str:
-    """Return `text` with each address in it reduced to its scheme and host."""
+    """Return `text` with each URL reduced to its scheme, host and port."""
     return _ADDRESS.sub(r"\1\2/...", text)
 
 
 class RedactedStream:
-    """Writes text to another stream, without the secrets in addresses."""
+    """Writes text to another stream, without the secrets that URLs may contain."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -48,6 +48,6 @@ if __name__ == "__main__":
     port = int(sys.argv[1])
     sys.stdout, sys.stderr = RedactedStream(sys.stdout), RedactedStream(sys.stderr)
     app = own_pages_only(create_app(final=True), port)
-    gc.freeze()  # what was imported stays
+    gc.freeze()  # imported objects are never garbage
     gc.enable()
     uvicorn.run(app, host=HOST, port=port, log_level="warning")

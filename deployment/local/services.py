@@ -1,4 +1,4 @@
-"""Starts a process of the local cloud, waits until it is ready, and stops it; all with deadlines."""
+"""Starts a process of the local cloud, waits until it is ready, and stops it, each with a time limit."""
 
 import contextlib
 import subprocess
@@ -13,26 +13,26 @@ from deployment.local.errors import ServiceDied, ServiceNotReady
 from deployment.local.processes import POLL_SECONDS, ProcessRecord, kill_group, recorded
 
 _LOG_LINES_SHOWN = 15
-# How long the keeper may take after the service's grace period.
+# How long a keeper may take to end after the service's grace period.
 _KEEPER_SECONDS = 10
 
 
 @dataclass
 class Service:
-    """One process with its log, run by a keeper (keeper.py)."""
+    """A process of the local cloud and its log. It is run by a keeper; see keeper.py."""
 
     name: str  # used in messages and in the process records
     command: list[str]  # the command, which runs in the project's root folder
-    environment: dict[str, str]  # its complete environment
-    log_path: Path  # its output; a new file at each start, and the previous one is kept next to it
-    records: Path  # the folder of process records (processes.py)
-    grace_seconds: float = 10  # how long it may take to end after SIGTERM
+    environment: dict[str, str]  # the complete environment
+    log_path: Path  # the output, in a new file at each start; the previous file is kept next to it
+    records: Path  # the folder of process records; see processes.py
+    grace_seconds: float = 10  # how long the process may take to end after SIGTERM
     _keeper: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def start(self) -> None:
-        """Start the process without waiting until it is ready (`wait_until` does that)."""
+        """Start the process without waiting until it is ready; for that, call `wait_until`."""
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        self.log_path.parent.chmod(0o700)  # logs may quote what others must not read; the folder may already exist
+        self.log_path.parent.chmod(0o700)  # also if the folder exists, because logs may contain confidential data
         if self.log_path.exists():
             self.log_path.replace(self.log_path.with_suffix(".previous.log"))
         keeper = [sys.executable, "-S", "-m", "deployment.local.keeper"]
@@ -50,7 +50,7 @@ class Service:
 
     @property
     def pid(self) -> int | None:
-        """Return the process id of the service, not of its keeper; None if it is not running."""
+        """Return the process ID of the service, not of its keeper; None if it is not running."""
         return next((record.pid for record in self._processes()), None)
 
     def _processes(self) -> list[ProcessRecord]:
@@ -64,19 +64,19 @@ class Service:
             )
 
     def wait_until(self, ready: Callable[[], bool], deadline_seconds: float) -> None:
-        """Wait until `ready` returns true. Raise ServiceDied if the process ends before, ServiceNotReady if
-        `deadline_seconds` pass before."""
+        """Wait until `ready` returns true. Raise ServiceDied if the process ends before that, and ServiceNotReady if
+        that takes longer than `deadline_seconds`."""
         deadline = time.monotonic() + deadline_seconds
         while not ready():
             self.check()
             if time.monotonic() > deadline:
                 raise ServiceNotReady(
-                    f"{self.name} did not answer within {deadline_seconds:.0f} seconds.{self.log_tail()}"
+                    f"{self.name} was not ready within {deadline_seconds:.0f} seconds.{self.log_tail()}"
                 )
             time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
-        """Stop the process and everything that it started; return when they have ended."""
+        """Stop the process and its child processes, and wait until they have ended."""
         keeper, self._keeper = self._keeper, None
         if keeper is None:
             return
@@ -92,7 +92,7 @@ class Service:
             keeper.wait()
 
     def log_tail(self) -> str:
-        """Return a sentence with the last lines of the log, to append to an error message."""
+        """Return the last lines of the log as a sentence that can be appended to an error message."""
         try:
             lines = self.log_path.read_text(errors="replace").strip().splitlines()
         except OSError:

@@ -1,5 +1,5 @@
-"""A lock that allows only one local cloud per state folder. The system releases it when the process that holds it
-ends."""
+"""A file lock that allows only one local cloud per state folder. The operating system releases it when the process that
+holds it ends."""
 
 import fcntl
 import os
@@ -19,7 +19,7 @@ class StateLock:
         return self._file is not None
 
     def acquire(self) -> None:
-        """Acquire the lock, creating the folder if necessary. Raise LocalCloudBusy if another process holds the
+        """Acquire the lock, and create the state folder if necessary. Raise LocalCloudBusy if another process holds the
         lock."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         file = self._path.open("a+", encoding="utf-8")
@@ -28,8 +28,8 @@ class StateLock:
             holder = file.read().strip() or "unknown"
             file.close()
             raise LocalCloudBusy(
-                f"A local cloud is already running on {self._path.parent} (process {holder}). "
-                "Stop it first (Ctrl-C where it runs), or choose another state folder with --state."
+                f"A local cloud is already running with the state folder {self._path.parent} (process {holder}). "
+                "Stop it with Ctrl-C in its terminal, or choose another state folder with --state."
             )
         file.truncate(0)
         file.write(str(os.getpid()))

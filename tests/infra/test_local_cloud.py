@@ -421,7 +421,7 @@ def test_a_state_machine_may_list_only_where_its_role_allows(cloud: LocalCloud) 
 def test_an_integration_whose_permissions_are_unknown_is_refused(cloud: LocalCloud) -> None:
     anyone = role(cloud, "anyone", {"Action": "*", "Resource": "*"})
     state = {"Resource": "arn:aws:states:::aws-sdk:s3:listBuckets", "Arguments": {}, "End": True}
-    assert "does not know which permissions" in execute(cloud, "unknown", state, anyone)["cause"]
+    assert "does not support" in execute(cloud, "unknown", state, anyone)["cause"]
 
 
 _RUN_TASK_STATEMENTS = (
@@ -605,7 +605,7 @@ def test_a_service_that_dies_is_noticed_and_its_log_shown(tmp_path: Path) -> Non
             return None
 
         message = eventually(died)
-    assert "embedded cloud" in message
+    assert "AWS emulator" in message
     assert "137" in message
     assert "cloud.log" in message
 

@@ -1,5 +1,5 @@
-"""Starts the embedded cloud: sets MiniStack's environment, installs the patches, serves, and writes a file when
-ready."""
+"""Starts the AWS emulator: sets MiniStack's environment variables, installs the patches, serves requests, and writes a
+file when it is ready."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 from deployment.local.emulator import containers
 
 _HOST = "127.0.0.1"
-# Each covers one difference from AWS; where two replace the same function, the later one calls the earlier one.
+# Each patch covers one difference from AWS. If two replace the same function, the later one calls the earlier one.
 PATCHES = (
     "transport",
     "task_roles",
@@ -40,13 +40,13 @@ PATCHES = (
     "batch_calls",
     "durability",
 )
-# How long tasks may take to end before the cloud, which they still use, stops.
+# How long tasks may take to end before the emulator, which they still use, stops.
 _TASK_GRACE_SECONDS = 8.0
 _SHUTDOWN_SECONDS = 10.0
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Run the AWS emulator until SIGTERM or SIGINT."""
     options = _options()
     state = options.state.resolve()
     listener = _listen(options.ports)
@@ -55,8 +55,8 @@ def main() -> None:
     stand_in = containers.Containers(state, options.task_path, options.region)
     if docker is None:
         containers.install(stand_in)
-    # Imported only now: ministack reads the environment when it is imported.
-    logging.getLogger("persistence").setLevel(logging.WARNING)  # it logs every file at every save
+    # The patches are imported only now, because they import ministack, which then reads the environment.
+    logging.getLogger("persistence").setLevel(logging.WARNING)  # otherwise it logs every file at every save
     for name in PATCHES:
         importlib.import_module(f"deployment.local.emulator.{name}").install()
     for extension in options.extensions:
@@ -72,17 +72,18 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="deployment.local.emulator", description=__doc__)
     parser.add_argument("--state", type=Path, required=True, help="the state folder")
-    parser.add_argument("--ports", type=int, nargs="+", default=[0], help="the first free one is used; 0 is any")
+    parser.add_argument("--ports", type=int, nargs="+", default=[0], help="the first free port is used; 0 means any")
     parser.add_argument("--region", required=True)
-    parser.add_argument("--task-path", required=True, help="the PATH of tasks' processes")
-    parser.add_argument("--wait-scale", type=float, default=1.0, help="factor on waits of state machines")
+    parser.add_argument("--task-path", required=True, help="the PATH of the tasks' processes")
+    parser.add_argument("--wait-scale", type=float, default=1.0, help="a factor for the waits of state machines")
     parser.add_argument("--extensions", nargs="*", default=[], help="modules with a function install(state), for tests")
     parser.add_argument("--docker", action="store_true", help="run tasks in a real Docker engine")
     return parser.parse_args()
 
 
 def _listen(ports: list[int]) -> socket.socket:
-    """Return a loopback socket that listens on the first free port. MiniStack reads the port when it is imported."""
+    """Return a loopback socket that listens on the first free port. This must happen before MiniStack is imported,
+    because it then reads the port."""
     for port in ports:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -93,7 +94,7 @@ def _listen(ports: list[int]) -> socket.socket:
             listener.close()
         else:
             return listener
-    sys.exit(f"none of the ports {ports} is free")
+    sys.exit(f"none of these ports is free: {', '.join(map(str, ports))}")
 
 
 def _set_environment(state: Path, port: int, options: argparse.Namespace) -> None:
@@ -105,10 +106,10 @@ def _set_environment(state: Path, port: int, options: argparse.Namespace) -> Non
         MINISTACK_REGION=options.region,
         AUTH="true",
         AWS_ACCESS_KEY_ID="test",
-        AWS_SECRET_ACCESS_KEY="test",  # noqa: S106 (MiniStack's root user has these)
-        # With a limit MiniStack drops an asynchronous event after three throttles; AWS retries for hours.
+        AWS_SECRET_ACCESS_KEY="test",  # noqa: S106 (the credentials of MiniStack's root user)
+        # With a limit, MiniStack would drop an asynchronous event after three throttles, but AWS retries for hours.
         LAMBDA_ACCOUNT_CONCURRENCY="0",
-        IOT_MTLS_ENABLED="0",  # it would open another port
+        IOT_MTLS_ENABLED="0",  # otherwise it opens another port
         SFTP_ENABLED="0",
         PERSIST_STATE="1",
         STATE_DIR=str(state / "cloud" / "state"),
@@ -118,24 +119,24 @@ def _set_environment(state: Path, port: int, options: argparse.Namespace) -> Non
         TMPDIR=str(temporary),
     )
     if options.docker:
-        os.environ["MINISTACK_DOCKER_TIMEOUT"] = "120"  # a busy engine may take longer than MiniStack's 10 seconds
+        os.environ["MINISTACK_DOCKER_TIMEOUT"] = "120"  # because a busy engine may take longer than the default of 10 s
     else:
         os.environ["HOSTNAME"] = containers.OWN_HOST_NAME
 
 
 def _docker() -> Any:
-    """Return a client for the Docker engine; exit with a message if it does not answer. Otherwise MiniStack would
-    report tasks as running without running them."""
+    """Return a client for the Docker engine; exit with a message if the engine does not respond, because MiniStack
+    would then report tasks as running without running them."""
     try:
-        client = importlib.import_module("docker").from_env(timeout=None)  # mypy runs where it is not installed
+        client = importlib.import_module("docker").from_env(timeout=None)  # mypy runs where docker is not installed
         client.ping()
-    except Exception as error:  # noqa: BLE001 (docker's own errors have no common base that is known here)
-        sys.exit(f"SLUICE_DOCKER=1 needs a Docker engine, but none answers: {error}")
+    except Exception as error:  # noqa: BLE001 (docker's errors have no common base class that is known here)
+        sys.exit(f"SLUICE_DOCKER=1 needs a Docker engine, but none responds: {error}")
     return client
 
 
 async def _serve(listener: socket.socket, end_tasks: Callable[[float], None], ready: Path) -> None:
-    # hypercorn is in the embedded cloud's environment, where mypy does not run.
+    # hypercorn is installed in the emulator's Python environment, where mypy does not run.
     from hypercorn.asyncio import serve  # type: ignore[import-not-found]
     from hypercorn.config import Config  # type: ignore[import-not-found]
     from ministack import app
@@ -161,7 +162,7 @@ async def _serve(listener: socket.socket, end_tasks: Callable[[float], None], re
     partial.replace(ready)
     await asyncio.wait([asyncio.create_task(asked_to_stop.wait()), server], return_when=asyncio.FIRST_COMPLETED)
     state_machine_role.freeze()
-    # The tasks still need the cloud to return their messages.
+    # The server keeps running, because the tasks still need it to return their messages.
     await asyncio.to_thread(end_tasks, _TASK_GRACE_SECONDS)
     stop_serving.set()
     await asyncio.wait([server], timeout=_SHUTDOWN_SECONDS)
@@ -170,7 +171,7 @@ async def _serve(listener: socket.socket, end_tasks: Callable[[float], None], re
 
 
 async def _answers() -> None:
-    """Wait until the server answers a request; by then its state is loaded."""
+    """Wait until MiniStack responds to a request, which means that it has loaded its state."""
     port = int(os.environ["GATEWAY_PORT"])
     reader, writer = await asyncio.open_connection(_HOST, port)
     writer.write(b"GET /_ministack/health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")

@@ -1,5 +1,5 @@
-"""Authorizes SQS's batch calls by the action for one message, as AWS does; MiniStack requires sqs:DeleteMessageBatch
-etc.
+"""Authorizes SQS's batch calls with the action for a single message, as AWS does. MiniStack requires actions such as
+sqs:DeleteMessageBatch, which do not exist in IAM.
 
 docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html
 """

@@ -1,4 +1,4 @@
-"""Adds IAM condition keys that MiniStack lacks: a role's permissions boundary, and the preconditions of a PutObject.
+"""Adds IAM condition keys that MiniStack lacks: a role's permissions boundary and the preconditions of PutObject.
 
 docs.aws.amazon.com/service-authorization/latest/reference/list_awsidentityandaccessmanagementiam.html
 docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html

@@ -1,9 +1,10 @@
 """Runs a task's command as a local process, so that MiniStack's ECS needs no Docker engine.
 
-This implements the part of docker-py that MiniStack's services/ecs.py and core/container_reaper.py call. To a task it
-looks like a container: it has only the container's environment, and a HOME and TMPDIR that are deleted afterwards; a
-stop sends SIGTERM to the main process, and SIGKILL to all its processes after the stop timeout; an exit by a signal has
-the code 128 plus the signal. But the process is not isolated: it can use the machine's files and network.
+This module implements the part of docker-py that MiniStack's services/ecs.py and core/container_reaper.py call. To a
+task, the process looks like a container. It has only the container's environment variables, and its HOME and TMPDIR are
+deleted afterwards. A stop sends SIGTERM to the main process and, after the stop timeout, SIGKILL to all processes. If a
+signal ends the process, the exit code is 128 plus the signal's number. However, the process is not isolated: it can use
+the machine's files and network.
 """
 
 from __future__ import annotations
@@ -25,25 +26,26 @@ from typing import Any
 
 from deployment.local.processes import forget, kill_group, remember
 
-# MiniStack looks up its own container by this name, for its address.
+# MiniStack looks up its own container by this name in order to find its IP address.
 OWN_HOST_NAME = "sluice-embedded-cloud"
 STOP_TIMEOUT_LABEL = "sluice.stop-timeout-seconds"
 _ON_LOOPBACK = {"Networks": {"loopback": {"IPAddress": "127.0.0.1"}}}
 _LOG_POLL_SECONDS = 0.05
 _LOGS_KEPT = 100
-_NEVER = "0001-01-01T00:00:00Z"  # Docker's value for a time in the future
+_NEVER = "0001-01-01T00:00:00Z"  # Docker's value for a time that has not come yet
 
 
 class APIError(Exception):
-    """The request failed: the command cannot be run, or the container is in the wrong state."""
+    """A request to the container engine failed, because the command cannot be run or the container is in the wrong
+    state."""
 
 
 class NotFound(APIError):
-    """There is no such container."""
+    """The requested container does not exist."""
 
 
 class Container:
-    """One container: a process with its own session, its output, and its exit code."""
+    """A simulated container: a process that has its own session, with its output and its exit code."""
 
     def __init__(self, engine: Containers, image: str, options: dict[str, Any]) -> None:
         self.id = uuid.uuid4().hex * 2
@@ -61,12 +63,12 @@ class Container:
     def start(self, command: list[str] | None, environment: dict[str, str]) -> None:
         """Start the process. Raise APIError if there is no command, or if it cannot be run."""
         if not command:
-            raise APIError("the task definition's container has no command, and no image is read that could have one")
+            raise APIError("the container definition has no command, and the image is not read for one")
         home, temporary = self._folder / "home", self._folder / "tmp"
         home.mkdir(parents=True)
         temporary.mkdir()
         self._output.parent.mkdir(parents=True, exist_ok=True)
-        # Keep only the newest outputs: a busy cloud runs thousands of tasks.
+        # Only the newest outputs are kept, because a busy local cloud runs thousands of tasks.
         outputs = sorted(self._output.parent.glob("*.log"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in outputs[_LOGS_KEPT:]:
             path.unlink(missing_ok=True)
@@ -89,7 +91,7 @@ class Container:
 
     @property
     def pid(self) -> int | None:
-        """Return the process id of the main process; None before it is started."""
+        """Return the process ID of the main process; None before it is started."""
         return self._process.pid if self._process else None
 
     def _environment(self, home: Path, temporary: Path) -> dict[str, str]:
@@ -102,7 +104,7 @@ class Container:
             "AWS_REGION": self._engine.region,
             "AWS_DEFAULT_REGION": self._engine.region,
             "AWS_EXECUTION_ENV": "AWS_ECS_FARGATE",
-            "AWS_EC2_METADATA_DISABLED": "true",  # a task on Fargate does not reach it either
+            "AWS_EC2_METADATA_DISABLED": "true",  # a task on Fargate cannot reach it either
         }
 
     def _reap(self, process: subprocess.Popen[bytes]) -> None:
@@ -114,7 +116,8 @@ class Container:
 
     @property
     def exit_code(self) -> int | None:
-        """Return the exit code, 128 plus the signal's number for a process that a signal ended; None while it runs."""
+        """Return the exit code, which is 128 plus the signal's number if a signal ended the process; None while it is
+        running."""
         if not self._ended.is_set() or self._process is None:
             return None
         code = self._process.returncode
@@ -138,13 +141,13 @@ class Container:
         }
 
     def reload(self) -> None:
-        """Do nothing: this object is always current."""
+        """Do nothing, because this object is always up to date."""
 
     def wait(self, timeout: float | None = None, **_: Any) -> dict[str, Any]:
         """Wait until the container ends, and return its exit code as docker-py does. Raise TimeoutError after `timeout`
         seconds."""
         if not self._ended.wait(timeout):
-            raise TimeoutError(f"{self.name} still runs after {timeout} seconds")
+            raise TimeoutError(f"{self.name} is still running after {timeout} seconds")
         return {"StatusCode": self.exit_code or 0, "Error": None}
 
     def kill(self, signal: str = "SIGKILL") -> None:
@@ -153,8 +156,9 @@ class Container:
         self._process.send_signal(Signals[signal])
 
     def stop(self, timeout: float = 10) -> None:
-        """Send SIGTERM, and SIGKILL after the stop timeout. That is the task definition's stopTimeout, which is in a
-        label (task_stop.py), or else `timeout`, for which MiniStack always passes 5 seconds."""
+        """Send SIGTERM and, after the stop timeout, SIGKILL. The stop timeout is the stopTimeout in the task
+        definition, which task_stop.py puts into a label. Without that label it is `timeout`, which MiniStack always
+        sets to 5 seconds."""
         if self._process is None or self._ended.is_set():
             return
         self._process.terminate()
@@ -163,19 +167,19 @@ class Container:
             self._ended.wait()
 
     def remove(self, v: bool = False, force: bool = False, **_: Any) -> None:  # noqa: ARG002 (docker-py's names)
-        """Remove the container and its files, but keep its output, which may still be read. Raise APIError if it is
-        running, unless `force` is set."""
+        """Remove the container and its files, but keep its output, which may still be read. If the container is
+        running, kill it if `force` is set, otherwise raise APIError."""
         if self.status == "running":
             if not force:
-                raise APIError(f"{self.name} is running: stop it before removing it, or force it")
+                raise APIError(f"{self.name} is running: stop it before removing it, or use force")
             self.kill()
             self._ended.wait()
         self._engine.drop(self)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def logs(self, *, stream: bool = False, tail: int | None = None, **_: Any) -> Iterator[bytes] | bytes:
-        """Return the output, or its last `tail` lines; with `stream`, an iterator over whole lines until the container
-        ends."""
+        """Return the output or, if `tail` is given, its last lines. If `stream` is set, return an iterator over whole
+        lines that ends when the container ends."""
         if stream:
             return self._lines()
         lines = self._output.read_bytes().splitlines(keepends=True)
@@ -185,7 +189,7 @@ class Container:
         partial, ended = b"", False
         with self._output.open("rb") as output:
             while not ended:
-                # Checked before reading, so that everything written until then is read in this pass.
+                # This is checked before reading, so that everything written before the end is read in this pass.
                 ended = self._ended.wait(_LOG_POLL_SECONDS)
                 for line in iter(output.readline, b""):
                     partial += line
@@ -198,12 +202,12 @@ class Container:
 
 @dataclass
 class Containers:
-    """All containers, with the interface of docker-py's `client.containers`."""
+    """All simulated containers, with the interface of docker-py's `client.containers`."""
 
     state: Path  # the local cloud's state folder, for the containers' files, outputs and process records
     path: str  # the PATH of every container
-    region: str  # AWS_REGION, which Fargate sets
-    # returns the folder with an image's code; None for the working directory, the project's root
+    region: str  # the value of AWS_REGION, which Fargate sets
+    # returns the folder with an image's code; None for the working directory, which is the project's root folder
     code_of: Callable[[str], Path | None] = lambda _: None
     _known: dict[str, Container] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -221,10 +225,10 @@ class Containers:
         environment: dict[str, str] | None = None,
         **options: Any,
     ) -> Container:
-        """Start a container, and return without waiting, as docker-py does with `detach=True`. Raise APIError if it
-        cannot be started."""
+        """Start a container, and return it without waiting for its end, as docker-py does with `detach=True`. Raise
+        APIError if it cannot be started."""
         if self._closed:
-            raise APIError("the embedded cloud is shutting down")
+            raise APIError("the AWS emulator is shutting down")
         container = Container(self, image, options)
         with self._lock:
             self._known[container.id] = container
@@ -236,9 +240,9 @@ class Containers:
         return container
 
     def get(self, container_id: str) -> Container | types.SimpleNamespace:
-        """Return a container by id, by the beginning of an id, or by name. Raise NotFound if there is none."""
+        """Return the container with this ID, beginning of an ID, or name. Raise NotFound if there is none."""
         if container_id == OWN_HOST_NAME:
-            # MiniStack gives tasks the address of "its own container" on this network.
+            # MiniStack gives tasks the IP address of "its own container" on this network.
             return types.SimpleNamespace(attrs={"NetworkSettings": _ON_LOOPBACK})
         with self._lock:
             known = list(self._known.values())
@@ -248,7 +252,7 @@ class Containers:
         raise NotFound(f"no such container: {container_id!r}")
 
     def list(self, *, all: bool = False, filters: dict[str, Any] | None = None, **_: Any) -> list[Container]:
-        """Return the running containers, or with `all` every container, with the labels in `filters`."""
+        """Return the running containers or, if `all` is set, all containers that have the labels in `filters`."""
         wanted = (filters or {}).get("label", [])
         labels = {wanted} if isinstance(wanted, str) else set(wanted)
         with self._lock:
@@ -265,8 +269,8 @@ class Containers:
             self._known.pop(container.id, None)
 
     def close(self, grace_seconds: float) -> None:
-        """Refuse to start further containers, and end the running ones: SIGTERM to all, SIGKILL after
-        `grace_seconds`."""
+        """End all running containers, and do not start any more. They get SIGTERM and, after `grace_seconds`,
+        SIGKILL."""
         self._closed = True
         running = self.list()
         for container in running:
@@ -282,13 +286,13 @@ class Containers:
 
 @dataclass
 class Client:
-    """The client that `docker.from_env()` returns."""
+    """The replacement for the client that `docker.from_env()` returns."""
 
     containers: Containers
 
 
 def install(containers: Containers) -> Client:
-    """Replace the module `docker` in this process by one that uses `containers`; return its client."""
+    """Replace the module `docker` in this process with one that uses `containers`; return its client."""
     client = Client(containers)
     docker = types.ModuleType("docker")
     docker.__dict__.update(from_env=lambda **_: client)

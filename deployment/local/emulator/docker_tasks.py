@@ -1,7 +1,7 @@
-"""Passes a task's whole definition to a Docker engine; MiniStack passes only image, command and environment.
+"""Passes a task's complete definition to a Docker engine. MiniStack passes only the image, command and environment.
 
-The container also gets user, read-only root, init process, memory and CPU limits, volumes and the stop timeout. It uses
-the machine's network, because the embedded cloud and Prefect listen only on loopback.
+The container also gets the user, the read-only root, the init process, the memory and CPU limits, the volumes and the
+stop timeout. It uses the machine's network, because the AWS emulator and Prefect listen only on loopback.
 """
 
 import contextlib
@@ -14,22 +14,22 @@ from ministack.services import ecs
 
 from deployment.local.emulator.task_stop import stop_in_its_time
 
-STATE_LABEL = "sluice.state"  # identifies the local cloud: several may share an engine
+STATE_LABEL = "sluice.state"  # identifies the local cloud, because several may share an engine
 _CPU_UNITS_PER_VCPU = 1024
 _NANO_CPUS_PER_VCPU = 1_000_000_000
 _ON_HOST_NETWORK = True
 
 
 class DockerTasks:
-    """Runs the tasks of one local cloud in a Docker engine."""
+    """Runs a local cloud's tasks in a Docker engine."""
 
     def __init__(self, client: Any, state: Path, region: str) -> None:
         """Patch how MiniStack prepares and removes containers, and remove those that an earlier run left behind.
 
         Args:
             client: a docker-py client without a timeout.
-            state: the local cloud's state folder, an absolute path.
-            region: the value for AWS_REGION, which Fargate sets.
+            state: the absolute path of the local cloud's state folder.
+            region: the value of AWS_REGION, which Fargate sets.
         """
         self._client = client
         self._labels = {STATE_LABEL: str(state)}
@@ -48,7 +48,7 @@ class DockerTasks:
             return keywords | container_options(container, task)
 
         def remove_in_its_time(client: Any, container_or_id: Any) -> None:
-            with contextlib.suppress(Exception):  # as in MiniStack: a container that no longer exists counts as removed
+            with contextlib.suppress(Exception):  # as in MiniStack, a container that does not exist counts as removed
                 by_id = isinstance(container_or_id, str)
                 stop_in_its_time(client.containers.get(container_or_id) if by_id else container_or_id)
             remove(client, container_or_id)
@@ -60,7 +60,8 @@ class DockerTasks:
         ecs._remove_docker_container, ecs._start_awslogs_forwarder = remove_in_its_time, forward_whole_log
 
     def close(self, grace_seconds: float) -> None:
-        """End the running tasks, which then return their messages: SIGTERM to all, SIGKILL after `grace_seconds`."""
+        """End the running tasks and remove their containers. They get SIGTERM, on which they return their messages, and
+        SIGKILL after `grace_seconds`."""
         for container in self._containers():
             with contextlib.suppress(Exception):
                 container.kill("SIGTERM")
@@ -78,15 +79,15 @@ class DockerTasks:
 
 
 class _WholeLog:
-    """A container whose log is read in whole lines, even after a long silence. MiniStack's own client has a timeout for
-    all answers, so it would stop reading a log that is silent for longer."""
+    """A container whose log is read in whole lines, no matter how long it writes nothing. MiniStack's own client has a
+    timeout for all responses, so it would stop reading a log that is silent for longer than that."""
 
     def __init__(self, container: Any) -> None:
         self.id = container.id
         self._container = container
 
     def logs(self, **options: Any) -> Iterator[bytes]:
-        """Yield lines until the container ends."""
+        """Yield the lines of the log until the container ends."""
         partial = b""
         for piece in self._container.logs(**options):
             *lines, partial = (partial + piece).split(b"\n")
@@ -96,10 +97,10 @@ class _WholeLog:
 
 
 def container_options(container: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
-    """Return options for docker-py's `containers.run` that MiniStack does not set.
+    """Return the options of docker-py's `containers.run` that MiniStack does not set.
 
     Args:
-        container: a container definition, in MiniStack's form.
+        container: the container definition, in MiniStack's format.
         task: the task definition, with `cpu` in CPU units (1/1024 vCPU) and `memory` in MiB.
     """
     options: dict[str, Any] = {
@@ -117,7 +118,8 @@ def container_options(container: dict[str, Any], task: dict[str, Any]) -> dict[s
 
 
 def _empty_volumes(container: dict[str, Any], task: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the container's mounts of volumes that have no host path: they are empty, and deleted with the task."""
+    """Return the container's mounts of volumes without a host path, which are empty at first and deleted with the
+    task."""
     empty = {
         _either_case(volume, "name")
         for volume in task.get("volumes") or []
@@ -131,6 +133,6 @@ def _empty_volumes(container: dict[str, Any], task: dict[str, Any]) -> list[dict
 
 
 def _either_case(mapping: dict[str, Any], name: str) -> Any:
-    """Return the value for a camelCase name (as in ECS's API) or for the same name capitalized (as in
-    CloudFormation)."""
+    """Return the value for a camelCase name, as in ECS's API, or for the same name capitalized, as in
+    CloudFormation."""
     return mapping.get(name, mapping.get(name[:1].upper() + name[1:]))

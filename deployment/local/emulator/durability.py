@@ -1,9 +1,8 @@
-"""Preserves state and running executions if the process is killed; MiniStack saves its state only when it stops
-normally.
+"""Preserves the emulator's state and its running executions if the process is killed.
 
-MiniStack also fails executions that were running when it stopped. With this patch the state is saved every few seconds,
-and such executions start again from their first state, which is safe for a drain. Tasks cannot continue, so they are
-marked as stopped; MiniStack would list them as running.
+MiniStack saves its state only when it stops normally, and fails executions that were running when it stopped. With this
+patch, the state is saved every few seconds, and these executions start again from their first state, which is safe for
+a drain. Tasks cannot continue, so they are marked as stopped; MiniStack would list them as running.
 """
 
 import logging
@@ -18,7 +17,7 @@ from ministack.services import ecs, stepfunctions
 
 LOG = logging.getLogger("sluice.durability")
 _SHORTEST_PAUSE_SECONDS = 5.0
-_WORK_PER_PAUSE = 20  # the pause is this many times as long as a save takes
+_WORK_PER_PAUSE = 20  # the pause between two saves is at least this many times as long as a save
 
 _interrupted: list[tuple[str, str, str]] = []
 
@@ -55,7 +54,7 @@ def _end_restored_tasks() -> None:
                 task.update(
                     desiredStatus="STOPPED",
                     stopCode="ServiceSchedulerInitiated",
-                    stoppedReason="The embedded cloud was stopped.",
+                    stoppedReason="The local cloud was stopped.",
                 )
 
     ecs._restore_state = restore_as_ended
@@ -70,7 +69,7 @@ def resume_executions() -> None:
 
 
 def _save_one_at_a_time() -> None:
-    """Prevent the final save and a background save at the same time: both write the same partial files."""
+    """Make the final save and the background saves wait for each other, because they write the same partial files."""
     save_all, saving = persistence.save_all, threading.Lock()
 
     def save_all_alone(services: dict[str, Any]) -> None:
@@ -81,7 +80,7 @@ def _save_one_at_a_time() -> None:
 
 
 def save_periodically() -> None:
-    """Save the state in the background from now on, at most every five seconds."""
+    """Start saving the state in the background, at most every five seconds."""
     threading.Thread(target=_save_forever, daemon=True, name="sluice-save").start()
 
 

@@ -1,4 +1,4 @@
-"""Ends all steps of an execution when it is stopped; in MiniStack the items of a Map continue, launch tasks, and
+"""Ends all steps of an execution when it is stopped. In MiniStack, the items of a Map state continue, launch tasks, and
 finally change the execution's status.
 
 docs.aws.amazon.com/step-functions/latest/apireference/API_StopExecution.html

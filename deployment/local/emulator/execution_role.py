@@ -1,4 +1,4 @@
-"""Starts a task only if its execution role allows what ECS does with that role; MiniStack always starts it.
+"""Starts a task only if its execution role has the permissions that ECS needs. MiniStack always starts it.
 
 docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html
 """
@@ -39,7 +39,7 @@ def _check_execution_role(container: dict[str, Any], definition: dict[str, Any])
         needed += [(action, arn, "failed to initialize logging driver") for action in _LOG_ACTIONS]
     for secret in container.get("secrets") or []:
         if ":secretsmanager:" in secret["valueFrom"]:
-            arn = ":".join(secret["valueFrom"].split(":")[:7])  # what follows names a field of the secret
+            arn = ":".join(secret["valueFrom"].split(":")[:7])  # the rest names a field of the secret
             needed.append(("secretsmanager:GetSecretValue", arn, "unable to pull secrets"))
     for action, arn, trouble in needed:
         if not role or not role_allows(role, "ecs", action, arn, asked_by="ecs"):

@@ -1,7 +1,7 @@
-"""Adds StartMessageMoveTask and ListMessageMoveTasks, which redrive a dead-letter queue and which MiniStack lacks.
+"""Adds the SQS calls StartMessageMoveTask and ListMessageMoveTasks, which redrive a dead-letter queue, to MiniStack.
 
-As in AWS, a redriven message gets a new id and a receive count of 0, and a message that was sent directly to the
-dead-letter queue has no source queue, so it can be moved only to a destination that the call names. Unlike in AWS, all
+As on AWS, a redriven message gets a new ID and a receive count of 0. A message that was sent directly to the
+dead-letter queue has no source queue, so it can be moved only to a destination that the call names. Unlike on AWS, all
 messages are moved before the call returns.
 docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
 """
@@ -47,7 +47,8 @@ def _start(data: dict[str, Any], _queue_url: str) -> dict[str, Any]:
 
 
 def _move(message: dict[str, Any], wanted_arn: str | None) -> bool:
-    """Move a message to the requested queue, or back to the one that it came from. Return False if there is none."""
+    """Move a message to the requested queue or, if `wanted_arn` is None, back to its source queue. Return False if that
+    queue does not exist."""
     attributes = dict(message["sys"])
     target = sqs._queue_by_arn(wanted_arn or attributes.pop("DeadLetterQueueSourceArn", ""))
     if target is None:
@@ -60,6 +61,6 @@ def _move(message: dict[str, Any], wanted_arn: str | None) -> bool:
 
 def _list(data: dict[str, Any], _queue_url: str) -> dict[str, Any]:
     found = [task for task in _tasks if task["SourceArn"] == data.get("SourceArn")]
-    # AWS returns a handle, which is for cancelling, only for a task that is still moving messages.
+    # AWS returns the handle, which can be used to cancel a task, only while the task is still moving messages.
     shown = [{name: value for name, value in task.items() if name != "TaskHandle"} for task in found]
     return {"Results": shown[: int(data.get("MaxResults") or 1)]}

@@ -1,4 +1,4 @@
-"""Checks the IAM permissions for what AWS services do with a role; MiniStack checks only requests."""
+"""Checks the IAM permissions of a role that an AWS service uses. MiniStack checks only the permissions for requests."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,8 @@ from ministack.core import iam_evaluator
 from ministack.core.responses import get_account_id, get_region
 
 decision_listeners: list[Callable[[Any, bool, str], None]] = []
-"""Functions that are called with each decision: its context, whether it is allowed, and the service that asked."""
+"""Functions that are called with each decision: its context, whether the action is allowed, and the service that uses
+the role."""
 
 
 def role_allows(
@@ -23,8 +24,11 @@ def role_allows(
     and the resource's policy.
 
     Args:
+        role_arn: the role's ARN.
         session: the name of the role session.
-        asked_by: the service that uses the role, for `decision_listeners`.
+        action: the IAM action, such as sqs:SendMessage.
+        resource: the resource's ARN.
+        asked_by: the service that uses the role, which is passed to `decision_listeners`.
         conditions: the values of condition keys.
     """
     account, role_name = get_account_id(), role_arn.rsplit("/", 1)[-1]

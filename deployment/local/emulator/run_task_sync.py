@@ -1,6 +1,7 @@
-"""Runs ecs:runTask.sync as Step Functions does. MiniStack's succeeds whatever the task's exit code, answers in
-camelCase, stops waiting after 600 polls, and leaves the task running if the execution is stopped or the state times
-out.
+"""Runs the integration ecs:runTask.sync as Step Functions does.
+
+MiniStack's version ignores the task's exit code, returns names in camelCase, stops waiting after 600 polls, and leaves
+the task running if the execution is stopped or the state times out.
 
 docs.aws.amazon.com/step-functions/latest/dg/connect-ecs.html
 """
@@ -38,10 +39,10 @@ def install() -> None:
 
 
 def _run_task(_resource: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Launch a task, wait until it ends, and return it; or raise the error that Step Functions has.
+    """Launch a task, wait until it ends, and return it, or raise the same error as Step Functions.
 
-    That is AmazonECS.Unknown if the answer lists failures, and States.TaskFailed, with the task as JSON, if the task
-    did not start, was stopped, or has a container with an exit code other than 0.
+    The error is AmazonECS.Unknown if the response lists failures. It is States.TaskFailed, with the task as JSON, if
+    the task did not start, was stopped, or has a container with an exit code other than 0.
     """
     request = stepfunctions._pascal_to_camel(arguments)
     status, _, body = ecs._run_task(request)
@@ -89,7 +90,7 @@ def _reason_to_stop() -> str:
 
 
 def _pascal(value: Any) -> Any:
-    """Return an answer of ECS with capitalized member names, as Step Functions has them."""
+    """Return a response from ECS with capitalized names, as Step Functions returns it."""
     if isinstance(value, list):
         return [_pascal(item) for item in value]
     if isinstance(value, dict):

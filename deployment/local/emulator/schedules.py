@@ -1,4 +1,4 @@
-"""Makes EventBridge Scheduler start executions as the schedule's role; MiniStack starts them as root."""
+"""Makes EventBridge Scheduler start executions with the schedule's role. MiniStack starts them as the root user."""
 
 import logging
 from typing import Any

@@ -1,5 +1,5 @@
-"""If an execution is started that is already running with the same name and input, returns the running one, as Step
-Functions does; MiniStack answers that it already exists.
+"""Makes StartExecution return the running execution if one with the same name and input is already running, as Step
+Functions does. MiniStack returns the error that the execution already exists.
 
 docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
 """
@@ -23,7 +23,7 @@ def install() -> None:
 
 
 def _running(request: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the running execution with the request's name and input; None if there is none."""
+    """Return the running execution with the name and input in the request; None if there is none."""
     machine = str(request.get("stateMachineArn", "")).rpartition(":")[2]
     arn = f"arn:aws:states:{get_region()}:{get_account_id()}:execution:{machine}:{request.get('name')}"
     execution: dict[str, Any] | None = stepfunctions._executions.get(arn)

@@ -1,6 +1,6 @@
-"""Calls AWS services from a state machine with its role; MiniStack calls them as root.
+"""Makes state machines call AWS services with their role, so that a missing permission is found locally. MiniStack
+calls the services as the root user.
 
-So a missing permission is found here, not only on AWS.
 docs.aws.amazon.com/step-functions/latest/dg/procedure-create-iam-role.html
 """
 
@@ -15,13 +15,13 @@ from ministack.services import ecs, stepfunctions
 
 from deployment.local.emulator.permissions import role_allows
 
-# Through this rule ECS notifies Step Functions that a task stopped; the role must be allowed to create it:
+# With this rule, ECS notifies Step Functions that a task has stopped. The role must be allowed to create it:
 # docs.aws.amazon.com/step-functions/latest/dg/connect-ecs.html#sync-async-iam-policies
 _ECS_EVENTS_RULE = "rule/StepFunctionsGetEventsForECSTaskRule"
 
 
 class Permission(NamedTuple):
-    """A permission that the state machine's role needs."""
+    """A permission that a state machine's role needs: an action on a resource, with the values of condition keys."""
 
     action: str
     resource: str
@@ -29,10 +29,10 @@ class Permission(NamedTuple):
 
 
 class CurrentState(NamedTuple):
-    """The execution that runs in this thread, and when its current state times out."""
+    """The execution that runs in this thread, and the deadline of its current state."""
 
     execution: dict[str, Any]
-    deadline: float | None
+    deadline: float | None  # a value of time.monotonic(); None if the state has no timeout
 
 
 current_state: ContextVar[CurrentState | None] = ContextVar("sluice_execution", default=None)
@@ -40,7 +40,8 @@ _frozen = threading.Event()
 
 
 def freeze() -> None:
-    """Block every execution before its next step, because the cloud is stopping; they resume at the next start."""
+    """Block every execution before its next step, because the emulator is stopping. The executions resume at the next
+    start."""
     _frozen.set()
 
 
@@ -84,20 +85,20 @@ def install() -> None:
 
 def _block_if_frozen() -> None:
     if _frozen.is_set():
-        threading.Event().wait()  # forever; the process ends with this thread
+        threading.Event().wait()  # forever, because the process is about to end
 
 
 # --- the role ---------------------------------------------------------------------------------------------
 
 
 def _authorize(resource: str, arguments: dict[str, Any]) -> None:
-    """Raise the error that AWS has, unless the role has the permissions that the integration needs."""
+    """Raise the same error as AWS unless the state machine's role has the permissions that the integration needs."""
     integration = resource.removeprefix("arn:aws:states:::")
     if integration not in _INTEGRATIONS:
         raise stepfunctions._ExecutionError(
             "States.Runtime",
-            f"the local cloud does not know which permissions {resource} needs; "
-            f"add it to deployment/local/emulator/state_machine_role.py, which knows {', '.join(_INTEGRATIONS)}",
+            f"the local cloud does not support {resource}; add the permissions that it needs to "
+            f"deployment/local/emulator/state_machine_role.py, which supports {', '.join(_INTEGRATIONS)}",
         )
     error, permissions = _INTEGRATIONS[integration]
     for permission in permissions(arguments):
@@ -105,11 +106,11 @@ def _authorize(resource: str, arguments: dict[str, Any]) -> None:
 
 
 def require(permission: Permission, error: str) -> None:
-    """Raise a Step Functions error with the name `error` unless the role of the running state machine has a
+    """Raise a Step Functions error with the name `error` unless the role of the running state machine has the given
     permission."""
     current = current_state.get()
     if current is None:
-        raise stepfunctions._ExecutionError(error, "no execution, and so no role, is known for this call")
+        raise stepfunctions._ExecutionError(error, "the execution, and therefore the role, of this call is not known")
     machine = stepfunctions._state_machines[current.execution["stateMachineArn"]]
     role, session = machine["roleArn"], current.execution["name"][:64]
     action, resource, conditions = permission
@@ -125,7 +126,7 @@ def _arn(service: str, rest: str) -> str:
 
 
 def cluster_arn(arguments: dict[str, Any]) -> str:
-    """Return the ARN of the cluster that an ECS integration names."""
+    """Return the ARN of the cluster that an ECS integration's arguments name."""
     cluster = str(arguments.get("Cluster", "default"))
     return cluster if cluster.startswith("arn:") else _arn("ecs", f"cluster/{cluster}")
 
@@ -172,7 +173,7 @@ def _count_messages(arguments: dict[str, Any]) -> list[Permission]:
     return [Permission("sqs:GetQueueAttributes", _arn("sqs", name), {})]
 
 
-# Integration → AWS's error when the role is refused, and the permissions that it needs.
+# By integration: the error that AWS returns if the role lacks a permission, and the permissions that are needed.
 _INTEGRATIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[Permission]]]] = {
     "aws-sdk:s3:listObjectsV2": ("S3.S3Exception", _list_objects),
     "aws-sdk:ecs:listTasks": ("Ecs.AccessDeniedException", _list_tasks),

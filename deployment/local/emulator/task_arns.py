@@ -1,4 +1,4 @@
-"""Authorizes requests about tasks by the tasks' ARNs, as AWS does; MiniStack uses the cluster's ARN.
+"""Authorizes requests about ECS tasks by the tasks' ARNs, as AWS does. MiniStack uses the cluster's ARN.
 
 docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerservice.html
 """

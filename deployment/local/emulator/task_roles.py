@@ -1,8 +1,8 @@
 """Gives each ECS task valid credentials for its task role.
 
-MiniStack's credentials endpoint returns keys that MiniStack does not register, so with AUTH=true it refuses them. This
-endpoint also gives any role's credentials to a process that has the root user's secret key, so that a local worker can
-have a role, like a task on ECS.
+MiniStack's credentials endpoint returns keys that MiniStack does not register, so with AUTH=true it rejects them. The
+endpoint in this module also gives the credentials of any role to a process that has the root user's secret key, so that
+a local worker can have a role, like a task on ECS.
 """
 
 import os
@@ -16,8 +16,8 @@ from ministack.core.responses import get_account_id, get_region, json_response, 
 from ministack.services import ecs, imds, sts
 
 _PATH = "/v2/credentials/"
-_OF_A_ROLE = "role/"  # deployment/local/environment.py has the same address
-_LIFETIME_SECONDS = 6 * 3600  # as ECS gives them
+_OF_A_ROLE = "role/"  # deployment/local/environment.py builds URLs with the same path
+_LIFETIME_SECONDS = 6 * 3600  # the same as on ECS
 
 
 class _Task(NamedTuple):
@@ -52,7 +52,7 @@ def install() -> None:
 
 
 def _offer_credentials(environment: dict[str, str], role_arn: str | None, task_arn: str) -> None:
-    if not role_arn:  # ECS offers no credentials then
+    if not role_arn:  # without a task role, ECS offers no credentials
         del environment["AWS_CONTAINER_CREDENTIALS_FULL_URI"]
         del environment["AWS_CONTAINER_AUTHORIZATION_TOKEN"]
         return
@@ -73,13 +73,13 @@ def _credentials(name: str, authorization: str) -> Any:
         with _lock:
             task = _tasks.get(name)
     if task is None or not secrets.compare_digest(task.authorization.encode(), authorization.encode()):
-        return json_response({"code": "AccessDenied", "message": "no such task, or not its authorization token"}, 403)
+        return json_response({"code": "AccessDenied", "message": "unknown task, or wrong authorization token"}, 403)
     with request_scope(task.account, task.region):
         return json_response(register_session(task.role_arn, task.session))
 
 
 def register_session(role_arn: str, session: str) -> dict[str, str]:
-    """Register a session of a role; return its credentials in the form in which ECS's endpoint returns them."""
+    """Register a session of a role, and return its credentials in the format of ECS's credentials endpoint."""
     role_name = role_arn.rsplit("/", 1)[-1]
     key, secret, token = f"ASIA{secrets.token_hex(8).upper()}", secrets.token_hex(20), secrets.token_urlsafe(60)
     expires = time.time() + _LIFETIME_SECONDS

@@ -1,6 +1,7 @@
-"""Stops a task as ECS does: SIGTERM, SIGKILL after its stopTimeout, and STOPPED with its exit code once it has ended.
+"""Stops a task as ECS does: the task gets SIGTERM and, after its stopTimeout, SIGKILL. Once it has ended, its status is
+STOPPED, and its exit code is shown.
 
-MiniStack answers STOPPED and exit code 0 at once, stops the container afterwards, and ignores stopTimeout.
+MiniStack immediately returns STOPPED with exit code 0, stops the container only afterwards, and ignores stopTimeout.
 docs.aws.amazon.com/AmazonECS/latest/APIReference/API_StopTask.html
 """
 
@@ -32,33 +33,33 @@ def install() -> None:
         cluster = ecs._resolve_cluster_name(request.get("cluster", "default"))
         task = ecs._resolve_task(request.get("task", ""), cluster) if cluster else None
         if task is None or task["lastStatus"] == "STOPPED":
-            return stop_at_once(request)  # used for the response
+            return stop_at_once(request)  # called only for its response
         containers = _take_containers(task)
         if containers:
             arguments = (task, containers, request.get("reason", "Task stopped by user"))
             scope = (get_account_id(), get_region())
             app.spawn_background(_end, *scope, *arguments, thread_name="sluice-stop-task")
         elif task["desiredStatus"] != "STOPPED":
-            return stop_at_once(request)  # nothing runs yet
+            return stop_at_once(request)  # no container is running yet
         return json_response({"task": ecs._sanitize(task)})
 
     ecs._build_run_kwargs = labelled
     ecs._stop_task = stop
-    ecs._ACTION_MAP["StopTask"] = stop  # it holds the function itself
+    ecs._ACTION_MAP["StopTask"] = stop  # the map contains the original function
 
 
 def stop_in_its_time(container: Any) -> None:
-    """Stop a container: SIGTERM, and SIGKILL after the stopTimeout in its label."""
+    """Stop a container with SIGTERM and, after the stopTimeout in its label, with SIGKILL."""
     container.stop(timeout=int(container.labels[STOP_TIMEOUT_LABEL]))
 
 
 def _take_containers(task: dict[str, Any]) -> list[str]:
-    """Mark a task as stopping, and return the ids of its containers; a second call returns none."""
+    """Mark a task as stopping, and return the IDs of its containers. A second call returns an empty list."""
     with resource_lock("ecs-task", task["taskArn"]):
         containers = list(task.get("_docker_ids") or [])
         if containers:
             task["_docker_ids"] = []
-            task["desiredStatus"] = "STOPPED"  # so that its end does not look voluntary
+            task["desiredStatus"] = "STOPPED"  # otherwise MiniStack assumes that the task ended by itself
     return containers
 
 
@@ -83,6 +84,6 @@ def _stopped(client: Any, container_id: str) -> int | None:
         container = client.containers.get(container_id)
         stop_in_its_time(container)
         return int(container.wait()["StatusCode"])
-    except Exception as error:  # noqa: BLE001 (the engine's own errors have no base that is known here)
+    except Exception as error:  # noqa: BLE001 (the engine's errors have no base class that is known here)
         LOG.warning("the container %s cannot be stopped: %s", container_id[:12], error)
         return None

@@ -1,4 +1,4 @@
-"""Gives a role that CloudFormation creates the permissions boundary in its template; MiniStack 1.5.33 ignores it.
+"""Sets the permissions boundary of roles that CloudFormation creates. MiniStack 1.5.33 ignores it.
 
 docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-resource-iam-role.html
 """

@@ -1,6 +1,5 @@
-"""Gives a task the secrets in a task definition that CloudFormation created; MiniStack 1.5.33 loses them.
-
-It converts a template's container definitions to the form of ECS's API, but not their secrets.
+"""Gives tasks the secrets in task definitions that CloudFormation created. MiniStack 1.5.33 loses these secrets,
+because it converts the container definitions in a template to the format of ECS's API, but not their secrets.
 docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-properties-ecs-taskdefinition-secret.html
 """
 

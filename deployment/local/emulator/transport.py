@@ -1,4 +1,5 @@
-"""Treats all requests as sent over TLS; MiniStack treats them as plain HTTP, which the template's policies refuse."""
+"""Treats all requests as if they were sent over TLS. MiniStack treats them as plain HTTP, which the template's policies
+reject."""
 
 from contextvars import ContextVar
 
@@ -15,5 +16,5 @@ def install() -> None:
         pin(source_ip, True)
 
     app.pin_request_origin = pin_as_secure
-    # A schedule's call belongs to no request, so nothing pins its origin: this default applies.
+    # A call by a schedule belongs to no request, so its origin is never set and this default applies.
     iam_evaluator._request_origin = ContextVar("request_origin", default=(_LOOPBACK, True))

@@ -1,4 +1,5 @@
-"""Answers a Range request for an object version with that range, as S3 does; MiniStack sends the whole object.
+"""Returns only the requested range of an object version, as S3 does. MiniStack ignores the Range header and returns the
+whole object.
 
 docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html
 """
@@ -15,7 +16,7 @@ def install() -> None:
         wanted = headers.get("range", "")
         if not wanted or not (query_params or {}).get("versionId"):
             return get_object(bucket, key, headers, query_params)
-        # The checksum of the whole object does not fit a part of it.
+        # The checksum is omitted, because it is that of the whole object.
         without_checksum = {name: value for name, value in headers.items() if name != "x-amz-checksum-mode"}
         status, answer, body = get_object(bucket, key, without_checksum, query_params)
         return (status, answer, body) if status != 200 else _part(wanted, bucket, key, answer, body)
