@@ -1,4 +1,5 @@
-"""Produce or consume items in a thread while the caller works: pyarrow reads and writes without Python's lock."""
+"""Produce or consume items in a thread while the caller works. This saves time because pyarrow releases the GIL while
+it reads and writes."""
 
 import contextvars
 from collections.abc import Callable, Iterator
@@ -11,15 +12,15 @@ _T = TypeVar("_T")
 
 @contextmanager
 def ahead(items: Iterator[_T], *, is_small: bool) -> Iterator[Iterator[_T]]:
-    """Give the same items; a thread produces the next one while the caller uses the one before.
+    """Yield an iterator over the same items. A thread produces the next item while the caller uses the current one.
 
     Args:
-        is_small: whether a thread would cost more than it saves; then none is used.
+        is_small: whether a thread would cost more than it saves, so that none is used.
     """
     if is_small:
         yield items
         return
-    context = contextvars.copy_context()  # the fields of log lines
+    context = contextvars.copy_context()  # it has the fields of log lines
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
 
         def produce() -> _T | None:
@@ -36,11 +37,12 @@ def ahead(items: Iterator[_T], *, is_small: bool) -> Iterator[Iterator[_T]]:
 
 @contextmanager
 def behind(use: Callable[[_T], None], *, is_small: bool, abandon: Callable[[], None]) -> Iterator[Callable[[_T], None]]:
-    """Give a function that returns at once: a thread calls `use` on one item while the caller makes the next.
+    """Yield a function that passes an item to `use`, which runs in a thread while the caller makes the next item.
 
     Args:
-        is_small: whether a thread would cost more than it saves; then none is used.
-        abandon: called if an exception ends the block, before the wait for the thread; must make `use` return soon.
+        is_small: whether a thread would cost more than it saves, so that none is used.
+        abandon: called if an exception ends the `with` block, before the thread is awaited. It must make `use` return
+            soon.
     """
     context = contextvars.copy_context()
     with ThreadPoolExecutor(1, thread_name_prefix="behind") as pool:

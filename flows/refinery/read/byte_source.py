@@ -1,4 +1,4 @@
-"""Read a file's bytes, decompressed on the way, with limits that apply before much memory or time is spent."""
+"""Read and decompress a file's bytes, with limits that apply before much memory or time is spent."""
 
 import gzip
 import re
@@ -16,7 +16,7 @@ from flows.refinery.read.remote_file import RemoteFile, Source, open_source, siz
 
 HEAD_BYTES = 64 * 1024
 _COPY_BYTES = 1 << 20
-_PIECE_BYTES = 1 << 16  # unpacked at a time: zstd loses the data before damage in the same piece
+_PIECE_BYTES = 1 << 16  # decompressed at a time: if a piece is damaged, zstd also loses the data before the damage
 _SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a zstd frame without data, which pzstd writes first
 _MAX_SKIPPABLE = 16
 
@@ -50,8 +50,8 @@ class ByteSource:
             raise CompressionBroken("the file is compressed twice; compress it once")
 
     def read(self, size: int) -> bytes:
-        """Return the next `size` bytes; fewer only at the end. Raises CompressionBroken, ExpandsTooMuch,
-        FileTooLarge."""
+        """Return the next `size` bytes, or fewer at the end. Raise CompressionBroken, ExpandsTooMuch or FileTooLarge if
+        the file is damaged or exceeds a limit."""
         if self._ahead:
             taken, self._ahead = self._ahead[:size], self._ahead[size:]
             return taken if len(taken) == size else taken + self.read(size - len(taken))
@@ -63,13 +63,14 @@ class ByteSource:
 
     @contextmanager
     def as_file(self, max_bytes: int) -> Iterator[IO[bytes]]:
-        """Give the bytes as a seekable file: the file itself, or a temporary one with the decompressed bytes.
+        """Yield the bytes as a seekable file: the original file, or a temporary file with the decompressed bytes.
 
         Args:
-            max_bytes: of the file that is given.
+            max_bytes: the maximum size of the file that is yielded.
 
         Raises:
-            FileTooLarge, and as `read`
+            FileTooLarge: the file is larger than `max_bytes`.
+            CompressionBroken, ExpandsTooMuch: as in `read`.
         """
         if not self.compression:
             if size_of(self.file) > max_bytes:
@@ -111,13 +112,15 @@ class ByteSource:
         ratio = self._expanded_bytes / max(1, self._raw.tell())
         if self._expanded_bytes > self._limits.expansion_grace_bytes and ratio > self._limits.max_expansion_ratio:
             raise ExpandsTooMuch(
-                f"the file expands {ratio:.0f} times; more than {self._limits.max_expansion_ratio:.0f} times is no data"
+                f"the file expands to {ratio:.0f} times its size; at most {self._limits.max_expansion_ratio:.0f} times"
+                " is allowed"
             )
 
 
 @contextmanager
 def open_bytes(file: Source, limits: Limits) -> Iterator[ByteSource]:
-    """Open a file for reading it once. Raises EmptyFile, FileTooLarge, CompressionBroken, ExpandsTooMuch."""
+    """Open a file to read it once. Raise EmptyFile, FileTooLarge, CompressionBroken or ExpandsTooMuch if its beginning
+    shows that it cannot be read."""
     size = size_of(file)
     if size == 0:
         raise EmptyFile("the file is empty (0 bytes)")

@@ -1,4 +1,4 @@
-"""Turn Python values from typed formats (JSON, XLSX) into columns of a frame, without changing a value."""
+"""Convert Python values from typed formats (JSON, XLSX) to DataFrame columns, without changing a value."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from flows.refinery.read.rejections import TooManyRows
 from flows.refinery.words import EXACT_FLOAT
 
 _TEXT = pd.StringDtype(na_value=np.nan)
-# Columns that a contract declares with these types are kept as text: as numbers they would lose leading zeros.
+# Columns that a contract declares with these types are kept as text, because numbers would lose leading zeros.
 TEXT_TYPES = frozenset({"string", "timestamp", "date", "time", "json"})
 
 
 class RowBuffer:
-    """Collects the rows of a format that is read row by row, until they make a partition.
+    """Collects the rows of a format that is read row by row, until there are enough for a partition.
 
     Attributes:
-        rows: decoded rows, in the reader's own form.
-        total: all rows so far, those of earlier partitions and misfits included.
+        rows: the decoded rows, in the form that the reader uses.
+        total: the number of rows so far, including misfits and the rows of earlier partitions.
     """
 
     def __init__(self, contract: Contract, limits: Limits, source_format: SourceFormat) -> None:
@@ -49,7 +49,8 @@ class RowBuffer:
         self._misfits.append(Misfit.of(self.total, reason, text, line))
 
     def take(self, columns: dict[str, list[Any]]) -> Partition:
-        """Return the rows as a partition, and begin the next one. `columns` has the values of `rows`, by column."""
+        """Return the collected rows as a partition, and start a new one. `columns` maps each column to its
+        values."""
         numbers = np.array(self._row_numbers, dtype=np.int64)
         partition = Partition(frame_of(columns, self._contract), numbers, self._misfits, self._source_format)
         self.rows, self._row_numbers, self._misfits = [], [], []
@@ -62,32 +63,33 @@ class RowBuffer:
 
 
 def text_column(texts: pa.Array | pa.ChunkedArray) -> pd.Series[str]:
-    """Convert an Arrow array of texts to a column of a frame, without a copy."""
+    """Convert an Arrow array of strings to a DataFrame column, without a copy."""
     return pd.Series(pd.array(texts, dtype=_TEXT), copy=False)
 
 
 def missing_texts(contract: Contract, name: str) -> tuple[str, ...]:
-    """Return the texts that mean a missing value in a column: its own in the contract, else the format's."""
+    """Return the strings that mean a missing value in a column: those of the column in the contract, or else those of
+    the format."""
     column = contract.columns.get(name)
     own = column.missing_values if column is not None else None
     return contract.format.missing_values if own is None else own
 
 
 def missing_unless_text(contract: Contract) -> tuple[str, ...]:
-    """Return the texts that mean a missing value in an undeclared column whose other values are not text."""
+    """Return the strings that mean a missing value in an undeclared column whose other values are not text."""
     return (*contract.format.missing_values, *contract.format.missing_unless_text)
 
 
 def frame_of(columns: dict[str, list[Any]], contract: Contract) -> pd.DataFrame:
-    """Make a frame from equally long lists of values, in which None is missing. A column with values of one type gets
-    a fast dtype; a mixed column keeps its values in dtype object. Objects and arrays become JSON text."""
+    """Make a DataFrame from lists of equal length, in which None is a missing value. A column with values of one type
+    gets a fast dtype; a mixed column keeps its values and has dtype object. Objects and arrays become JSON text."""
     return pd.DataFrame(
         {name: series_of(values, frozenset(missing_texts(contract, name))) for name, values in columns.items()}
     )
 
 
 def series_of(values: Sequence[Any], missing: Collection[str]) -> pd.Series[Any]:
-    """Make one column, as in `frame_of`. The texts in `missing` mean a missing value."""
+    """Make one column, as `frame_of` does. The strings in `missing` mean a missing value."""
     kinds = set(map(type, values))
     if dict in kinds or list in kinds:
         values = [_as_json(value) for value in values]

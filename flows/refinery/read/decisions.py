@@ -1,4 +1,4 @@
-"""List how a file was read, and why: for receipts and for people."""
+"""List the decisions on how a file was read, and their reasons, for receipts and messages."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,8 @@ from flows.refinery.read.partition import SourceFormat
 
 
 def decisions_of(found: SourceFormat, contract: Contract) -> tuple[Decision, ...]:
-    """List the choices: declared by the contract, proven by the file, or assumed because nothing contradicts them."""
+    """Return the decisions. Each was declared by the contract, proven by the file, or assumed because nothing
+    contradicts it."""
     given = contract.format
     decided = [
         Decision(name="format", value=found.type, basis="proven" if given.type == "auto" else "declared"),

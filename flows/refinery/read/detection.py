@@ -1,4 +1,4 @@
-"""Detect a file's format by its content: five table formats are allowed, and others are named in the rejection."""
+"""Detect a file's format by its content. Five table formats are allowed; the rejection names any other known format."""
 
 import io
 import json
@@ -12,7 +12,8 @@ from flows.refinery.read.text_source import encoding_of, is_utf8
 
 TableType = Literal["csv", "json", "jsonl", "parquet", "xlsx"]
 
-# Magic numbers from the formats' specifications. They only serve the message: what is not allowed is rejected anyway.
+# Magic numbers from the formats' specifications. They are only for the message: any format that is not allowed is
+# rejected.
 _REFUSED: tuple[tuple[bytes, str], ...] = (
     (b"%PDF", "a PDF document"),
     (b"\x89PNG", "a PNG image"),
@@ -31,13 +32,14 @@ _REFUSED: tuple[tuple[bytes, str], ...] = (
     (b"\xfd7zXZ", "an xz file; compress with gzip or zstd"),
     (b"\x04\x22\x4d\x18", "an lz4 file; compress with gzip or zstd"),
     (b"\xff\x06\x00\x00sNaPpY", "a snappy file; compress with gzip or zstd"),
-    (b"\x1f\x9d", "a file of the program compress (.Z); compress with gzip or zstd"),
+    (b"\x1f\x9d", "a file from the program `compress` (.Z); compress with gzip or zstd"),
     (b"PK\x05\x06", "an empty ZIP archive"),
     (b"7z\xbc\xaf", "a 7z archive"),
     (b"Rar!", "a RAR archive"),
 )
 _TAR = slice(257, 262), b"ustar"
-# The first column's name in a CSV header. JSON cannot begin like this: only these three words need no quotes there.
+# A CSV header whose first name is in brackets. JSON cannot begin like this, because only these three words may be
+# without quotes there.
 _NAME_IN_BRACKETS = re.compile(
     r"""(\[(?!(true|false|null)\b)[^\W\d][^]\[{}"',;:]*\]|\{[^\W\d][^]\[{}"',;:]*\})[ ]*([,;\t|~^]|\r?\n|\Z)"""
 )
@@ -63,7 +65,7 @@ def detect(
     Raises:
         EmptyFile, FormatNotAllowed, FormatMismatch
     """
-    head = head.rstrip(b"\x1a") if is_whole else head  # Ctrl-Z, with which DOS programs end a text
+    head = head.rstrip(b"\x1a") if is_whole else head  # DOS programs end a text with Ctrl-Z
     binary = _binary_type(head, declared, is_whole)
     if binary is not None or declared in ("parquet", "xlsx"):
         return _agreed(binary, declared)
@@ -72,7 +74,7 @@ def detect(
         _require_text(_without_record_separators(head.replace(delimiter.encode(), b",") if delimiter else head))
     text = head.removeprefix(mark).decode(proven or "latin-1", errors="replace")
     if is_whole and not text.strip("\0 \t\r\n\f\x0b"):
-        raise EmptyFile("the file holds nothing but blank lines")
+        raise EmptyFile("the file contains only blank lines")
     if declared != "auto":
         return declared
     return text_type(text, is_whole)
@@ -80,7 +82,7 @@ def detect(
 
 def _agreed(found: Literal["parquet", "xlsx"] | None, declared: FormatType) -> TableType:
     if found is None or declared not in ("auto", found):
-        name = {"parquet": "a Parquet file", "xlsx": "an XLSX workbook", None: f"no {declared} file"}[found]
+        name = {"parquet": "a Parquet file", "xlsx": "an XLSX workbook", None: "a file in another format"}[found]
         raise FormatMismatch(f"the contract declares {declared}, but this is {name}")
     return found
 
@@ -89,7 +91,7 @@ def _binary_type(head: bytes, declared: FormatType, is_whole: bool) -> Literal["
     if head.startswith(b"PAR1"):
         return "parquet"
     if head.startswith(b"PK\x03\x04"):
-        return "xlsx"  # the reader looks inside and refuses other archives
+        return "xlsx"  # the reader looks inside and rejects other archives
     if _PICKLE.match(head) or _is_old_pickle(head, is_whole):
         raise FormatNotAllowed(f"this is a Python pickle, which can run code when it is loaded; {_ALLOWED}")
     is_binary = head.startswith(b"%PDF") or _control_fraction(head) > 0 or not is_utf8(head[:-4])
@@ -98,19 +100,19 @@ def _binary_type(head: bytes, declared: FormatType, is_whole: bool) -> Literal["
             if head.startswith(magic):
                 raise FormatNotAllowed(f"this is {name}; {_ALLOWED}")
         if head[_TAR[0]] == _TAR[1]:
-            raise FormatNotAllowed(f"this is a tar archive; upload each table in it by itself; {_ALLOWED}")
+            raise FormatNotAllowed(f"this is a tar archive; upload each table in it separately; {_ALLOWED}")
     return None
 
 
 def _is_old_pickle(head: bytes, is_whole: bool) -> bool:
     """Return whether this is a pickle of protocol 0 or 1, which has no magic number. Nothing in it is executed."""
     if b"p0\n" not in head and b"q\0" not in head:
-        return False  # it stores nothing in the memo, which every pickle of a table does
+        return False  # every pickle of a table stores something in the memo
     rest = io.BytesIO(head)
     seen: set[str] = set()
     try:
         seen.update(instruction.name for instruction, _, _ in pickletools.genops(rest))
-    except ValueError:  # it is something else, or the head ends
+    except ValueError:  # this is not a pickle, or the head ends inside it
         ends_well = not is_whole
     else:
         ends_well = True
@@ -131,7 +133,8 @@ def _require_text(head: bytes) -> None:
 
 
 def _is_text_with_nul_bytes(head: bytes) -> bool:
-    """Return whether a text's only fault is NUL bytes after the first line: the reader handles these row by row."""
+    """Return whether NUL bytes after the first line are all that is wrong with a text. The reader handles such bytes
+    row by row."""
     first_line = head.lstrip(b"\r\n").partition(b"\n")[0]
     others = head.replace(b"\0", b"")
     return (
@@ -146,7 +149,7 @@ def _what_it_may_be(head: bytes) -> str:
     line, column = head.count(b"\n", 0, place) + 1, place - head.rfind(b"\n", 0, place)
     where = f"line {line}, column {column} has the byte {head[place]:#04x}"
     if not head.strip(b"\0"):
-        return f"nothing but NUL bytes ({where}), as a copy that broke off leaves them; upload the file again"
+        return f"nothing but NUL bytes ({where}), as after an interrupted copy; upload the file again"
     for start, encoding in ((0, "utf-16-be"), (1, "utf-16-le")):
         if not head[start::2].strip(b"\0") and head[1 - start :: 2].isascii():
             return f"UTF-16 without a byte order mark ({where}); write `encoding: {encoding}` under `format`"
@@ -154,7 +157,7 @@ def _what_it_may_be(head: bytes) -> str:
     if head[place] and not _control_fraction(others) and head.count(head[place]) >= head.count(b"\n"):
         written = f'`delimiter: "\\x{head[place]:02x}"` under `format`'
         return f"text with a control character between its fields ({where}); write {written}"
-    return f"binary data of no known format ({where})"
+    return f"binary data in an unknown format ({where})"
 
 
 def _control_fraction(head: bytes) -> float:
@@ -162,7 +165,8 @@ def _control_fraction(head: bytes) -> float:
 
 
 def text_type(text: str, is_whole: bool) -> TableType:
-    """Return csv, json or jsonl, by a text's beginning. Raise FormatNotAllowed for JSON with comments before it."""
+    """Return whether a text is csv, json or jsonl, which its beginning shows. Raise FormatNotAllowed if JSON begins
+    with a comment."""
     beginning = text.lstrip(" \t\r\n\f\x0b\x1e")
     if _COMMENT_BEFORE_JSON.match(beginning):
         raise FormatNotAllowed("this is JSON with comments, which JSON does not have; write it without them")
@@ -177,6 +181,6 @@ def text_type(text: str, is_whole: bool) -> TableType:
     try:
         _, end = json.JSONDecoder().raw_decode(first_line)
     except (ValueError, RecursionError):
-        # One very long line may be a single object, which both readers read alike.
+        # One very long line may be a single object, which both readers read in the same way.
         return "json" if newline or is_whole else "jsonl"
     return "json" if first_line[end:].strip() else "jsonl"

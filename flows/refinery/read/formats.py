@@ -27,10 +27,10 @@ def read_partitions(
 ) -> Iterator[Partition]:
     """Read a file in bounded memory, in partitions of at most `rows_per_partition` rows.
 
-    There is at least one partition: a table without rows gives an empty one that has its columns.
+    There is at least one partition: a table without rows gives an empty partition with its columns.
 
     Raises:
-        FileRejected: the file cannot be read as a table; a subclass per cause (rejections.py).
+        FileRejected: the file cannot be read as a table; rejections.py has one subclass per cause.
         OSError: the file itself cannot be opened or read.
     """
     for partition in _read(file, contract, rows_per_partition, limits):

@@ -1,4 +1,4 @@
-"""Check a file's header: every column has a name, no two are the same, and none is reserved for Sluice's columns."""
+"""Check a file's header: each column must have a name, which must be unique and not reserved for Sluice's columns."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -10,10 +10,10 @@ GOOD_ROW_NUMBER = "_sluice_row_number"  # in the file of good rows
 QUARANTINE_COLUMNS = ("_row_number", "_rules", "_values", "_raw")  # in the file of bad rows
 DROP = "_sluice_drop"  # in bad rows that were exported for correction, and in corrections
 _BY_COLUMNS = (
-    "or name all columns under `columns`, and write `header: false` and, with the header's line, `skip_lines` under"
-    " `format`"
+    "or name all columns under `columns`, and under `format` write `header: false` and `skip_lines` with the number of"
+    " the header's line"
 )
-_ROW_NAMES = "pandas and R write row names like this, except with index=False or row.names = FALSE"
+_ROW_NAMES = "pandas and R write row names like this, unless index=False or row.names = FALSE is set"
 RESERVED_NAMES = frozenset({GOOD_ROW_NUMBER, DROP, *QUARANTINE_COLUMNS})
 
 
@@ -25,16 +25,17 @@ def check_header(
     hint: str | None = None,
     can_be_named: bool = False,
 ) -> None:
-    """Reject a header in which a column has no name, or two have the same.
+    """Raise an error if a column has no name, if two columns have the same name, or if there are too many columns.
 
     Args:
-        where: the header's place in the file, as the beginning of a message.
-        place_of: returns what a message calls a column, by its number from 1.
-        hint: the likely cause of a column without a name, and the line to write.
+        where: the header's position in the file, with which messages begin.
+        place_of: returns what messages call a column, given its number from 1.
+        hint: the likely cause of a column without a name, and the line to write into the contract.
         can_be_named: whether a contract can name the columns instead, as in CSV.
 
     Raises:
-        TooManyColumns, HeaderInvalid
+        TooManyColumns: there are more columns than the limit.
+        HeaderInvalid: a name is missing or not unique.
     """
     if len(names) > limits.max_columns:
         raise TooManyColumns(f"{where}{len(names)} columns; at most {limits.max_columns} are read")
@@ -45,14 +46,14 @@ def check_header(
             raise HeaderInvalid(f"{where}{place_of(place)} has no name; {hint or known or usual}")
     for first, count in Counter(names).most_common(1):
         if count > 1:
-            usual = _BY_COLUMNS if can_be_named else "and see that there is a header"
+            usual = _BY_COLUMNS if can_be_named else "and make sure that there is a header"
             places = [place_of(place) for place, name in enumerate(names, start=1) if name == first]
-            # Without the name itself: where the header is missing, it is a value.
-            raise HeaderInvalid(f"{where}{', '.join(places[:10])} have the same name; name each once, {usual}")
+            # The message omits the name, which is a data value if the file has no header.
+            raise HeaderInvalid(f"{where}{', '.join(places[:10])} have the same name; give each its own name, {usual}")
 
 
 def require_free_names(names: Iterable[str]) -> None:
-    """Reject columns with names that Sluice uses for its own. Raise HeaderInvalid with the columns to rename."""
+    """Raise HeaderInvalid, naming the columns to rename, if columns have names that Sluice uses for its own columns."""
     taken = [repr(name) for name in names if name in RESERVED_NAMES]
     if taken:
         raise HeaderInvalid(f"rename the columns {', '.join(taken)}: Sluice writes its own columns under these names")

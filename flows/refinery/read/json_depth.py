@@ -1,4 +1,5 @@
-"""Limit how deeply a JSON value may be nested: Python's own limit differs between the places that read or write it."""
+"""Limit how deeply a JSON value may be nested. Python's own limits differ between the functions that read and write
+JSON."""
 
 from typing import Any
 
@@ -9,7 +10,7 @@ def is_nested_too_deep(value: Any, text: str) -> bool:
     """Return whether a value has objects or arrays nested on more than `MAX_LEVELS` levels.
 
     Args:
-        text: the value as JSON. Most texts have too few brackets for that, so the value need not be searched.
+        text: the value as JSON. If it has too few brackets for that, as is usual, the value is not searched.
     """
     if text.count("[") + text.count("{") <= MAX_LEVELS:
         return False

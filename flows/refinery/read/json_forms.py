@@ -1,4 +1,4 @@
-"""Recognise tables in JSON whose rows are not objects, in a file that is a single object."""
+"""Recognise a JSON file that consists of a single object with a whole table in it, instead of one object per row."""
 
 import json
 from typing import Any
@@ -10,13 +10,11 @@ _RECORDS = 'write it with `to_json(orient="records", lines=True)`'
 
 
 def require_row(raw: str, contract: Contract) -> None:
-    """Reject a file's only object if it contains a whole table, unless the contract names one of its parts as a column.
+    """Raise JsonNotRows if a file's only object contains a whole table, unless the contract declares one of the
+    object's members as a column.
 
     Args:
         raw: the object as JSON; empty if the file is not a single object.
-
-    Raises:
-        JsonNotRows
     """
     if "[" not in raw and raw.count("{") < 2:
         return
@@ -27,7 +25,9 @@ def require_row(raw: str, contract: Contract) -> None:
     if not isinstance(value, dict) or value.keys() & contract.columns.keys():
         return
     if _is_list_of(list, value.get("data")) and isinstance(value.get("columns"), list):
-        raise JsonNotRows(f'the file is one object with `columns` and `data`, as orient="split" of pandas; {_RECORDS}')
+        raise JsonNotRows(
+            f'the file is one object with `columns` and `data`, as orient="split" in pandas writes it; {_RECORDS}'
+        )
     if _is_by_column(value):
         raise JsonNotRows(f"the file is one object of columns or rows with an index, as pandas writes it; {_RECORDS}")
     if path := _path_of_records(value):
@@ -44,7 +44,8 @@ def _is_list_of(kind: type, value: Any) -> bool:
 
 
 def _is_by_column(value: dict[str, Any]) -> bool:
-    """Return whether all parts are objects with the same names, and these names or those of the parts are 0, 1, 2 …"""
+    """Return whether all values are objects with the same names, and these names or the names of the values are 0, 1, 2
+    and so on."""
     parts = list(value.values())
     if not all(isinstance(part, dict) and part and part.keys() == parts[0].keys() for part in parts):
         return False

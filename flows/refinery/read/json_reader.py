@@ -30,17 +30,17 @@ from flows.refinery.suggestions import did_you_mean
 _READ_BYTES = 1 << 20
 _SPACE = " \t\r\n\x1e"  # 0x1e begins each text of a JSON text sequence: RFC 7464
 _SPACES = re.compile(f"[{_SPACE}]*")
-_FREE_CELLS = 8_000_000  # 64 MB as numbers
-_MAX_CELLS_PER_BYTE = 10  # fewer even for a column with a value in one row of a hundred
+_FREE_CELLS = 8_000_000  # 64 MB if they are numbers
+_MAX_CELLS_PER_BYTE = 10  # there are fewer even if a column has a value in only one of a hundred rows
 _IS_FOLLOWED = re.compile(rf"\}}[{_SPACE}]*\{{")
-_MAX_DIGITS = 400  # a float64 has at most 309 before the point
+_MAX_DIGITS = 400  # a float64 has at most 309 digits before the point
 _MANY_DIGITS = re.compile(r"\d{401}")
 _LONG_NUMBER = re.compile(r"\d[\d.]{15}|[eE]-\d{3}")
 _FRACTION = re.compile(r"\d[.eE]")
 
 
 class _RowUnfit(ValueError):
-    """One row cannot be decoded; the message is the reason in snake_case."""
+    """A row cannot be decoded; the message is the reason in snake_case."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class _JsonRows:
         self._bytes_in = 0
 
     def take(self, raw: str, line: int) -> Iterator[Partition]:
-        """Decode and add one row, and yield the partitions that are then complete.
+        """Decode and add one row, and yield the partitions that are complete as a result.
 
         Args:
             raw: the row's JSON text.
@@ -115,7 +115,7 @@ class _JsonRows:
         return self._rows.total
 
     def rest(self) -> Iterator[Partition]:
-        """Yield the remaining rows at the end; an empty partition if there was no row at all."""
+        """Yield the remaining rows at the end of the file, or an empty partition if the file has no rows."""
         if len(self._rows) or not self._rows.total:
             yield self._partition()
 
@@ -123,7 +123,7 @@ class _JsonRows:
         value = _object_in(raw)
         kinds = set(map(type, value.values()))
         if float in kinds and (names := self._to_keep_as_written(value, raw)):
-            written = _AS_WRITTEN.decode(raw)  # 1.10 is not 1.1 in a text column, nor 1e400 infinite
+            written = _AS_WRITTEN.decode(raw)  # in a text column, 1.10 must not become 1.1, nor 1e400 infinity
             value |= {name: written[name] for name in names}
         if (dict in kinds or list in kinds) and _FRACTION.search(raw):
             value |= _nested_as_written(raw)
@@ -155,12 +155,13 @@ class _JsonRows:
         self._names.update(dict.fromkeys(value))
 
     def _require_dense(self) -> None:
-        """Reject rows that hardly share any columns: as a table they would be far larger than as JSON."""
+        """Raise ExpandsTooMuch if rows have hardly any columns in common, because their table would be far too
+        large."""
         cells = self._rows.total * len(self._all_names)
         if cells > max(_FREE_CELLS, _MAX_CELLS_PER_BYTE * self._bytes_in):
             raise ExpandsTooMuch(
-                f"{self._rows.total} rows have {len(self._all_names)} different names between them, and each only a few"
-                " of these; write names that differ from row to row as values, as in [{name: a, value: 1}]"
+                f"{self._rows.total} rows have {len(self._all_names)} different names between them, and each row has"
+                " only a few of these; write names that differ from row to row as values, as in [{name: a, value: 1}]"
             )
 
     def _partition(self) -> Partition:
@@ -172,9 +173,12 @@ class _JsonRows:
 def read_json_lines(
     source: TextSource, contract: Contract, rows_per_partition: int, limits: Limits, compression: Any
 ) -> Iterator[Partition]:
-    """Read one object per line, or several with nothing between them. Blank lines are skipped. Nested values become
-    JSON text. Raises RecordTooLong, TooManyColumns, TooManyRows, TextUndecodable, EmptyFile, JsonNotRows,
-    ExpandsTooMuch."""
+    """Read JSON Lines: one object per line, or several with nothing between them. Blank lines are skipped. Nested
+    values become JSON text.
+
+    Raises:
+        RecordTooLong, TooManyColumns, TooManyRows, TextUndecodable, EmptyFile, JsonNotRows, ExpandsTooMuch
+    """
     found = SourceFormat(type="jsonl", compression=compression, encoding=source.encoding)
     rows = _JsonRows(contract, rows_per_partition, limits, found)
     only = ""
@@ -184,13 +188,14 @@ def read_json_lines(
             only = "" if rows.total else value
             yield from rows.take(value, line)
     if not rows.total:
-        raise EmptyFile("the file holds nothing but blank lines")
+        raise EmptyFile("the file contains only blank lines")
     require_row(only, contract)
     yield from rows.rest()
 
 
 def _values_in(line: str) -> list[str]:
-    """Return the texts of the objects in a line, as Firehose writes them; if it is not made of objects, the line."""
+    """Split a line into its objects, because Firehose writes several into one line. Return the line as a whole if it
+    contains anything else."""
     values, at = [], 0
     try:
         while at < len(line):
@@ -218,9 +223,12 @@ def _lines(source: TextSource, limits: Limits) -> Iterator[bytes]:
 def read_json(
     source: TextSource, contract: Contract, rows_per_partition: int, limits: Limits, compression: Any
 ) -> Iterator[Partition]:
-    """Read arrays of objects, element by element, or consecutive objects; with a contract's `records_path`, the objects
-    at this path in them. Nested values become JSON text. Raises JsonBroken, JsonNotRows, RecordTooLong,
-    TooManyColumns, TooManyRows, TextUndecodable, ExpandsTooMuch."""
+    """Read arrays of objects, element by element, or consecutive objects. If the contract has a `records_path`, the
+    rows are the objects at this path inside them. Nested values become JSON text.
+
+    Raises:
+        JsonBroken, JsonNotRows, RecordTooLong, TooManyColumns, TooManyRows, TextUndecodable, ExpandsTooMuch
+    """
     found = SourceFormat(type="json", compression=compression, encoding=source.encoding)
     rows = _JsonRows(contract, rows_per_partition, limits, found)
     document = _Document(source, limits)
@@ -230,7 +238,7 @@ def read_json(
         raise JsonBroken(f"{document.where()}: a JSON table begins with [ or {{")
     while mark := document.peek():
         if mark != first:
-            raise JsonBroken(f"{document.where()}: something else follows after the JSON document's end")
+            raise JsonBroken(f"{document.where()}: there is other content after the end of the JSON document")
         if mark == "[":
             yield from _elements(document, rows, records_path)
         elif records_path:
@@ -248,7 +256,7 @@ def _elements(document: _Document, rows: _JsonRows, records_path: tuple[str, ...
         if not rows.total and mark != "{":
             kind = "arrays" if mark == "[" else "single values"
             raise JsonNotRows(
-                f"{document.where()}: the array holds {kind} where each row should be an object with the names of its"
+                f"{document.where()}: the array contains {kind}, but each row should be an object with the names of its"
                 ' columns, as `to_json(orient="records")` of pandas writes it'
             )
         if records_path and mark == "{":
@@ -259,7 +267,7 @@ def _elements(document: _Document, rows: _JsonRows, records_path: tuple[str, ...
 
 
 def _records(document: _Document, rows: _JsonRows, path: tuple[str, ...]) -> Iterator[Partition]:
-    """Read the records inside an object. `path` is the names that lead to their array."""
+    """Read the records inside an object. `path` contains the names that lead to the array of records."""
     where, names = document.where(), []
     for mark in document.parts("}"):
         if mark != '"':
@@ -278,7 +286,7 @@ def _records(document: _Document, rows: _JsonRows, path: tuple[str, ...]) -> Ite
         elif kind == "[" and not path[1:]:
             yield from _elements(document, rows, ())
         else:
-            raise JsonNotRows(f"{document.where()}: records_path leads to no array of objects here")
+            raise JsonNotRows(f"{document.where()}: records_path does not lead to an array of objects here")
         names.append(name)
     if path[0] not in names:
         raise JsonNotRows(
@@ -296,8 +304,11 @@ class _Document:
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._text = ""
         self._at = 0
-        self._line, self._line_start = 1, 0  # where the line begins in the text; negative if that part was dropped
-        self._counted = 0  # characters whose lines are counted
+        self._line, self._line_start = (
+            1,
+            0,
+        )  # the index in the text where the line begins; negative if that part was dropped
+        self._counted = 0  # the number of characters whose lines are counted
         self._line_of_value = 1
         self._is_end = False
 
@@ -335,7 +346,7 @@ class _Document:
                 return ""
 
     def skip(self) -> None:
-        """Go on by one character."""
+        """Move on by one character."""
         self._at += 1
 
     def where(self) -> str:
@@ -365,21 +376,21 @@ class _Document:
             try:
                 _, end = _STRUCTURE.raw_decode(self._text, self._at)
             except RecursionError:
-                raise JsonBroken(f"{self.where()}: values are nested too deep") from None
+                raise JsonBroken(f"{self.where()}: values are nested too deeply") from None
             except ValueError as error:
                 if self._is_end:
                     self._at = min(getattr(error, "pos", self._at), len(self._text))
                     problem = getattr(error, "msg", "malformed")
                     raise JsonBroken(f"{self.where()}: not JSON: {problem}") from None
             else:
-                # A number at the end of the text may continue in what is not read yet.
+                # A number at the end of the text may continue in text that has not been read yet.
                 if end < len(self._text) or self._is_end:
                     return int(end)
             self._fill()
 
     def _fill(self) -> bool:
-        """Read more text; return False at the end. It reads at least as much as is in memory, so that a long value is
-        not scanned too often."""
+        """Read more text, and return whether there was any. At least as much is read as is in memory, so that a long
+        value is not scanned too often."""
         if self._is_end:
             return False
         if len(self._text) - self._at > self._limits.max_record_bytes:
@@ -423,7 +434,8 @@ def _object_in(raw: str) -> dict[str, Any]:
 
 
 def _nested_as_written(raw: str) -> dict[str, str]:
-    """Return the JSON text of a row's objects and arrays, with numbers as the file writes them: 1.10, 1e400."""
+    """Return the JSON text of a row's objects and arrays, by name. Numbers are as in the file, such as 1.10 and
+    1e400."""
     nested = {name: cell for name, cell in _MARKING.decode(raw).items() if isinstance(cell, dict | list)}
     return {name: _MARKED.sub(r"\1", json.dumps(cell, ensure_ascii=False)) for name, cell in nested.items()}
 

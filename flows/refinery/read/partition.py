@@ -1,4 +1,5 @@
-"""The results of reading a file: partitions of rows, and rows that could not be decoded. Also the limits on reading."""
+"""The results of reading a file, which are partitions of rows and rows that could not be decoded, and the limits on
+reading."""
 
 from __future__ import annotations
 
@@ -19,17 +20,18 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits on everything whose size the uploader decides. A file that exceeds one is rejected and not read further;
-    the last two only make partitions smaller.
+    """Limits on everything whose size the uploader controls. A file that exceeds a limit is rejected and not read
+    further, except that the last two limits only make partitions smaller.
 
     Attributes:
         max_file_bytes: size of the file as it was uploaded.
-        max_expanded_bytes: size of the file after decompression; for Parquet, also that of its columns by its footer.
+        max_expanded_bytes: size of the file after decompression; for Parquet, also the size of its columns
+            according to the footer.
         max_expansion_ratio: ratio of expanded to uploaded bytes, checked above `expansion_grace_bytes`.
         expansion_grace_bytes: expanded bytes up to which any ratio is allowed.
-        max_columns: columns of a table.
+        max_columns: number of columns of a table.
         max_record_bytes: size of one CSV record or header, JSON Lines line or JSON object.
-        max_rows: rows of a table, including those that cannot be decoded.
+        max_rows: number of rows of a table, including those that cannot be decoded.
         max_workbook_bytes: total size of an XLSX file's unpacked parts; a workbook is read as a whole.
         max_workbook_cells: rows times columns of an XLSX sheet; empty cells take memory, too.
         max_partition_cells: rows times columns of one partition.
@@ -51,7 +53,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """A row that could not be decoded. It belongs in quarantine."""
+    """A row that could not be decoded. It is quarantined."""
 
     row_number: int  # its position among the file's data rows, from 1
     reason: str  # why it could not be decoded, in snake_case
@@ -60,7 +62,7 @@ class Misfit:
 
     @classmethod
     def of(cls, row_number: int, reason: str, text: str, line: int | None = None) -> Misfit:
-        """Make a misfit from a text of any length, in which bytes that are not UTF-8 are surrogate escapes."""
+        """Make a misfit from a row's text of any length, in which bytes that are not UTF-8 are surrogate escapes."""
         content = text[:_MISFIT_RAW_BYTES].encode("utf-8", errors="surrogateescape")
         clean = content.decode("utf-8", errors="backslashreplace").encode()[:_MISFIT_RAW_BYTES]
         return cls(row_number, reason, clean.decode("utf-8", errors="ignore"), line)
@@ -77,17 +79,18 @@ class SourceFormat:
     is_delimiter_proven: bool = True  # whether the contract or the file shows the delimiter
     trailing_delimiters: int = 0  # the number of delimiters that each CSV record ends with
     header_line: int | None = None  # the line of a CSV file on which the header begins, from 1; None without one
-    decimal: str = "."  # marks in the numbers of CSV
+    decimal: str = "."  # the separators in CSV numbers
     thousands: str | None = None
-    # whether the contract or the file shows the decimal mark; if not, 1.250 is text in a column that the contract does
-    # not name
+    # whether the contract or the file shows the decimal separator; if not, 1.250 is text in a column that the contract
+    # does not name
     is_decimal_proven: bool = True
     sheet: str | None = None  # the sheet that was read; None for formats other than XLSX
-    other_sheets: tuple[str, ...] = ()  # the workbook's other visible ones
-    merged_ranges: int = 0  # ranges of merged cells in the sheet
-    # number formats of the workbook that show leading zeros, which the cells do not have
+    other_sheets: tuple[str, ...] = ()  # the workbook's other visible sheets
+    merged_ranges: int = 0  # the number of merged ranges in the sheet
+    # number formats in the workbook that show leading zeros, which the values do not have
     padding_formats: tuple[str, ...] = ()
-    # the one cause why most rows of a CSV file do not fit its header, or the header does not fit the contract
+    # the only possible reason why most rows of a CSV file do not fit its header, or its header does not fit the
+    # contract
     layout_fault: str | None = None
 
 
@@ -95,11 +98,11 @@ class SourceFormat:
 class Partition:
     """Some consecutive rows of a file."""
 
-    # the decoded rows with a RangeIndex, and the file's columns in their order. A column of CSV has the texts in the
-    # file. In typed formats, a column with values of several types keeps them, in dtype object.
+    # the decoded rows, with a RangeIndex and the file's columns in their order. A CSV column has the strings in the
+    # file. In typed formats, a column with values of several types keeps them and has dtype object.
     frame: pd.DataFrame
     row_numbers: npt.NDArray[np.int64]  # for each row of the frame, its position among the file's data rows, from 1
-    misfits: list[Misfit] = field(default_factory=list)  # the rows among them that could not be decoded
+    misfits: list[Misfit] = field(default_factory=list)  # the rows of the partition that could not be decoded
     # how the file is written; the same for all of its partitions
     source_format: SourceFormat = field(default_factory=lambda: SourceFormat(type="csv"))
 

@@ -10,7 +10,7 @@ _IN_MEMORY_BYTES = 64 << 20
 
 
 class PartitionSpool:
-    """Partitions that are yielded in the order in which they were added.
+    """A store for partitions, which are yielded in the order in which they were added.
 
     Args:
         path: the file for partitions that do not fit into the memory limit.
@@ -31,7 +31,7 @@ class PartitionSpool:
         self._on_disk += 1
 
     def drain(self) -> Iterator[Partition]:
-        """Yield each partition once; those in memory are released."""
+        """Yield each partition once, and release it if it is in memory."""
         self._in_memory.reverse()
         while self._in_memory:
             yield self._in_memory.pop()

@@ -1,4 +1,4 @@
-"""Make columns of the folders in a file's key that Hive and Spark write, such as `dt=2024-01-01/`."""
+"""Turn folders in an object key into columns, if they are in the form `dt=2024-01-01/`, which Hive and Spark write."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,17 +14,18 @@ from flows.refinery.read.rejections import PathColumnUnusable
 _MISSING = "__HIVE_DEFAULT_PARTITION__"
 
 Folders = Sequence[tuple[str, str]]
-"""Names (percent-decoded) and values (as in the key) of a key's folders, from the outermost to the innermost."""
+"""The names (percent-decoded) and values (as in the key) of a key's `name=value` folders, outermost folder first."""
 
 
 def folders_of(key: str) -> Folders:
-    """Return the folders `name=value` of a key."""
+    """Return the `name=value` folders in an object key."""
     parts = [folder.partition("=") for folder in key.split("/")[:-1]]
     return tuple((unquote(name), value) for name, mark, value in parts if name and mark)
 
 
 def with_path_columns(partitions: Iterator[Partition], contract: Contract, folders: Folders) -> Iterator[Partition]:
-    """Add the columns of the contract's `path_columns` to each partition, as texts. Raises PathColumnUnusable."""
+    """Add the contract's `path_columns` to each partition as string columns. Raise PathColumnUnusable if the key lacks
+    one of these folders or has it twice, or if the file already has such a column."""
     values = {name: _value_of(name, folders, contract) for name in contract.path_columns}
     for found in partitions:
         if twice := [name for name in values if name in found.frame.columns]:
@@ -40,8 +41,8 @@ def _value_of(name: str, folders: Folders, contract: Contract) -> str | None:
     if len(values) != 1:
         fault = f"more than one folder `{name}=…/`" if values else f"no folder `{name}=…/`"
         raise PathColumnUnusable(
-            f"the file's key has {fault}; upload it below one, such as `{name}=value/`, or remove {name!r} from"
-            " `path_columns` in the contract"
+            f"the file's key has {fault}; upload it into such a folder, for example `{name}=value/`, or remove"
+            f" {name!r} from `path_columns` in the contract"
         )
     try:
         value = unquote(values[0], errors="strict")

@@ -1,4 +1,5 @@
-"""Why a file cannot be read as a table: one error class per cause. No message holds a value of the data."""
+"""The reasons why a file cannot be read as a table: one error class per cause. No message contains a value from the
+data."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,15 +7,15 @@ from flows.refinery.errors import FileRejected
 
 
 class EmptyFile(FileRejected):
-    """The file has no bytes, or nothing but blank lines."""
+    """The file has no bytes, or contains only blank lines."""
 
 
 class FileTooLarge(FileRejected):
-    """The file, or what it expands to, is larger than a limit."""
+    """The file is larger than a limit, before or after decompression."""
 
 
 class ExpandsTooMuch(FileRejected):
-    """The file expands to far more than real data does, as a decompression bomb would."""
+    """The file expands far more than real data does, as a decompression bomb would."""
 
 
 class CompressionBroken(FileRejected):
@@ -22,7 +23,7 @@ class CompressionBroken(FileRejected):
 
 
 class FormatNotAllowed(FileRejected):
-    """The content is not CSV, JSON, JSON Lines, Parquet or XLSX. Pickles are rejected like this and never loaded."""
+    """The content is not CSV, JSON, JSON Lines, Parquet or XLSX. Pickles are also rejected, and never loaded."""
 
 
 class FormatMismatch(FileRejected):
@@ -37,9 +38,9 @@ class EncodingUnknown(FileRejected):
     """The text is not UTF-8, no byte order mark names its encoding, and the contract declares no encoding.
 
     Attributes:
-        candidates: the encodings that it may be in, the likeliest first.
-        readings: by candidate, how it reads the first line that is not ASCII. This is data: show it only on the
-            terminal of someone who has the file.
+        candidates: the encodings that the text may have, most likely first.
+        readings: by candidate, the first line that is not ASCII, decoded with this encoding. This is data: show it
+            only in the terminal of someone who has the file.
     """
 
     def __init__(self, message: str, candidates: Sequence[str] = (), readings: Mapping[str, str] | None = None) -> None:
@@ -49,7 +50,7 @@ class EncodingUnknown(FileRejected):
 
 
 class HeaderInvalid(FileRejected):
-    """A column has no name, two have the same, or one has a name that Sluice reserves; or the header is unreadable."""
+    """The header cannot be read, or a column has no name or a reserved name, or two columns have the same name."""
 
 
 class TooManyColumns(FileRejected):
@@ -61,7 +62,7 @@ class TooManyRows(FileRejected):
 
 
 class RecordTooLong(FileRejected):
-    """One record is longer than the limit, as in a file without line ends."""
+    """A record is longer than the limit, for instance because the file has no line ends."""
 
 
 class UnclosedQuote(FileRejected):
@@ -73,11 +74,12 @@ class QuoteMisplaced(FileRejected):
 
 
 class MarksContradict(FileRejected):
-    """Some numbers of a CSV file have a decimal point, others a decimal comma, and the contract declares neither."""
+    """Some numbers in a CSV file have a decimal point, others a decimal comma, and the contract declares neither."""
 
 
 class MarksAmbiguous(FileRejected):
-    """A column declared as numbers has values such as 1.250, and nothing shows whether the mark is for decimals."""
+    """A column declared as numbers has values such as 1.250, and nothing shows whether the separator is for
+    decimals."""
 
 
 class NoTable(FileRejected):
@@ -85,7 +87,8 @@ class NoTable(FileRejected):
 
 
 class LayoutUnfit(FileRejected):
-    """Most rows of a CSV file do not fit its header, or the header lacks the contract's columns. One cause is known."""
+    """Most rows of a CSV file do not fit its header, or the header lacks columns of the contract, and there is a single
+    known cause."""
 
 
 class JsonBroken(FileRejected):
@@ -93,7 +96,7 @@ class JsonBroken(FileRejected):
 
 
 class JsonNotRows(FileRejected):
-    """The rows of the JSON document are not objects at its top level: they are arrays, columns, or inside an object.
+    """The rows of the JSON document are not objects at the top level: they are arrays, or columns, or inside an object.
 
     Attributes:
         records_path: the path to an array of objects; None if there is none.
@@ -109,7 +112,7 @@ class ParquetBroken(FileRejected):
 
 
 class BytesWithoutText(FileRejected):
-    """A column of a Parquet file holds bytes that are not text, and contracts have no type for them."""
+    """A column of a Parquet file contains bytes that are not text, and contracts have no type for such bytes."""
 
 
 class WorkbookBroken(FileRejected):
@@ -125,9 +128,10 @@ class SheetNotChosen(FileRejected):
 
 
 class ReaderKilled(FileRejected):
-    """Two processes died while they read the file: it takes more memory than the task has, or its damage makes the
-    format's library crash."""
+    """Two processes died while they were reading the file: it takes more memory than the task has, or it is damaged in
+    a way that makes the format's library crash."""
 
 
 class PathColumnUnusable(FileRejected):
-    """The file's key has no folder or several for one of the contract's `path_columns`, or the file has the column."""
+    """The file's key lacks a folder for one of the contract's `path_columns` or has several, or the file itself already
+    has this column."""

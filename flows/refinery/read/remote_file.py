@@ -1,4 +1,4 @@
-"""Read a file by ranges from where it is stored, without a local copy."""
+"""Read a remote file with range requests, without a local copy."""
 
 import io
 import os
@@ -15,21 +15,21 @@ _BLOCKS_KEPT = 6
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file that is read by ranges. It can be pickled if `read_range` can."""
+    """A file that is read with range requests. It can be pickled if `read_range` can."""
 
     size_bytes: int
-    folder: Path  # a local folder for unpacked content
-    # returns bytes, given their offset and number; several threads call it at the same time if blocks are kept
+    folder: Path  # a local folder for decompressed content
+    # returns bytes, given their offset and their number; several threads may call it at once if `keeps_blocks`
     read_range: Callable[[int, int], bytes]
-    keeps_blocks: bool = True  # whether some blocks stay in memory, and the next ones are fetched ahead
+    keeps_blocks: bool = True  # whether some blocks are kept in memory and the next ones are fetched in advance
 
     def open(self) -> IO[bytes]:
-        """Open the file, which is seekable."""
+        """Open the file as a seekable stream."""
         return io.BufferedReader((_Ranges if self.keeps_blocks else _SingleRanges)(self), buffer_size=1 << 20)
 
 
 Source = Path | RemoteFile
-"""An upload's file: a local copy, or a file that is read by ranges."""
+"""An uploaded file: a local copy, or a remote file that is read with range requests."""
 
 
 def size_of(source: Source) -> int:
@@ -43,7 +43,7 @@ def open_source(source: Source) -> IO[bytes]:
 
 
 class _Ranges(io.RawIOBase):
-    """A remote file as a raw stream; it keeps a few blocks in memory."""
+    """A remote file as a raw stream that keeps a few blocks in memory."""
 
     def __init__(self, file: RemoteFile) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""Convert a text file to UTF-8 from any encoding, and its line ends to `\\n` if it has only `\\r`."""
+"""Convert a text file from any encoding to UTF-8, and its line ends to `\\n` if it has only `\\r`."""
 
 import codecs
 import re
@@ -8,11 +8,12 @@ from flows.refinery.read.byte_source import ByteSource
 from flows.refinery.read.rejections import EncodingUnknown, TextUndecodable
 
 SURROGATE = re.compile("[\ud800-\udfff]")
-"""Surrogates, which UTF-8 cannot contain: in text decoded with surrogate escapes, each is a byte that is not UTF-8."""
+"""Surrogates, which UTF-8 cannot contain. In text that was decoded with surrogate escapes, each is an invalid byte."""
 SHIFTS_TO_KANJI = re.compile(rb"\x1b\$([@AB]|[()][A-D])")
-"""The escape sequences before non-Latin text in ISO-2022 (Japan, Korea, China), whose bytes only look like ASCII."""
+"""The escape sequences before non-Latin text in ISO-2022 (Japan, Korea, China). The bytes of that text look like
+ASCII."""
 
-# Encodings that tables are commonly in; a guess among all of Python's would often be an exotic one.
+# Encodings that are common for tables. A guess among all of Python's encodings would often be an exotic one.
 CANDIDATES = [
     *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp874"),
     *("iso8859_2", "iso8859_15", "koi8_r", "mac_roman", "cp437", "cp850", "cp852", "cp866"),
@@ -29,19 +30,20 @@ _BOMS = (
 )
 CONTROLS = re.compile("[\0-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _SHOWN_SIGNS = 120
-_MIN_UTF16_SIGNS = 0.5  # of all characters must be below U+0100, to prove UTF-16 without a byte order mark
+_MIN_UTF16_SIGNS = 0.5  # the fraction of characters below U+0100 that proves UTF-16 without a byte order mark
 
 
 class TextSource:
-    """A text as UTF-8 bytes without a byte order mark.
+    """A text file as a stream of UTF-8 bytes, without a byte order mark.
 
-    Invalid bytes in a UTF-8 file are passed on: the reader treats their rows as misfits.
+    Invalid bytes in a UTF-8 file are passed on, and the reader treats their rows as misfits.
 
     Attributes:
-        encoding: the encoding that the file is in.
+        encoding: the encoding of the file.
 
     Raises:
-        EncodingUnknown, TextUndecodable
+        EncodingUnknown: the file's encoding is neither declared nor certain.
+        TextUndecodable: its byte order mark contradicts the contract.
     """
 
     def __init__(self, source: ByteSource, encoding: str | None) -> None:
@@ -58,11 +60,12 @@ class TextSource:
         self._line, self._column = 1, 1  # of the next character
 
     def read(self, size: int) -> bytes:
-        """Return the next UTF-8 bytes, about `size` of them; none only at the file's end. Raises TextUndecodable."""
+        """Return about `size` more bytes of UTF-8, or none at the end of the file. Raise TextUndecodable if the text is
+        not in the encoding."""
         content = self._source.read(size)
         if self._decoder is not None:
             content = self._decode(self._decoder, content, is_last=not content) or (
-                self.read(size) if content else b""  # so far only a part of a character
+                self.read(size) if content else b""  # only a part of a character so far
             )
         return content.replace(b"\r", b"\n") if self._only_returns else content
 
@@ -99,13 +102,13 @@ def is_utf8(content: bytes) -> bool:
 
 
 def encoding_of(head: bytes, declared: str | None) -> tuple[bytes, str | None]:
-    """Return the byte order mark (b"" without one), and the encoding that the mark, the contract or the text proves, or
-    None. Raise TextUndecodable if the mark contradicts the contract."""
+    """Return the byte order mark (b"" if there is none), and the encoding that the mark, the contract or the text
+    proves, or None. Raise TextUndecodable if the mark contradicts the contract."""
     for mark, name in _BOMS:
         if head.startswith(mark):
             if declared is not None and not _same_family(declared, name):
                 raise TextUndecodable(
-                    f"the file begins with the mark of {name}, but the contract declares {declared}; write"
+                    f"the file begins with the byte order mark of {name}, but the contract declares {declared}; write"
                     f" `encoding: {name}` under `format` in the contract"
                 )
             return mark, name
@@ -154,26 +157,26 @@ def _utf8_by_proof(head: bytes) -> str | None:
     text = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(head)
     bad = len(SURROGATE.findall(text))
     good = sum(character >= "\x80" for character in text) - bad if bad else 0
-    # A few broken bytes among proper UTF-8 are broken rows of a UTF-8 file, not another encoding.
+    # A few invalid bytes among valid UTF-8 are damaged rows in a UTF-8 file, not another encoding.
     return "utf-8" if not bad or good > bad else None
 
 
 def _unknown_encoding(head: bytes) -> EncodingUnknown:
-    """Return the rejection, with the likely encodings, and how each reads the first line that is not ASCII."""
+    """Return an error with the likely encodings, and with the first line that is not ASCII in each of them."""
     from charset_normalizer import from_bytes  # hardly ever needed, and slow to import
 
     lines = head.split(b"\n")
     if shift := SHIFTS_TO_KANJI.search(head):
         line = head.count(b"\n", 0, shift.start()) + 1
         return EncodingUnknown(
-            f"line {line}: an escape sequence of ISO-2022, whose texts are no ASCII;"
-            " write the right one under `format` in the contract, as in `encoding: iso2022_jp`",
+            f"line {line}: an escape sequence of ISO-2022, so the text is not ASCII;"
+            " write the right encoding under `format` in the contract, as in `encoding: iso2022_jp`",
             candidates=("iso2022_jp", "iso2022_kr"),
         )
     place = next(place for place, line in enumerate(lines) if not line.isascii())
     odd = b"\n".join(line for line in lines[place:] if not line.isascii())[:_GUESS_BYTES]
     matches = from_bytes(odd.rpartition(b"\n")[0] or odd, cp_isolation=CANDIDATES)
-    # Of encodings that read the text alike, the most common is listed first, and the others at the end.
+    # Of the encodings that decode the text in the same way, the most common is listed first, and the others at the end.
     alike = [
         sorted(set(match.could_be_from_charset) & set(CANDIDATES), key=CANDIDATES.index) or [match.encoding]
         for match in matches

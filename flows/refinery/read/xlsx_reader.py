@@ -71,9 +71,11 @@ _CELL_END = re.compile(rb"</(?:\w+:)?c\s*>|<(?:\w+:)?c(?:\s[^<>]*)?/>")
 def read_xlsx(
     file: IO[bytes], contract: Contract, rows_per_partition: int, limits: Limits, compression: Any
 ) -> Iterator[Partition]:
-    """Read one sheet. The first row after `skip_lines` that is not blank is the header; blank rows are skipped.
+    """Read one sheet of a workbook. The first row after `skip_lines` that is not blank is the header. Blank rows are
+    skipped.
 
-    Whole numbers become integers: XLSX has only one type of number. Of merged cells, only the first has the value.
+    Whole numbers become integers, because XLSX has only one type of number. Of merged cells, only the first one has the
+    value.
 
     Raises:
         EmptyFile, ExpandsTooMuch, FileTooLarge, FormatNotAllowed, HeaderInvalid, SheetMissing, SheetNotChosen,
@@ -91,7 +93,9 @@ def read_xlsx(
         _require_chosen(contract, name, others)
         raise EmptyFile("the sheet is empty")
     if errors.of(number):
-        raise HeaderInvalid(f"row {number}: the header has a cell with the error {errors.of(number)}; write its name")
+        raise HeaderInvalid(
+            f"row {number}: the header has a cell with the error {errors.of(number)}; write the column's name there"
+        )
     names = _names(header, number, limits)
     found = SourceFormat(
         type="xlsx",
@@ -108,7 +112,8 @@ def read_xlsx(
 
 
 def _require_chosen(contract: Contract, name: str, others: list[str]) -> None:
-    """Reject a sheet without rows that was read only because it is the first of several: it may be a cover page."""
+    """Raise SheetNotChosen if a sheet without rows was read only because it is the first of several. It may be a cover
+    page."""
     if others and "sheet" not in contract.format.model_fields_set:
         raise SheetNotChosen(
             f"the first sheet, {name!r}, has no rows, and the workbook has other sheets: {_listed(others)};"
@@ -144,7 +149,7 @@ def _partitions(
             reason, error = NO_SUCH_DATE, f"the number in {_cell(odd, number)} is not a date that exists"
         if error is None:
             pending.add(row)
-        else:  # an error is neither a value nor a missing one
+        else:  # an error is neither a value nor a missing value
             cells = ",".join("" if _is_empty(value) else str(_value(value)) for value in row)
             pending.add_misfit(reason, f"{error} in row {number}: {cells}")
         if len(pending) == rows_per_partition:
@@ -154,7 +159,8 @@ def _partitions(
 
 
 def _no_such_date(row: list[Any], number: int, errors: UnusableCells) -> int | None:
-    """Return the column, from 1, of a date that does not exist: Excel's day 60 (1900-02-29), or one before day 0."""
+    """Return the number (from 1) of the first column with a date that does not exist, which is Excel's day 60
+    (1900-02-29) or a day before day 0. Return None if there is none."""
     if not errors or not any(isinstance(value, dt.date | dt.time) for value in row):
         return None
     places = errors.numbers_that_are_no_day(number)
@@ -188,7 +194,7 @@ def _value(value: Any) -> Any:
 
 
 def _duration(value: dt.timedelta) -> str:
-    """Return a duration as spreadsheets show it, in hours: 30:05:00, not 1 day, 6:05:00."""
+    """Format a duration in hours, as spreadsheet programs show it: 30:05:00, not 1 day, 6:05:00."""
     seconds, rest = divmod(abs(value), dt.timedelta(seconds=1))
     fraction = f".{rest.microseconds:06d}" if rest else ""
     sign = "-" if value < dt.timedelta() else ""
@@ -241,15 +247,15 @@ def _sheet_rows(
     except (FileRejected, MemoryError):
         raise
     except BaseException as error:
-        # A fault in the Rust library is raised as PanicException, which is not an Exception.
+        # A panic in the Rust library is raised as PanicException, which is not an Exception.
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
             raise WorkbookBroken(f"the workbook cannot be read: {type(error).__name__}") from None
         raise
 
 
 def _sheet_name(visible: list[str], names: list[str], wanted: str | int) -> str:
-    """Return which sheet to read. A number is an index among the visible worksheets; a hidden one needs its name.
-    Raise SheetMissing."""
+    """Return the name of the sheet to read. If `wanted` is a number, it is an index among the visible worksheets; a
+    hidden worksheet can be read by name. Raise SheetMissing if there is no such sheet."""
     if isinstance(wanted, int) and 0 <= wanted < len(visible):
         return visible[wanted]
     if isinstance(wanted, str) and wanted in names:
@@ -265,9 +271,10 @@ def _sheet_name(visible: list[str], names: list[str], wanted: str | int) -> str:
 
 
 def _require_harmless(file: IO[bytes], limits: Limits) -> tuple[dict[str, UnusableCells], int]:
-    """Unpack every part in small pieces, without keeping them, and reject a workbook that takes too much memory.
+    """Unpack every part in small pieces, without keeping them, and reject a workbook that would take too much memory.
 
-    The sizes in a ZIP archive may be false, and a sheet with two cells can span 17 thousand million cells.
+    This is necessary because the sizes in a ZIP archive may be false, and a sheet with two cells can span 17 billion
+    cells.
 
     Returns:
         the unusable cells by part, for parts that have any; the number of merged ranges in the workbook.
@@ -279,7 +286,7 @@ def _require_harmless(file: IO[bytes], limits: Limits) -> tuple[dict[str, Unusab
     texts = SharedTexts()
     most_cells = merged_tags = 0
     for part in parts:
-        extent = _Extent(limits.max_workbook_cells)  # for every part: any of them can be declared as a sheet
+        extent = _Extent(limits.max_workbook_cells)  # for every part, because any part can be declared as a sheet
         for piece in _pieces(archive, part):
             left -= len(piece)
             if left < 0:
@@ -320,14 +327,15 @@ def _archive(file: IO[bytes]) -> zipfile.ZipFile:
 
 
 def _content(file: IO[bytes], name: str) -> bytes:
-    """Return the content of a part, whose size was checked before; empty if there is no part of this name."""
+    """Return the content of a part, or b"" if there is no such part. Its size must already have been checked."""
     with zipfile.ZipFile(file) as archive:
         parts = [part for part in archive.infolist() if part.filename.lower() == name]
         return b"".join(piece for part in parts[-1:] for piece in _pieces(archive, part))
 
 
 def _padding_formats(file: IO[bytes]) -> tuple[str, ...]:
-    """Return the number formats that show leading zeros, such as 00000, which the cells do not have; mostly none."""
+    """Return the number formats in a workbook that show leading zeros, such as 00000, which the values do not have.
+    Most workbooks have none."""
     with zipfile.ZipFile(file) as archive:
         parts = [part for part in archive.infolist() if part.filename.lower() == _STYLES]
         beginning = b"".join(
@@ -340,7 +348,7 @@ def _pieces(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> Iterator[bytes]:
     """Yield a part's unpacked content in pieces, whatever size its header declares."""
     if part.flag_bits & _ENCRYPTED or part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise WorkbookBroken("the workbook is encrypted or packed by an unusual method")
-    part.file_size = sys.maxsize  # zipfile stops at this size, so a false one would hide the rest
+    part.file_size = sys.maxsize  # zipfile stops at this size, so a false size would hide the rest
     try:
         with archive.open(part) as content:
             yield from iter(partial(content.read, _PIECE_BYTES), b"")
@@ -349,7 +357,7 @@ def _pieces(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> Iterator[bytes]:
 
 
 class _Extent:
-    """The extent of a sheet's cells, found in its XML without parsing it."""
+    """Determines the extent of a sheet's cells by searching its XML, without parsing it."""
 
     def __init__(self, max_cells: int) -> None:
         self.errors = UnusableCells(max_cells)
@@ -362,7 +370,7 @@ class _Extent:
     def look_at(self, piece: bytes) -> None:
         """Process the next piece of the sheet's XML."""
         text = self._tail + piece
-        end = _end_of_cells(text)  # so that each tag and each cell is processed once, and complete
+        end = _end_of_cells(text)  # so that each tag and each cell is processed once, as a whole
         text, self._tail = text[:end], text[end:]
         if len(self._tail) > _MAX_TAG_BYTES:
             raise WorkbookBroken("a part of the workbook has a longer tag or text than spreadsheet programs write")
@@ -393,15 +401,15 @@ class _Extent:
 
     @property
     def cells(self) -> int:
-        """Return an upper bound of the cells that the workbook library makes: rows times columns."""
+        """Return an upper bound for the number of cells that the workbook library creates: rows times columns."""
         if self._references >= self.cell_tags + self._rows:
             return self._last_cell_row * self._last_column
-        # Cells and rows without a reference follow the one before.
+        # A cell or row without a reference follows the previous one.
         return max(self.cell_tags, (self._last_row + self._rows) * (self._last_column + self._most_cells_in_a_row))
 
 
 def _end_of_cells(text: bytes) -> int:
-    """Return the end of the last tag, or the beginning of the last cell if that is not complete."""
+    """Return the end of the last tag, or the beginning of the last cell if that cell is not complete."""
     end = text.rfind(b">") + 1
     last = max(text.rfind(b"<c "), text.rfind(b"<c>"), text.rfind(b"<", 0, text.rfind(b":c ") + 1))
     is_cell = last >= 0 and (match := _ROW_OR_CELL.match(text, last)) is not None and match[1] == b"c"

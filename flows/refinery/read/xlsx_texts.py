@@ -1,7 +1,7 @@
-"""Check the shared texts of a workbook: how many there are, and how much memory their copies in cells need.
+"""Check the shared strings of a workbook: how many there are, and how much memory their copies in cells need.
 
-The workbook library allocates as many as the file claims, which can crash the process, and copies a text into each
-cell that uses it.
+The workbook library allocates as many strings as the file claims to have, which can crash the process, and copies a
+string into each cell that uses it.
 """
 
 import re
@@ -15,15 +15,15 @@ SHARED_TEXTS = "xl/sharedstrings.xml"
 _CLAIM = re.compile(rb"<(?:\w+:)?sst\s[^<>]*?\buniqueCount\s*=\s*[\"']\s*(\d{1,30})")
 _TEXT = re.compile(rb"<(?:\w+:)?si[\s/>]")
 _CELL = re.compile(rb"<(?:\w+:)?c\s[^<>]*?\st\s*=\s*[\"']s[\"'][^<>]*>\s*<(?:\w+:)?v[^<>]*>\s*(\d{1,10})")
-_FREE_CLAIM = 1_000_000  # costs little, and some writers count wrongly
-_MARGIN_BYTES = 4096  # longer than the part of a sheet's XML that gives a cell's text
+_FREE_CLAIM = 1_000_000  # so many cost little, and some programs write a wrong count
+_MARGIN_BYTES = 4096  # longer than the part of a sheet's XML that refers to a cell's string
 
 
 class SharedTexts:
-    """The shared texts that a workbook claims to have, and those that it has.
+    """Measures the shared strings of a workbook, and checks how many it claims to have.
 
     Attributes:
-        longest: bytes of the longest text, with its XML tags.
+        longest: the size in bytes of the longest string, with its XML tags.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class SharedTexts:
         self._tail = b""
 
     def look_at(self, piece: bytes) -> None:
-        """Process the next piece of the part with the shared texts."""
+        """Process the next piece of the part with the shared strings."""
         text = self._tail + piece
         end = text.rfind(b">") + 1
         text, self._tail = text[:end], text[end:]
@@ -47,16 +47,16 @@ class SharedTexts:
         self._add(len(text) - at)
 
     def require_honest_claim(self) -> None:
-        """Reject a workbook that claims far more texts than it has. Raises ExpandsTooMuch."""
+        """Raise ExpandsTooMuch if the workbook claims to have far more strings than it has."""
         if self._claimed > len(self._sizes) + _FREE_CLAIM:
             raise ExpandsTooMuch(
-                f"the workbook claims to have {self._claimed} shared texts, and has {len(self._sizes)};"
+                f"the workbook claims to have {self._claimed} shared strings, but has {len(self._sizes)};"
                 " save it again in a spreadsheet program"
             )
 
     def require_few(self, pieces: Iterator[bytes], max_bytes: int) -> None:
-        """Reject a sheet whose cells use the shared texts so often that their copies exceed `max_bytes`. Raises
-        ExpandsTooMuch."""
+        """Raise ExpandsTooMuch if the cells of a sheet use the shared strings so often that their copies exceed
+        `max_bytes`. `pieces` are the sheet's XML."""
         spread, tail = 0, b""
         for piece in pieces:
             text = tail + piece
@@ -68,7 +68,7 @@ class SharedTexts:
                 spread += self._sizes[place] if place < len(self._sizes) else 0
             tail = text[max(last, end) :]
             if spread > max_bytes:
-                raise ExpandsTooMuch(f"the texts of a sheet spread out to more than {max_bytes} bytes; upload Parquet")
+                raise ExpandsTooMuch(f"the strings in the cells of a sheet exceed {max_bytes} bytes; upload Parquet")
 
     def _add(self, size: int) -> None:
         if self._sizes:

@@ -1,6 +1,6 @@
-"""Find the cells of a workbook without a usable value: errors (#DIV/0!, #N/A), formulas that were never calculated,
-and dates that do not exist. They are searched for in the XML, because the workbook library returns them as empty or as
-other values."""
+"""Find the cells of a workbook that have no usable value: errors (#DIV/0!, #N/A), formulas that were never calculated,
+and dates that do not exist. The XML is searched for them, because the workbook library returns them as empty or with
+another value."""
 
 import html
 import re
@@ -39,10 +39,10 @@ _WORKBOOK, _RELATIONS = "xl/workbook.xml", "xl/_rels/workbook.xml.rels"
 
 
 class UnusableCells:
-    """The cells of one sheet without a usable value: one byte per row, up to the last row with such a cell.
+    """The rows of one sheet that have cells without a usable value. It takes one byte per row, up to the last such row.
 
     Args:
-        max_rows: cells in later rows are ignored, because a sheet with so many rows is rejected.
+        max_rows: cells in later rows are ignored, because a sheet with more rows is rejected.
     """
 
     def __init__(self, max_rows: int = 0) -> None:
@@ -56,19 +56,19 @@ class UnusableCells:
         return bool(self._kinds or self._zeros or self._odd_numbers)
 
     def of(self, row: int) -> str | None:
-        """Return the first cell error found in a row (rows are counted from 1); None if there is none."""
+        """Return the first error in the cells of a row (counted from 1), or None if there is none."""
         kind = self._kinds[row] if row < len(self._kinds) else 0
         return _MARKS[kind - 1] if kind else None
 
     def numbers_that_are_no_day(self, row: int) -> list[int]:
-        """Return the columns, from 1, of the cells in a row whose number would not be a valid day, if it is a date."""
+        """Return the columns (from 1) of the cells in a row whose number, if read as a date, is not a valid day."""
         if self._sorted is None:
             self._sorted = np.sort(np.array(self._odd_numbers, dtype=np.uint64))
         first, end = np.searchsorted(self._sorted, np.array([row << 16, (row + 1) << 16], dtype=np.uint64))
         return [int(place) & 0xFFFF for place in self._sorted[first:end]]
 
     def take_zeros(self) -> None:
-        """Treat formulas with the value 0 as not calculated, in a workbook that asks for a full recalculation."""
+        """Treat formulas with the value 0 as not calculated, because the workbook requests a full recalculation."""
         for row, is_zero in enumerate(self._zeros):
             if is_zero:
                 self._mark(row, NEVER_CALCULATED)
@@ -77,8 +77,8 @@ class UnusableCells:
         """Check one cell.
 
         Args:
-            start, end: the cell's place in a piece of the sheet's XML.
-            row, column: the cell's place in the sheet, if it has no reference.
+            start, end: the cell's position in a piece of the sheet's XML.
+            row, column: the cell's position in the sheet, used if the cell has no reference.
         """
         tag_end = text.find(b">", start)
         given = REFERENCE.search(text, start, tag_end)
@@ -110,12 +110,12 @@ def _grow(rows: bytearray, row: int) -> None:
 
 
 def may_have_unusable_cells(text: bytes) -> bool:
-    """Return whether a piece of a sheet's XML may hold a cell that needs checking."""
+    """Return whether a piece of a sheet's XML may contain a cell that needs checking."""
     return _TO_BE_LOOKED_AT.search(text) is not None
 
 
 def column_number(letters: bytes) -> int:
-    """Return a column's number, from 1, by its letters."""
+    """Convert the letters of a column to its number, from 1."""
     number = 0
     for letter in letters.upper():
         number = number * 26 + letter - 64
@@ -123,7 +123,7 @@ def column_number(letters: bytes) -> int:
 
 
 def row_of(text: bytes, start: int, otherwise: int) -> int:
-    """Return the row in the reference of a row's or cell's tag; `otherwise` if it has none."""
+    """Return the row number in the reference of a row or cell tag, or `otherwise` if the tag has no reference."""
     given = REFERENCE.search(text, start, text.find(b">", start))
     return int(given[2]) if given else otherwise
 
@@ -132,7 +132,7 @@ def unusable_cells_of(name: str, faults: Mapping[str, UnusableCells], content: C
     """Return the unusable cells of the sheet with this name.
 
     Args:
-        faults: the unusable cells by part of the workbook (in lower case).
+        faults: the unusable cells, by the name of the workbook's part in lower case.
         content: returns a part's content, by its name.
 
     Raises:
@@ -145,8 +145,8 @@ def unusable_cells_of(name: str, faults: Mapping[str, UnusableCells], content: C
     target = next((targets.get(sheet.get("id")) for sheet in sheets if sheet.get("name") == name), None)
     if target is None:
         raise WorkbookBroken(
-            "cells of the workbook hold errors (as #N/A) or formulas without a value, in a sheet that cannot be found;"
-            " clear them, or upload CSV"
+            "cells of the workbook contain errors (such as #N/A) or formulas without a value, in a sheet that cannot"
+            " be found; clear them, or upload CSV"
         )
     target = target.removeprefix("/").lower()
     errors = faults.get(target if target.startswith("xl/") else f"xl/{target}") or UnusableCells()
