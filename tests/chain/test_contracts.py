@@ -18,6 +18,7 @@ from flows.pipeline.published_contracts import LIVE, LOOK_SECONDS, USED
 from flows.pipeline.receipt import Receipt, Status
 from flows.refinery.contract.loading import load_contract
 from tests.chain.chain import Chain
+from tests.chain.files import good_orders
 from tests.chain.test_roles import s3_as
 
 pytestmark = pytest.mark.cloud
@@ -71,6 +72,27 @@ def _judged_by_it(chain: Chain, heaviest: int) -> Receipt:
         return receipt if as_wanted and receipt.status is Status.PUBLISHED else None
 
     return chain.wait_for(judged_so, f"a file to be judged with at most {heaviest}", 2 * LOOK_SECONDS)
+
+
+def test_a_wrong_contract_in_the_image_stops_only_its_own_dataset_until_it_is_corrected(
+    chain: Chain, tmp_path: Path
+) -> None:
+    folder = chain.copy_contracts(tmp_path / "contracts")
+    (folder / "parcels").mkdir()
+    contract = folder / "parcels" / "contract.yaml"
+    contract.write_text("dataset: parcels\ncolumns: {weight: kilograms}\n")
+    with chain.tasks_that(environment={"SLUICE_CONTRACTS_FOLDER": str(folder)}):
+        stopped = chain.upload("incoming/parcels/stopped.csv", FILE)
+        orders = chain.done(chain.upload("incoming/orders/beside-a-wrong-contract.csv", good_orders(3)))
+        other = chain.done(chain.upload("incoming/unknown/beside-a-wrong-contract.csv", FILE))
+        attempt = chain.wait_for(lambda: chain.attempt(stopped), "the file of the wrong contract to be tried")
+        contract.write_text("dataset: parcels\ncolumns: {weight: integer}\n")
+        corrected = chain.done(stopped, 180)  # when its message is delivered again
+        chain.settle()
+    assert [each.status for each in (orders, other, corrected)] == [Status.PUBLISHED] * 3
+    assert [each.contract.dataset for each in (orders, other, corrected)] == ["orders", "default", "parcels"]
+    assert (attempt.error, attempt.given_up) == ("ContractUnusable", False)
+    assert "contract.yaml:2: columns.weight" in attempt.message
 
 
 @pytest.mark.parametrize("key", [f"{LIVE}forged.yaml", f"{USED}orders/forged.yaml", "receipts/forged.json"])
