@@ -1,5 +1,5 @@
-# Two commands do everything: `make demo` shows the chain, `make test` tests it.
-# Both set up what they need first. They need only Python 3.11 to 3.13 and make.
+# `make demo` shows the pipeline, and `make test` tests it. Both first set up what they need; the only requirements are
+# Python 3.11 to 3.13 and make.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -15,10 +15,10 @@ SEED         ?= 1
 LARGE        ?= 0
 UV     := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
-# Tests start hundreds of processes: without bytecode on disk, each would compile its modules again.
+# Tests start hundreds of processes, and without bytecode on disk each of them would compile its modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-# What checkov reads.
+# The files that checkov checks.
 REVIEWED = $(wildcard deployment/aws/*.yaml .github/workflows/*.yml) container/Dockerfile
 
 # The image: `make image BUILDER=podman BASE_IMAGE=python:3.11-slim-bookworm@sha256:...`
@@ -33,12 +33,12 @@ help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 # --- environments -----------------------------------------------------------------------------------------
-# A stamp is touched last, so an interrupted setup starts again.
+# The stamp file is touched last, so an interrupted setup starts again.
 
 setup: $(VENV)/.installed $(VENV)/.steps $(CLOUD)/.ready ## create both environments from the hash-locked requirements
 
-# Create an environment in the folder $(1) from the lock $(2). pip unpacks; then all cores compile bytecode, and errors are
-# ignored, because some packages contain files for other Python versions.
+# Create an environment in the folder $(1) from the lock file $(2). pip only unpacks; then all cores compile bytecode. Errors
+# are ignored, because some packages contain files for other Python versions.
 define environment
 	@$(PYTHON) deployment/check_python.py
 	@$(PYTHON) -m venv --clear $(1)
@@ -51,41 +51,41 @@ $(VENV)/.installed: $(VENV)/.ready pyproject.toml
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-# What datasets' own steps need.
+# The packages that the custom steps of datasets need.
 $(VENV)/.steps: $(VENV)/.ready flows/contracts/requirements.txt flows/contracts/requirements.lock
 	@$(BIN)/python -m deployment.step_requirements
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r flows/contracts/requirements.lock
 	@touch $@
 
 $(VENV)/.ready: deployment/locks/project.lock
-	@echo "Setting up the project's environment in $(VENV) (a minute or two, once)"
+	@echo "Setting up the project's environment in $(VENV) (takes a minute or two, only once)"
 	$(call environment,$(VENV),$<)
 
 $(CLOUD)/.ready: deployment/locks/ministack.lock
-	@echo "Setting up the embedded cloud's environment in $(CLOUD)"
+	@echo "Setting up the local AWS emulator's environment in $(CLOUD)"
 	$(call environment,$(CLOUD),$<)
 
 $(LINT)/.ready: deployment/locks/linters.lock
 	@echo "Setting up the linters' environment in $(LINT)"
 	$(call environment,$(LINT),$<)
 
-# asl-validator comes from npm. Without npm its tests are skipped, with the reason.
+# asl-validator comes from npm. Without npm, its tests are skipped with a message.
 $(NODE)/.ready: $(NODE)/package-lock.json
 	@if command -v npm >/dev/null; then npm ci --prefix $(NODE) --silent --no-audit --no-fund && touch $@; fi
 
 $(SUPPLY)/.ready: deployment/locks/supply_chain.lock
-	@echo "Setting up the environment of make sbom and make scan in $(SUPPLY)"
+	@echo "Setting up the environment for make sbom and make scan in $(SUPPLY)"
 	$(call environment,$(SUPPLY),$<)
 
 # --- use --------------------------------------------------------------------------------------------------
 
-demo: setup ## run real files through the whole chain and show the results
+demo: setup ## run sample files through the whole pipeline and show the results
 	@$(BIN)/sluice demo
 
-up: setup ## run the embedded cloud and Prefect until Ctrl-C
+up: setup ## run the local cloud (an AWS emulator and Prefect) until Ctrl-C
 	@$(BIN)/sluice up
 
-clean: ## delete the local cloud's state (uploads, receipts, flow runs)
+clean: ## delete the local cloud's state (uploads, receipts and flow runs)
 	@if [ -x $(BIN)/sluice ]; then $(BIN)/sluice clean; else rm -rf .sluice; fi
 
 distclean: clean ## also remove the environments
@@ -93,12 +93,12 @@ distclean: clean ## also remove the environments
 
 # --- the gate ---------------------------------------------------------------------------------------------
 
-# Suites that do not depend on each other run at the same time, the longest first; each prints its output when it ends.
-# A suite with a cloud mostly waits: two workers share its files, each with a separate cloud. What needs the processor
-# alone comes last.
+# Independent suites run at the same time, the longest first; each prints its output when it ends. A suite that uses a
+# local cloud mostly waits, so two workers share its files, each with a separate local cloud. Suites that only use the
+# CPU come last.
 BY_FILE := -n 2 --dist loadfile
 
-# Where the suites that run with COVERAGE write which code they reached, each its own file.
+# The folder in which each suite that runs with COVERAGE writes a file with the code that it reached.
 REACHED := .pytest_cache/reached
 
 # `make test TEST=tests/unit/blocks/test_settings.py::test_name` runs one test.
@@ -108,15 +108,15 @@ ifdef TEST
 	@$(BIN)/pytest -q $(TEST)
 else
 	@$(MAKE) --no-print-directory -j 3 environments
-	@echo "Checks and tests, three suites at a time; each prints its output when it ends"
+	@echo "Running checks and tests, three suites at a time; each prints its output when it ends"
 	@rm -rf .pytest_cache/calls $(REACHED) .coverage
 	@$(MAKE) --no-print-directory --keep-going -j 3 --output-sync=target suites COVERAGE="--cov --cov-report="
 	@$(MAKE) --no-print-directory privileges
-	@echo "Product code that the unit tests and those with a Prefect server reach (for information)"
+	@echo "Coverage of the product code by the unit tests and the tests with a Prefect server (for information)"
 	@$(BIN)/coverage combine -q $(REACHED)/*; $(BIN)/coverage report
 endif
 
-quick: setup ## inner loop: format, lint, types, import rules, unit tests without Great Expectations
+quick: setup ## fast checks: format, lint, types, import rules, unit tests without Great Expectations
 	@$(MAKE) --no-print-directory --keep-going -j 2 --output-sync=target quick-lint types arrows
 	@$(BIN)/pytest -q -n 2 --dist worksteal --quick tests/unit
 
@@ -129,7 +129,7 @@ quick-lint: setup
 	@$(BIN)/ruff check -q .
 	@$(BIN)/python -m tests.linters.plain_english
 
-lint: setup $(LINT)/.ready ## run formatter, linters, template and secret checks, and the plain English check
+lint: setup $(LINT)/.ready ## run the formatter, linters, template and secret checks, and the plain English check
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(LINT)/bin/checkov --quiet --compact --skip-download --framework cloudformation dockerfile github_actions \
@@ -139,10 +139,10 @@ lint: setup $(LINT)/.ready ## run formatter, linters, template and secret checks
 	@$(BIN)/python -m tests.linters.secrets
 	@$(BIN)/python -m tests.linters.plain_english
 
-types: setup ## type checker, strict
+types: setup ## run the type checker in strict mode
 	@$(BIN)/mypy
 
-arrows: setup ## which folder may import which
+arrows: setup ## check which folders import which
 	@$(BIN)/lint-imports
 
 locks: setup ## check that the locked packages have wheels for every supported Python
@@ -151,37 +151,37 @@ locks: setup ## check that the locked packages have wheels for every supported P
 			--target build/no-such-folder -r $$lock || exit 1; \
 	done; done; echo "The locks resolve with wheels on Python 3.12 and 3.13"
 
-unit: setup ## unit tests
+unit: setup ## run the unit tests
 	@COVERAGE_FILE=$(REACHED)/unit $(BIN)/pytest -q $(COVERAGE) -n 2 --dist worksteal tests/unit
 
-prefect: setup ## what Prefect shows and sends, on a real Prefect server
+prefect: setup ## test what Prefect shows and sends, with a real Prefect server
 	@COVERAGE_FILE=$(REACHED)/prefect $(BIN)/pytest -q $(COVERAGE) -n 2 --dist load --maxschedchunk 1 tests/prefect
 
-infra: setup $(LINT)/.ready $(NODE)/.ready ## template, deployment, packaging
+infra: setup $(LINT)/.ready $(NODE)/.ready ## test the templates, the deployment and the packaging
 	@$(BIN)/pytest -q $(BY_FILE) tests/infra --ignore tests/infra/test_runs.py
 
-runs: setup ## state machine and dispatcher in the embedded cloud
+runs: setup ## test the state machine and the dispatcher in the local cloud
 	@$(BIN)/pytest -q -n 3 --dist worksteal tests/infra/test_runs.py
 
-chain: setup ## whole uploads through the embedded cloud, with IAM enforced
+chain: setup ## test end-to-end uploads in the local cloud, with IAM enforced
 	@$(BIN)/pytest -q $(BY_FILE) -m "not slow" tests/chain
 
-large-files: setup ## files of 500 MB through the embedded cloud (about 10 minutes, and 5 GB of disk)
+large-files: setup ## test 500 MB files in the local cloud (takes about 10 minutes and 5 GB of disk)
 	@$(BIN)/pytest -q -m slow tests/chain/test_large_files.py
 
-faults: setup ## injected faults
+faults: setup ## test injected faults
 	@$(BIN)/pytest -q $(BY_FILE) -m "not slow" tests/faults
 
-faults-all: setup ## injected faults, including those that are too slow for the gate
+faults-all: setup ## test injected faults, including those that are too slow for the gate
 	@$(BIN)/pytest -q tests/faults
 
-privileges: setup ## compare what the suites' roles did with what their policies allow (after infra, runs, chain and faults)
+privileges: setup ## compare what the roles did in infra, runs, chain and faults, which must run first, with their policies
 	@$(BIN)/python -m tests.privileges
 
-browser: setup ## the real Prefect UI in Chromium (skipped without Chromium)
+browser: setup ## test the real Prefect UI in Chromium (skipped without Chromium)
 	@$(BIN)/pytest -q tests/browser
 
-image-tests: setup ## build the image and run it as the task of real uploads (skipped without a container engine)
+image-tests: setup ## build the image and run it as a task that processes uploads (skipped without a container engine)
 	@$(BIN)/pytest -q tests/image
 
 # --- the image --------------------------------------------------------------------------------------------
@@ -189,56 +189,56 @@ image-tests: setup ## build the image and run it as the task of real uploads (sk
 image: ## build the image (BUILDER=docker or podman; for a release, BASE_IMAGE=... with a digest)
 	@$(BUILDER) build -f container/Dockerfile --build-arg BASE_IMAGE=$(BASE_IMAGE) -t $(IMAGE) .
 
-sizes: ## layers of the image that make image built, and its 20 largest packages, in KiB on disk
+sizes: ## show the layers of the image that make image built, and its 20 largest packages in KiB
 	@$(BUILDER) history --format '{{.Size}} {{.CreatedBy}}' $(IMAGE)
 	@$(BUILDER) run --rm --entrypoint sh $(IMAGE) -c \
 		'du -sk /opt/sluice/lib/python3*/site-packages/* /app | sort -rn | head -n 20'
 
-sbom: setup $(SUPPLY)/.ready ## the image's bill of materials (CycloneDX), from its lock: build/sluice.cdx.json
+sbom: setup $(SUPPLY)/.ready ## write the image's bill of materials (CycloneDX) to build/sluice.cdx.json
 	@mkdir -p build
 	@$(BIN)/python -m container.lock | PYTHONWARNINGS=ignore $(SUPPLY)/bin/cyclonedx-py requirements \
 		--output-reproducible --spec-version 1.6 --pyproject pyproject.toml --output-file build/sluice.cdx.json -
 	@echo "build/sluice.cdx.json"
 
-scan: setup $(SUPPLY)/.ready ## list known vulnerabilities of the image's packages (exit code 3: database not reached)
+scan: setup $(SUPPLY)/.ready ## list known vulnerabilities of the image's packages (exit code 3 if not all could be checked)
 	@$(BIN)/python -m container.scan $(SUPPLY)/bin/pip-audit
 
 # --- measuring --------------------------------------------------------------------------------------------
 
-cases: setup ## inputs as people really send them, compared with their right results
+cases: setup ## process realistic input files, and compare the results with the correct ones
 	@$(BIN)/python -m tests.cases
 
-round-trip: setup ## random files of all formats: what is published is what was written (FILES=20000 SEED=1)
+round-trip: setup ## check that the rows of random files in all formats are published unchanged (FILES=20000 SEED=1)
 	@$(BIN)/python -m tests.cases.round_trip --files $(FILES) --seed $(SEED)
 
-bench-refine: setup ## CPU, wall time and memory of refine, compared with hand-written pandas and stock GX
+bench-refine: setup ## measure CPU, wall time and memory of refine, compared with hand-written pandas and stock GX
 	@$(BIN)/python -m tests.benchmarks.bench_refine
 
-bench-start: setup ## CPU and wall time from a task's start to its first upload, compared with bare imports
+bench-start: setup ## measure CPU and wall time from a task's start to its first upload, compared with bare imports
 	@$(BIN)/python -m tests.benchmarks.bench_start
 
-bench-memory: setup ## the highest memory of the task's process, by format and size of the file (LARGE=10000 adds 10 GB of CSV)
+bench-memory: setup ## measure the peak memory of a task by format and file size (LARGE=10000 adds a CSV file of 10 GB)
 	@$(BIN)/python -m tests.benchmarks.bench_memory --large $(LARGE)
 
 bench-burst: FILES = 1000
-bench-burst: setup ## one file, then 1,000 at once: tasks, transitions, requests, seconds, dollars (FILES=1000, about 15 minutes)
+bench-burst: setup ## measure tasks, requests, time and cost of one file, then of 1,000 at once (FILES=1000, about 15 minutes)
 	@$(BIN)/python -m tests.benchmarks.bench_burst --files $(FILES) --floor $(if $(RECORD),--record)
 
-bench-latency: setup ## seconds from upload to receipt, step by step, with no task there and with one (about 8 minutes)
+bench-latency: setup ## measure the time from upload to receipt, with and without a running task (about 8 minutes)
 	@$(BIN)/python -m tests.benchmarks.bench_latency
 
-soak: setup ## 10,000 small uploads under kills, lost responses, refusals and repetitions; must end with lost=0 doubled=0
+soak: setup ## process 10,000 small uploads despite injected faults; must end with lost=0 doubled=0
 	@$(BIN)/python -W "ignore:resource_tracker" -m tests.faults.soak --uploads $(SOAK_UPLOADS) --seed $(SOAK_SEED)
 
-bench-prefect: setup ## what an upload costs a Prefect server, live and in bulk: requests and CPU, on SQLite and on PostgreSQL
+bench-prefect: setup ## measure a Prefect server's requests and CPU per upload, on SQLite and on PostgreSQL
 	@$(BIN)/python -m tests.benchmarks.bench_prefect
 
 # --- upkeep -----------------------------------------------------------------------------------------------
 
-screenshots: setup ## take the screenshots in docs/images again
+screenshots: setup ## take the screenshots in docs/images
 	@$(BIN)/python -m tests.browser.screenshots
 
-lock: setup ## resolve the lock files again
+lock: setup ## update the lock files
 	@$(UV) -o container/requirements.lock pyproject.toml
 	@$(UV) -c container/requirements.lock --group dev -o deployment/locks/project.lock pyproject.toml
 	@$(UV) -o deployment/locks/ministack.lock deployment/locks/ministack.in

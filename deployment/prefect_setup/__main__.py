@@ -1,11 +1,11 @@
-"""Registers a stack in Prefect, or removes it from there: work pool, blocks, deployments, limits and automations.
+"""Registers a stack in Prefect or removes it: its work pool, blocks, deployments, limits and automations.
 
     python -m deployment.prefect_setup register sluice --pool local
     python -m deployment.prefect_setup remove sluice
 
-It uses the Prefect API at PREFECT_API_URL. All names contain the stack's name, so that stacks can share a server. The
-commands can be repeated safely. One process does everything, because starting Prefect's programs takes most of the
-time.
+The commands use the Prefect API at PREFECT_API_URL, and can be repeated safely. All names contain the stack's name, so
+that several stacks can share a server. A single process does everything, because most of the time is spent on starting
+Prefect.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import gc
 
 if __name__ == "__main__":
-    gc.disable()  # a short process: most of its time are imports, and what they make is no garbage
+    gc.disable()  # most of this short process is spent on imports, which create no garbage
 
 import argparse
 import sys
@@ -24,11 +24,11 @@ from flows.refinery.errors import SluiceError
 
 
 def main() -> int:
-    """Run one of the two commands; return the exit code."""
+    """Run the command that the arguments name, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deployment.prefect_setup", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     registering = commands.add_parser("register", help="register a deployed stack, or update its registration")
-    registering.add_argument("--pool", choices=KINDS, required=True, help="what executes runs that a person starts")
+    registering.add_argument("--pool", choices=KINDS, required=True, help="what executes the runs that a user starts")
     removing = commands.add_parser("remove", help="remove what `register` created for a stack")
     for command in (registering, removing):
         command.add_argument("stack", help="the stack's name")

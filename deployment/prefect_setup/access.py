@@ -1,4 +1,4 @@
-"""Finds a stack's Prefect API: its address, and its key or password in the environment or in Secrets Manager."""
+"""Finds the URL of a stack's Prefect API, and its key or password in the environment or in Secrets Manager."""
 
 import base64
 import os
@@ -11,15 +11,15 @@ from blocks.aws_errors import explaining_aws_errors
 
 @dataclass(frozen=True, slots=True)
 class PrefectAccess:
-    """The address and the credentials of a Prefect API."""
+    """The URL and the credentials of a Prefect API."""
 
-    api_url: str  # its address, which ends in /api or, on Prefect Cloud, in /workspaces/ID
-    api_key: str = field(default="", repr=False)  # a key of Prefect Cloud; "" for none
+    api_url: str  # the URL, which ends in /api or, on Prefect Cloud, in /workspaces/ID
+    api_key: str = field(default="", repr=False)  # a Prefect Cloud key; "" for none
     auth_string: str = field(default="", repr=False)  # "user:password" of a self-hosted server; "" for none
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return the environment variables with which Prefect's programs use this API."""
+        """Return the environment variables that make Prefect's commands and libraries use this API."""
         given = {
             "PREFECT_API_URL": self.api_url,
             "PREFECT_API_KEY": self.api_key,
@@ -37,20 +37,20 @@ class PrefectAccess:
 
     @property
     def ui_url(self) -> str:
-        """Return the address of Prefect's UI."""
+        """Return the URL of the UI that belongs to this API."""
         cloud = self.api_url.replace("https://api.prefect.cloud/api/accounts/", "https://app.prefect.cloud/account/")
         return cloud.replace("/workspaces/", "/workspace/") if cloud != self.api_url else cloud.removesuffix("/api")
 
 
 def prefect_access(parameters: Mapping[str, str], *, api_url: str | None = None) -> PrefectAccess:
-    """Return the address and the credentials of the Prefect API that a stack uses.
+    """Return the URL and the credentials of the Prefect API that a stack uses.
 
     Args:
         parameters: the stack's parameters.
-        api_url: the address at which this machine reaches the API, if tasks use another one.
+        api_url: the URL at which this machine reaches the API, if tasks use another one.
 
     Raises:
-        AwsRefused: these credentials may not read the secret.
+        AwsRefused: the AWS credentials may not read the secret with the key or password.
     """
     return PrefectAccess(
         api_url or parameters["PrefectApiUrl"],
@@ -60,8 +60,8 @@ def prefect_access(parameters: Mapping[str, str], *, api_url: str | None = None)
 
 
 def _secret(variable: str, arn: str) -> str:
-    """Return the value of an environment variable or, if it is not set, of a secret; "" if the stack has no such
-    secret. Then the variable is ignored, because it may contain a key for another server, which must not be sent to
+    """Return the value of an environment variable or, if it is not set, of the secret with this ARN. If `arn` is "",
+    return "": the variable is then ignored, because it may contain a key for another server, which must not be sent to
     this one."""
     if not arn:
         return ""

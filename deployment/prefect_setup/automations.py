@@ -1,4 +1,4 @@
-"""Creates, updates and removes one stack's automations in Prefect, which automations.yaml declares."""
+"""Creates, updates and removes a stack's automations in Prefect, which automations.yaml declares."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ from flows.refinery.errors import TerminalError
 FILE = Path(__file__).with_suffix(".yaml")
 _SECONDS_PER_HOUR = 3_600
 QUARANTINED_PERCENT = "SLUICE_NOTIFY_QUARANTINED_PERCENT"
-"""The variable that sets from which percentage of quarantined rows in a file a notification is sent; 0: never."""
+"""The environment variable with the percentage of quarantined rows in a file from which a notification is sent; with 0,
+none is ever sent."""
 _PAGE = 200
 _ALL_PERCENT = 100
 
 
 class AutomationsInvalid(TerminalError):
-    """automations.yaml is not a list of automations, or Prefect does not accept one of them.
+    """automations.yaml is not a list of automations, or Prefect rejects one of them.
 
     Attributes:
-        name: the automation's name; "" if the file as a whole is wrong.
-        fields: the path to the field that is wrong.
+        name: the automation's name; "" if the file as a whole is invalid.
+        fields: the path to the invalid field.
     """
 
     def __init__(self, message: str, *, name: str = "", fields: tuple[str, ...] = ()) -> None:
@@ -41,7 +42,7 @@ class AutomationsInvalid(TerminalError):
 
 
 def deadlines_of(contracts: Iterable[Contract]) -> dict[str, float]:
-    """Return the expected interval between files in hours, by dataset, for the contracts that set one."""
+    """Return the expected interval between files, in hours, by dataset, for those contracts that set one."""
     return {
         contract.dataset: contract.expected_every_hours
         for contract in contracts
@@ -56,43 +57,45 @@ def declared(
     *,
     quarantined_percent: str = "10",
 ) -> list[dict[str, Any]]:
-    """Read the automations of one stack from automations.yaml.
+    """Return the automations of a stack, as automations.yaml declares them.
 
     Args:
         names: the stack's names in Prefect.
         deadlines_hours: the expected interval between files, by dataset.
         path: the file to read.
-        quarantined_percent: from which percentage of quarantined rows a notification is sent, 1 to 100; 0: never.
+        quarantined_percent: the percentage of quarantined rows from which a notification is sent, from 1 to 100; with
+            0, none is ever sent.
 
     Raises:
-        AutomationsInvalid: the file is not a list of automations with names, or the percentage is not valid.
+        AutomationsInvalid: the file is not a list of automations with names, or the percentage is invalid.
     """
     if not quarantined_percent.isdecimal() or int(quarantined_percent) > _ALL_PERCENT:
-        raise AutomationsInvalid(f"{QUARANTINED_PERCENT}={quarantined_percent!r}: give a whole number from 0 to 100")
+        raise AutomationsInvalid(f"{QUARANTINED_PERCENT}={quarantined_percent!r} must be a whole number from 0 to 100")
     least = int(quarantined_percent) or _ALL_PERCENT + 1  # no file reaches 101 percent
     percents = [str(percent) for percent in range(least, max(least, _ALL_PERCENT) + 1)]
     text = path.read_text(encoding="utf-8").replace("$STACK", names.stack).replace("$PREFIX", names.prefix)
     text = text.replace("$QUARANTINED_PERCENTS", json.dumps(percents))
     entries = yaml.safe_load(text)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) and "name" in entry for entry in entries):
-        raise AutomationsInvalid(f"{path}: expected a list of automations, each with a name")
+        raise AutomationsInvalid(f"{path} must be a list of automations, each with a name")
     return [each for entry in entries for each in _for_each_deadline(entry, deadlines_hours or {})]
 
 
 def of_deadlines(names: PrefectNames, deadlines_hours: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return only the automations that watch a dataset's deadline."""
+    """Return only those automations that monitor the deadlines of the given datasets."""
     others = {entry["name"] for entry in declared(names)}
     return [entry for entry in declared(names, deadlines_hours) if entry["name"] not in others]
 
 
 def without_deadline(names: PrefectNames, contracts: Iterable[Contract]) -> list[str]:
-    """Return the names that deadline automations would have for those contracts that set no deadline."""
+    """Return the names that deadline automations would have for the contracts that set no deadline."""
     none = {contract.dataset: 1.0 for contract in contracts if contract.expected_every_hours is None}
     return [entry["name"] for entry in of_deadlines(names, none)]
 
 
 def _for_each_deadline(entry: dict[str, Any], deadlines_hours: Mapping[str, float]) -> Iterator[dict[str, Any]]:
-    """Yield the entry itself or, if it is marked with `for_each_deadline`, a copy for each dataset with a deadline."""
+    """Yield an entry of automations.yaml or, if it is marked with `for_each_deadline`, a copy of it for each dataset
+    with a deadline."""
     if not entry.pop("for_each_deadline", False):
         yield entry
         return
@@ -103,12 +106,13 @@ def _for_each_deadline(entry: dict[str, Any], deadlines_hours: Mapping[str, floa
 
 
 def apply(names: PrefectNames, entries: Iterable[Mapping[str, Any]], *, dropped: Collection[str] = ()) -> Iterator[str]:
-    """Create or update automations in Prefect, and yield a line for each. Raise AutomationsInvalid if Prefect does not
-    accept one of them.
+    """Create or update automations in Prefect, and yield a message for each. Raise AutomationsInvalid if Prefect
+    rejects one of them.
 
     Args:
-        entries: what `declared` returned.
-        dropped: the names of automations to delete, if they exist.
+        names: the stack's names in Prefect.
+        entries: the automations, as `declared` returns them.
+        dropped: the names of automations to delete if they exist.
     """
     with get_client(sync_client=True) as client:
         known, inventory = present(client, names), PrefectInventory.of(client, names)
@@ -117,9 +121,9 @@ def apply(names: PrefectNames, entries: Iterable[Mapping[str, Any]], *, dropped:
             yield f"removed: automation {name}"
         for entry in entries:
             core, missing = resolved(inventory, entry)
-            yield from (f"left out of {entry['name']}: {name}, which does not exist" for name in missing)
+            yield from (f"omitted from {entry['name']}: {name}, which does not exist" for name in missing)
             if core is None:
-                yield f"left out: automation {entry['name']}"
+                yield f"omitted: automation {entry['name']}"
             elif core.name in known:
                 client.update_automation(known[core.name], core)
                 yield f"automation {core.name}: updated"
@@ -130,14 +134,14 @@ def apply(names: PrefectNames, entries: Iterable[Mapping[str, Any]], *, dropped:
 
 @dataclass(frozen=True)
 class PrefectInventory:
-    """The ids in Prefect of blocks and deployments that the automations' actions refer to by name."""
+    """The Prefect IDs of the blocks and deployments that the automations' actions refer to by name."""
 
     blocks: Mapping[str, str] = field(default_factory=dict)  # by name
     deployments: Mapping[str, str] = field(default_factory=dict)  # by FLOW/DEPLOYMENT
 
     @classmethod
     def of(cls, client: SyncPrefectClient, names: PrefectNames) -> PrefectInventory:
-        """Ask the server for the stack's notification block and the deployment that explains crashes."""
+        """Read the IDs of the stack's notification block and of its explain-crash deployment from the server."""
         explain = names.deployment("explain-crash")
         try:
             deployments = {explain: str(client.read_deployment_by_name(explain).id)}
@@ -146,7 +150,7 @@ class PrefectInventory:
         return cls({block["name"]: block["id"] for block in blocks_named(client, names.notify_block)}, deployments)
 
     def action(self, declared: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return an action with ids instead of names; None if there is no block or deployment with that name."""
+        """Return an action with an ID instead of a name; None if no block or deployment has that name."""
         rest = {key: value for key, value in declared.items() if key not in ("notify", "run")}
         if "notify" in declared:
             block = self.blocks.get(declared["notify"])
@@ -158,8 +162,9 @@ class PrefectInventory:
 
 
 def resolved(inventory: PrefectInventory, entry: Mapping[str, Any]) -> tuple[AutomationCore | None, list[str]]:
-    """Return an automation with ids instead of names, and the names that do not exist. Their actions are left out; if
-    no action remains, the automation is None. Raise AutomationsInvalid if Prefect does not accept the automation."""
+    """Return an automation with IDs instead of names, and the names that do not exist. Actions with such names are
+    omitted; if no action remains, the automation is None. Raise AutomationsInvalid if Prefect rejects the
+    automation."""
     actions = [(action, inventory.action(action)) for action in entry.get("actions", [])]
     missing = [str(action.get("notify") or action.get("run")) for action, found in actions if found is None]
     kept = [found for _, found in actions if found is not None]

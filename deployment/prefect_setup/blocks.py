@@ -1,8 +1,8 @@
-"""The Prefect blocks of one stack, which `python -m deployment.prefect_setup register` saves.
+"""The Prefect blocks of a stack, which `python -m deployment.prefect_setup register` saves.
 
-If SLUICE_NOTIFY_URL is set, one of them is the block that sends notifications: to Slack if the address is an incoming
-webhook of Slack's, by e-mail if it is sendgrid://KEY:SENDER/RECEIVER/..., otherwise to a webhook, as JSON with
-"subject" and "body". For any other channel, create a notification block with the same name in Prefect's UI.
+If SLUICE_NOTIFY_URL is set, one of the blocks sends notifications: to Slack if the URL is that of a Slack webhook, by
+e-mail if it has the form sendgrid://KEY:SENDER/RECEIVER/..., and otherwise to a webhook, as JSON with "subject" and
+"body". For any other channel, create a notification block with the same name in Prefect's UI.
 """
 
 import re
@@ -28,14 +28,14 @@ def blocks_of(
     environment: Mapping[str, str],
     credentials: AwsCredentials | None = None,
 ) -> dict[str, Block]:
-    """Return the blocks of one stack, by the names under which they are saved.
+    """Return the blocks of a stack, by the names under which they are saved.
 
     Args:
         names: the stack's names in Prefect.
         outputs: the stack's outputs.
-        environment: variables, of which AWS_REGION, AWS_ENDPOINT_URL and SLUICE_NOTIFY_URL are used if they are set.
-        credentials: the existing AWS Credentials block of the stack, or None. Keys that a person entered are kept. If
-            it has none, boto3 uses the task's role, or the credentials on the worker's machine.
+        environment: environment variables, of which AWS_REGION, AWS_ENDPOINT_URL and SLUICE_NOTIFY_URL are used if set.
+        credentials: the stack's existing AWS Credentials block, or None. Keys that a user entered in it are kept. If it
+            has none, boto3 uses the task's role or the credentials on the worker's machine.
 
     Raises:
         SettingsMissing: the outputs are not those of a Sluice stack.
@@ -54,16 +54,15 @@ def blocks_of(
 
 
 def leave_out_icon(kind: type[Block]) -> None:
-    """Remove the icon of a block type, which the UI would load from the internet, so that Prefect shows its default
-    icon.
-    """
+    """Remove the icon of a block type, so that Prefect's UI shows its default icon instead of loading one from the
+    internet."""
     with get_client(sync_client=True) as client:
         known = client.read_block_type_by_slug(kind.get_block_type_slug())
         client.update_block_type(known.id, BlockTypeUpdate(logo_url=None))
 
 
 def notification_block(name: str, url: str) -> Block:
-    """Return the block that sends notifications to `url`; secrets in the address are stored in secret fields."""
+    """Return the block that sends notifications to `url`. Secrets in the URL are stored in secret fields."""
     if url.startswith("https://hooks.slack.com/"):
         return SlackWebhook(url=SecretStr(url))
     mail = _SENDGRID.fullmatch(url)

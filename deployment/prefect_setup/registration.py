@@ -1,4 +1,4 @@
-"""Registers one stack in Prefect, and removes what was registered."""
+"""Registers a stack in Prefect, and removes its registration."""
 
 import os
 import sys
@@ -36,19 +36,19 @@ _PAGE = 200
 
 
 class DeploymentsRefused(TransientError):
-    """`prefect deploy --all` failed; its output has the reason."""
+    """`prefect deploy --all` failed; its output contains the reason."""
 
 
 def register(stack: str, pool: str) -> Iterator[str]:
-    """Register a deployed stack in Prefect, or update its registration; yield a line for each object.
+    """Register a deployed stack in Prefect, or update its registration; yield a message for each registered object.
 
     Args:
         stack: the stack's name.
-        pool: `local` or `ecs`: the work pool for runs that a person starts.
+        pool: the type of work pool for runs that a user starts, which is `local` or `ecs`.
 
     Raises:
-        SettingsMissing: there is no such stack, or it is not a Sluice stack.
-        ContractInvalid, AutomationsInvalid: a file of the project is wrong.
+        SettingsMissing: the stack does not exist, or is not a Sluice stack.
+        ContractInvalid, AutomationsInvalid: a contract or automations.yaml is invalid.
         DeploymentsRefused: the deployments could not be created.
     """
     deployed = find_stack(client_of("cloudformation"), stack)
@@ -56,10 +56,10 @@ def register(stack: str, pool: str) -> Iterator[str]:
         raise SettingsMissing(f"there is no stack {stack} in this account and region")
     names, outputs = PrefectNames(stack), outputs_of(deployed)
     store = ObjectStore(outputs["LandingBucket"], outputs["PublishedBucket"])
-    Contracts.load(CONTRACTS)  # raises if one is wrong; otherwise its deadline and limit would be removed
+    Contracts.load(CONTRACTS)  # raises if a contract is invalid; otherwise its deadline and limit would be removed
     contracts = LiveContracts(CONTRACTS, store).read()
     for dataset in live_datasets(store):
-        yield f"contract {dataset}: the published one applies, not the one in the image"
+        yield f"contract {dataset}: the published contract applies, not the one in the image"
     with get_client(sync_client=True) as client:
         client.create_work_pool(work_pool(names, pool, outputs), overwrite=True)
     yield f"work pool {names.pool(pool)}"
@@ -68,7 +68,7 @@ def register(stack: str, pool: str) -> Iterator[str]:
         yield f"block {block.get_block_type_slug()}/{name}"
     if pool == LOCAL:
         leave_out_icon(AwsCredentials)
-    # A value in the environment has priority: ECS tasks of a local cloud run the code in this folder, as processes.
+    # A value in the environment takes precedence, because ECS tasks of a local cloud run the code in this folder.
     os.environ.setdefault("SLUICE_CODE_DIRECTORY", _CODE_IN_IMAGE if pool == ECS else str(PROJECT_ROOT))
     os.environ.update(
         SLUICE_STACK=stack,
@@ -85,7 +85,8 @@ def register(stack: str, pool: str) -> Iterator[str]:
 
 
 def follow_contract(stack: str, contract: Contract) -> Iterator[str]:
-    """Update the deadline and the concurrency limit of one dataset in Prefect; yield a line for each object."""
+    """Update the deadline and the concurrency limit in Prefect to those in a contract; yield a message for each updated
+    object."""
     names, dataset, limit = PrefectNames(stack), contract.dataset, contract.max_concurrent_uploads
     entries = automations.of_deadlines(names, automations.deadlines_of([contract]))
     yield from automations.apply(names, entries, dropped=automations.without_deadline(names, [contract]))
@@ -98,7 +99,8 @@ def follow_contract(stack: str, contract: Contract) -> Iterator[str]:
 
 
 def remove(stack: str) -> Iterator[str]:
-    """Remove what `register` created for a stack from Prefect; yield a line for each object. Flow runs are kept."""
+    """Remove everything from Prefect that `register` created for a stack; yield a message for each object. Flow runs
+    are kept."""
     with get_client(sync_client=True) as client:
         for what, delete in list(_registered(client, PrefectNames(stack))):
             with suppress(ObjectNotFound):
@@ -107,8 +109,8 @@ def remove(stack: str) -> Iterator[str]:
 
 
 def apply_limits(names: PrefectNames, contracts: Iterable[Contract]) -> Iterator[str]:
-    """Set the concurrency limits in the contracts, and delete the stack's other limits; yield a line for each. Runs
-    that hold slots of a changed limit keep them."""
+    """Set the concurrency limits that the contracts declare, and delete the stack's other limits; yield a message for
+    each. Runs that hold slots of a changed limit keep them."""
     wanted = {names.limit(one.dataset): one.max_concurrent_uploads for one in contracts if one.max_concurrent_uploads}
     with get_client(sync_client=True) as client:
         for name in _limits(client, names):
@@ -121,17 +123,18 @@ def apply_limits(names: PrefectNames, contracts: Iterable[Contract]) -> Iterator
 
 
 def _deploy_all() -> None:
-    """Run `prefect deploy --all` in this process, because starting another one takes seconds."""
+    """Run `prefect deploy --all` in this process, because starting another process takes seconds."""
     sys.argv = ["prefect", "--no-prompt", "deploy", "--all"]
     try:
         app()
     except SystemExit as end:
         if end.code:
-            raise DeploymentsRefused(f"prefect deploy --all ended with {end.code}") from None
+            raise DeploymentsRefused(f"prefect deploy --all failed with exit code {end.code}") from None
 
 
 def _reconcile_with_credentials_from(uri: str, names: PrefectNames) -> None:
-    """Make local runs of reconcile use the credentials of ReconcileRole, not those of the worker's environment."""
+    """Make local runs of reconcile use the credentials of ReconcileRole instead of those in the worker's
+    environment."""
     with get_client(sync_client=True) as client:
         deployed = client.read_deployment_by_name(names.deployment("reconcile"))
         variables = {**deployed.job_variables, "env": {"AWS_CONTAINER_CREDENTIALS_FULL_URI": uri}}
@@ -139,8 +142,8 @@ def _reconcile_with_credentials_from(uri: str, names: PrefectNames) -> None:
 
 
 def _registered(client: SyncPrefectClient, names: PrefectNames) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yield the stack's objects in Prefect, each with a function that deletes it. Automations come first, because they
-    start runs."""
+    """Yield the name of each of the stack's objects in Prefect with a function that deletes it. Automations come first,
+    because they start runs."""
     for name, automation_id in automations.present(client, names).items():
         yield f"automation {name}", partial(client.delete_automation, automation_id)
     for deployment in map(names.deployment, FLOWS):
@@ -155,7 +158,7 @@ def _registered(client: SyncPrefectClient, names: PrefectNames) -> Iterator[tupl
     settings = PipelineSettingsBlock.get_block_type_slug()
     for block in automations.blocks_named(client, names.settings_block, names.credentials_block, names.notify_block):
         kind = block["block_type"]["slug"]
-        if block["name"] != names.settings_block or kind == settings:  # other types' names are not Sluice's
+        if block["name"] != names.settings_block or kind == settings:  # a block of another type is not Sluice's
             yield f"block {kind}/{block['name']}", partial(client.delete_block_document, block["id"])
 
 

@@ -1,6 +1,7 @@
-"""Checks the connection to a Prefect API, and registers a stack there or removes it, in a separate process.
+"""Checks the connection to a Prefect API, and registers or removes a stack there.
 
-A separate process is needed because Prefect reads the address and the key from the environment when it is imported.
+Registration and removal run in a separate process, because Prefect reads its URL and key from the environment when it
+is imported.
 """
 
 import os
@@ -17,15 +18,15 @@ _COMMAND_SECONDS = 900
 
 
 class PrefectUnreachable(TransientError):
-    """Prefect's API does not respond, or the address is not that of a Prefect API."""
+    """Prefect's API does not respond, or the URL is not that of a Prefect API."""
 
 
 class PrefectUnauthorised(TransientError):
-    """Prefect's API rejects the key or the password, or requires one and none is configured."""
+    """Prefect's API rejects the key or password, or requires one although none is configured."""
 
 
 class PrefectSetupFailed(TransientError):
-    """The stack could not be registered in Prefect or removed from it; the message has the command's output."""
+    """The stack could not be registered in Prefect or removed from it; the message contains the command's output."""
 
 
 def check_prefect(access: PrefectAccess) -> None:
@@ -36,42 +37,44 @@ def check_prefect(access: PrefectAccess) -> None:
         answer = httpx.post(url, json={"limit": 1}, headers=access.headers, timeout=_REQUEST_SECONDS)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         raise PrefectUnreachable(
-            f"Prefect's API {access.api_url} does not answer from here ({type(error).__name__}). Is it the right "
-            "address, and is the server running? Where only tasks can reach the server, give --prefect-url the address "
-            "that this machine reaches it at (a tunnel); --skip-prefect deploys without registering anything there"
+            f"Prefect's API {access.api_url} cannot be reached from this machine ({type(error).__name__}). Is the URL "
+            "correct, and is the server running? If only tasks can reach the server, use --prefect-url with a URL that "
+            "this machine can reach, such as that of a tunnel; --skip-prefect deploys without registering anything"
         ) from error
     if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        problem = "rejects the stack's key" if access.headers else "needs a key, and the stack has none"
+        problem = "rejects the stack's key" if access.headers else "needs a key, but the stack has none"
         raise PrefectUnauthorised(
-            f"Prefect's API {access.api_url} {problem} (HTTP {answer.status_code}). Keep the key in Secrets Manager "
-            "and name the secret in PrefectApiKeySecretArn (Prefect Cloud) or PrefectAuthStringSecretArn (user:pass)"
+            f"Prefect's API {access.api_url} {problem} (HTTP {answer.status_code}). Store the key in Secrets Manager, "
+            "and set PrefectApiKeySecretArn (Prefect Cloud) or PrefectAuthStringSecretArn (user:password) to its ARN"
         )
     if answer.status_code != httpx.codes.OK:
         raise PrefectUnreachable(
-            f"{access.api_url} answers with HTTP {answer.status_code}, not as Prefect's API does; its address ends "
-            "in /api, or in /workspaces/ID on Prefect Cloud"
+            f"{access.api_url} responds with HTTP {answer.status_code}, unlike Prefect's API, whose URL ends in /api "
+            "or, on Prefect Cloud, in /workspaces/ID"
         )
 
 
 def register_stack(access: PrefectAccess, stack_name: str, *, region: str, home: Path) -> None:
-    """Register a deployed stack in Prefect, with a work pool of ECS tasks. Raise PrefectSetupFailed if that fails; it
+    """Register a deployed stack in Prefect, with a work pool for ECS tasks. Raise PrefectSetupFailed if that fails; it
     is safe to try again.
 
     Args:
+        access: the URL and the credentials of the Prefect API.
+        stack_name: the stack's name.
         region: the stack's region.
-        home: a folder that replaces ~/.prefect.
+        home: the folder that Prefect uses instead of ~/.prefect.
     """
     try:
         _run(["register", stack_name, "--pool", "ecs"], access, region=region, home=home)
     except PrefectSetupFailed as error:
         raise PrefectSetupFailed(
-            f"{error}\nThe stack {stack_name} is deployed and works; Prefect shows what it does once this step has "
-            "succeeded. Run the same command again: it continues here"
+            f"{error}\nThe stack {stack_name} is deployed and works, but Prefect shows its runs only after this step "
+            "has succeeded. Run the same command again: it continues with this step"
         ) from error
 
 
 def remove_stack(access: PrefectAccess, stack_name: str, *, region: str, home: Path) -> None:
-    """Remove what `register_stack` created from Prefect. Arguments and errors are the same."""
+    """Remove everything that `register_stack` created in Prefect. The arguments and errors are the same."""
     _run(["remove", stack_name], access, region=region, home=home)
 
 

@@ -1,7 +1,7 @@
-"""The work pools for runs that a person starts: processes on the worker's machine, or ECS tasks of the stack.
+"""The work pools for runs that a user starts, as processes on the worker's machine or as ECS tasks of the stack.
 
-Runs of the ECS pool use a task definition of the stack, so that no run registers a new one. It is not the one for
-drains, because drains count the tasks of theirs. A worker starts the tasks:
+Runs in the ECS pool use a task definition of the stack, so that no run registers a new one. It is a different one than
+that of drains, because drains count the tasks of their task definition. A worker starts the tasks:
 
     prefect worker start --pool sluice-ecs --type ecs
 """
@@ -19,19 +19,19 @@ KINDS = (LOCAL, ECS)
 _ENVIRONMENT = {
     "type": "object",
     "title": "Environment variables",
-    "description": "In addition to those that every run gets.",
+    "description": "Variables in addition to those that every run gets.",
     "additionalProperties": {"type": "string"},
 }
-_RUNS_AT_ONCE = {LOCAL: 4, ECS: 10}  # further runs wait in the pool
+_RUNS_AT_ONCE = {LOCAL: 4, ECS: 10}  # the number of concurrent runs; further runs wait in the pool
 
 
 def work_pool(names: PrefectNames, kind: str, outputs: Mapping[str, str]) -> WorkPoolCreate:
-    """Return a stack's work pool of the kind `local` or `ecs`, from the stack's outputs."""
+    """Return the definition of a stack's work pool, whose `kind` is `local` or `ecs`, from the stack's outputs."""
     if kind == LOCAL:
         description = f"Processes on the worker's machine, for the stack {names.stack}."
         job_type, template = ProcessWorker.type, local_template()
     else:
-        description = f"Tasks of the stack {names.stack}, with its own task definition, on its cluster and network."
+        description = f"ECS tasks of the stack {names.stack}, with its task definition, in its cluster and network."
         job_type, template = "ecs", ecs_template(outputs)
     return WorkPoolCreate(
         name=names.pool(kind),
@@ -42,19 +42,19 @@ def work_pool(names: PrefectNames, kind: str, outputs: Mapping[str, str]) -> Wor
     )
 
 
-# For every flow run, even one that no worker starts, the server validates the whole schema of a pool's variables, and
-# again for each default. With the worker type's own schema, that is a third of the cost of recording an upload in bulk.
-# So only what may differ from run to run is a variable, and no variable has a default.
+# For every flow run, even one that no worker starts, the server validates the whole schema of a pool's variables once,
+# and then again for each default. With the schema of the worker type, that takes a third of the CPU time of recording
+# an upload in bulk. Therefore, only what may differ between runs is a variable, and no variable has a default.
 
 
 def local_template() -> dict[str, Any]:
-    """Return the job template for process workers; the worker sets the run's name, labels and command."""
+    """Return the job template for process workers. The worker itself sets a run's name, labels and command."""
     variables = {"type": "object", "properties": {"env": _ENVIRONMENT}}
     return {"variables": variables, "job_configuration": {"env": "{{ env }}"}}
 
 
 def ecs_template(outputs: Mapping[str, str]) -> dict[str, Any]:
-    """Return the job template for ECS workers, with cluster, network and task definition from the stack's outputs."""
+    """Return the job template for ECS workers, with the cluster, network and task definition in the stack's outputs."""
     network = {
         "subnets": outputs["SubnetIds"].split(","),
         "securityGroups": outputs["SecurityGroupIds"].split(","),
@@ -66,10 +66,10 @@ def ecs_template(outputs: Mapping[str, str]) -> dict[str, Any]:
             "properties": {
                 "env": _ENVIRONMENT,
                 "cpu": _variable(
-                    "CPU", "In units of 1/1024 vCPU; empty: the task definition's.", "integer", minimum=256
+                    "CPU", "In units of 1/1024 vCPU; by default, as in the task definition.", "integer", minimum=256
                 ),
-                "memory": _variable("Memory", "In MiB; empty: the task definition's.", "integer", minimum=512),
-                "task_role_arn": _variable("Task role", "Empty: the task definition's."),
+                "memory": _variable("Memory", "In MiB; by default, as in the task definition.", "integer", minimum=512),
+                "task_role_arn": _variable("Task role", "The role's ARN; by default, as in the task definition."),
             },
         },
         "job_configuration": {
