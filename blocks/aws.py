@@ -8,7 +8,7 @@ import boto3
 from botocore.config import Config
 
 _MAX_ATTEMPTS = 5
-_MAKING = Lock()  # threads may share a client, but not create it: docs.aws.amazon.com/boto3, guide/clients.html
+_MAKING = Lock()  # threads may share clients, not create them at once: docs.aws.amazon.com/boto3, guide/clients.html
 
 
 def client_of(service: str) -> Any:

@@ -118,7 +118,7 @@ _TABLE = (
     ),
     _Row(
         QuotaReached,
-        "ask for more under Service Quotas in the AWS console",
+        "request an increase under Service Quotas in the AWS console",
         "LimitExceeded LimitExceededException ServiceQuotaExceededException TooManyBuckets",
     ),
     _Row(

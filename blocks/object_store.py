@@ -140,7 +140,8 @@ class ObjectStore:
 
         Args:
             accept: called before the body is read; may raise an exception to prevent the download.
-            at_most: a size in bytes; a larger object is not downloaded if the server has ranges (use `read_range`).
+            at_most: a size in bytes. A larger object is not downloaded; use `read_range` for it. If the server does not
+                support ranges, it is downloaded nevertheless.
 
         Raises:
             ObjectGone: there is no such object version.

@@ -55,7 +55,7 @@ class PipelineSettings(BaseModel):
     )
     ignored_names: str = Field(
         IGNORED_NAMES,
-        description="Patterns, separated by commas. A file is ignored if its name or that of a folder matches.",
+        description="Patterns, separated by commas. Files are ignored if their name or a folder's name matches.",
     )
     visibility_timeout_seconds: int = Field(
         120,
@@ -78,7 +78,7 @@ class PipelineSettings(BaseModel):
         30,
         ge=0,
         le=900,
-        description="After a failure, a message is delivered again after this time, multiplied by its deliveries.",
+        description="After a failure, a message is delivered again after this time multiplied by its delivery count.",
     )
     max_object_bytes: int = Field(
         10 * 1024**3, ge=1, description="An upload larger than this is rejected before it is downloaded."
@@ -93,7 +93,7 @@ class PipelineSettings(BaseModel):
         "", description="The queue for uploads that Sluice gave up on; empty for a stack of an older release."
     )
     max_receive_count: int = Field(
-        5, ge=1, le=1_000, description="Deliveries of a message before it moves to the dead-letter queue."
+        5, ge=1, le=1_000, description="How often a message is delivered before it moves to the dead-letter queue."
     )
     state_machine_arn: str = Field("", description="The state machine that launches the tasks that drain the queue.")
     window_seconds: int = Field(

@@ -38,7 +38,7 @@ def _flow_run_name() -> str:
 
 @flow(
     name="process-upload",
-    description="Read one uploaded file, validate it, quarantine bad rows, preprocess the rest, publish it.",
+    description="Read one uploaded file, validate it, quarantine bad rows, preprocess the rest, and publish it.",
     flow_run_name=_flow_run_name,
     persist_result=False,
 )

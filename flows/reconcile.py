@@ -96,7 +96,7 @@ def reconcile(
     _log_found(found, window)
     rows = list(_dispatch_all(parts, drains, found, dry_run=dry_run, given_up_too=given_up_too))
     rebuilt = rebuild_all(parts, window.since, Recorder(parts).record, dry_run=dry_run) if rebuild else None
-    orphaned = _delete_orphaned(parts, window, dry_run=dry_run)  # last: clean-up can wait, uploads cannot
+    orphaned = _delete_orphaned(parts, window, dry_run=dry_run)  # done last, because clean-up can wait
     done = Reconciled(found, window, oldest is not None, held, orphaned, rebuilt)
     create_table_artifact(key="reconcile", table=rows, description=reconcile_summary(done, dry_run=dry_run))
     return _final_state(found, rows, dry_run=dry_run)

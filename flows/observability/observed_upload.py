@@ -138,7 +138,7 @@ _EDGE: dict[str, Any] = _ANY | {
 _CORE: dict[str, Any] = _ANY | {"timeout_seconds": _SECONDS_CORE}  # pure: it would fail the same way again
 _OPTIONS: dict[str, dict[str, Any]] = {
     "fetch": _EDGE | {"description": "Read the object version from S3."},
-    "refine": _CORE | {"description": "Read, validate with Great Expectations, preprocess with pandas, write."},
+    "refine": _CORE | {"description": "Read, validate with Great Expectations, preprocess with pandas, and write."},
     "publish": _EDGE | {"description": "Upload the outputs under keys of this run."},
     "record": _EDGE | {"description": "Commit the receipt, which makes the result valid."},
 }

@@ -16,7 +16,7 @@ from flows.refinery.checks import Check, RejectionReason, by_basis
 from flows.refinery.words import counted, shortened
 
 _REAL_QUEUE = re.compile(r"https://(sqs\.(?P<region>[a-z0-9-]+)|(?P<older>[a-z0-9-]+)\.queue)\.amazonaws\.com(\.cn)?/")
-# docs.aws.amazon.com/general/latest/gr/console-endpoints and the two partitions' own pages
+# From docs.aws.amazon.com/general/latest/gr/console-endpoints and the pages of the two partitions.
 _CONSOLES = {"cn-": "console.amazonaws.cn", "us-gov-": "console.amazonaws-us-gov.com"}
 _SHOWN_CHARACTERS = 120
 

@@ -19,7 +19,7 @@ from flows.pipeline.receipt import Receipt
 from flows.refinery.errors import SluiceError
 
 LOG = logging.getLogger("sluice")
-_NOTHING_FAILED = (RepairRejected, ReceiptConflict, UploadCancelled)  # after these, nothing has to be recorded
+_NOTHING_FAILED = (RepairRejected, ReceiptConflict, UploadCancelled)  # these do not count as failed attempts
 
 
 def reported(parts: Parts, job: UploadJob, run: Callable[[], Receipt], announce: Announce) -> Receipt:

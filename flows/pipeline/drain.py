@@ -109,7 +109,8 @@ class Drain:
             self._work_live(waiting.pop(0))
 
     def _drain(self) -> None:
-        has_finished, patient_until = False, 0.0  # is `_finish` done since the last message; when to stop trying
+        # Since the last message: whether `_finish` is done, and until when it is tried again.
+        has_finished, patient_until = False, 0.0
         while not self._is_over:
             if self._backlog.is_paused:
                 self._finish()

@@ -58,7 +58,7 @@ class ContractUsed(_Part):
     """The contract that the file was checked against."""
 
     dataset: str = Field(description="the dataset of the contract")
-    content_hash: str = Field(description="sha256 of the contract's content and of its custom steps")
+    content_hash: str = Field(description="SHA-256 hash of the contract and its custom steps")
     is_default: bool = Field(description="whether the default contract was used because no other one matched the key")
 
 
@@ -129,7 +129,7 @@ class Receipt(Document):
     contract: ContractUsed = Field(description="the contract that the file was checked against")
     rows: Rows = Field(description="what happened to every row")
     outputs: tuple[Output, ...] = Field(
-        (), description="the published objects; for a rejected file only earlier corrections"
+        (), description="the published objects; for a rejected file, only earlier corrections"
     )
     read_as: tuple[Decision, ...] = Field((), description="how the reader read the file; empty if it could not")
     checks: tuple[Check, ...] = Field((), description="what every rule of the contract found")

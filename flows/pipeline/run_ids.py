@@ -33,8 +33,8 @@ def find_run(store: ObjectStore, given: str) -> str:
     found = sorted({_run_of(key) for prefix in (RECEIPTS, ATTEMPTS) for key in _keys(store, prefix + given)})
     if len(found) == 1:
         return found[0]
-    several = f"several runs begin with {given}: {', '.join(found[:_NAMED])}"
-    raise RunUnknown(several if found else f"no run begins with {given}; `sluice status` lists the runs")
+    several = f"several run IDs begin with {given}: {', '.join(found[:_NAMED])}"
+    raise RunUnknown(several if found else f"no run ID begins with {given}; `sluice status` lists the runs")
 
 
 def _run_of(key: str) -> str:
