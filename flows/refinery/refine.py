@@ -256,7 +256,9 @@ def refine_partition(partition: Partition, plan: HeaderPlan) -> JudgedPartition:
     with seconds.of("validate"):
         typed, masks, findings = validate(partition, plan)
         numbers, misfits = partition.row_numbers, misfit_rows(partition.misfits)
-        is_bad = masks[plan.blocking].any(axis=0)
+        is_bad = np.zeros(masks.shape[1], dtype=bool)
+        for place in plan.blocking:
+            is_bad |= masks[place]
         places = np.flatnonzero(is_bad)
         rows, bad, late = typed, None, None
     with seconds.of("write"):

@@ -24,6 +24,7 @@ from flows.refinery.read.csv_numbers import is_ambiguous_number
 from flows.refinery.read.csv_records import (
     TEXT_AFTER_QUOTE,
     has_line,
+    holds_utf8,
     is_clean_text,
     lines_of,
     misplaced_quote,
@@ -401,8 +402,11 @@ class _CsvReader:
             table = self._parsed(block.content, len(block.content))
         if table is None or table.num_rows != len(block.row_numbers):
             return None
-        columns = map(self._column, self._columns, table.columns)
-        return pd.DataFrame(dict(zip(self._columns, columns, strict=True)), copy=False)
+        texts = [column.combine_chunks() for column in table.columns]
+        del table
+        if not all(map(holds_utf8, texts)):
+            return None
+        return pd.DataFrame(dict(zip(self._columns, map(self._column, self._columns, texts), strict=True)), copy=False)
 
     def _parsed(self, content: memoryview, at_once: int) -> pa.Table | None:
         """Return the texts of a block that is parsed in pieces of this many bytes; None if Arrow cannot read it."""
@@ -416,16 +420,17 @@ class _CsvReader:
                     column_types=dict.fromkeys(self._places, pa.large_string()),
                     null_values=sorted(self._missing_everywhere),
                     strings_can_be_null=True,
+                    check_utf8=False,  # `holds_utf8` is faster
                 ),
             )
         except pa.ArrowInvalid:
             return None
 
-    def _column(self, name: str, texts: pa.ChunkedArray) -> pd.Series[str]:
+    def _column(self, name: str, texts: pa.Array) -> pd.Series[str]:
         missing = self._missing[name] - self._missing_everywhere
         if missing:
             texts = pc.if_else(pc.is_in(texts, pa.array(sorted(missing))), None, texts)
-        return text_column(texts.combine_chunks())
+        return text_column(texts)
 
     def _no_rows(self) -> pd.DataFrame:
         return pd.DataFrame({name: pd.Series([], dtype="str") for name in self._columns})

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from flows.refinery.read.text_source import SHIFTS_TO_KANJI, SURROGATE
 
@@ -222,6 +223,18 @@ def is_clean_text(text: bytes, end: int) -> bool:
     if text.find(b"\0", 0, end) >= 0 or (text.find(b"\x1b", 0, end) >= 0 and SHIFTS_TO_KANJI.search(text, 0, end)):
         return False
     return text.find(b"\r", 0, end) < 0 or text.count(b"\r", 0, end) == text.count(b"\r\n", 0, end)
+
+
+def holds_utf8(texts: pa.Array) -> bool:
+    """Return whether all texts of an array of `large_string` that was not checked are UTF-8. Most columns are ASCII."""
+    content = texts.buffers()[2]
+    if content is None or np.frombuffer(content, dtype=np.int8).min(initial=0) >= 0:
+        return True
+    try:
+        texts.cast(pa.large_binary()).cast(pa.large_string())
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def written_again(rows: list[list[str]], delimiter: str, quote: str) -> bytes:

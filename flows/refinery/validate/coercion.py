@@ -69,7 +69,7 @@ def coerce(
     Args:
         unreadable: texts known to be unreadable from other partitions; those of this one may be added.
     """
-    missing = raw.isna().to_numpy(copy=True)
+    missing = _is_missing(raw)
     array = _READERS[column.type](raw, column, source_format, unreadable or Unreadable()).cast(ARROW_TYPES[column.type])
     is_unread = np.zeros(len(raw), dtype=bool)
     if array.null_count > np.count_nonzero(missing):
@@ -80,6 +80,14 @@ def coerce(
         places = np.flatnonzero(is_unread)[marked]
         missing[places], is_unread[places] = True, False
     return Coerced(column.type, array, is_unread, missing)
+
+
+def _is_missing(raw: pd.Series) -> np.ndarray:
+    if not isinstance(raw.dtype, pd.StringDtype):
+        return raw.isna().to_numpy(copy=True)
+    texts = text_array(raw)
+    missing: np.ndarray = np.zeros(len(raw), dtype=bool)
+    return texts.is_null().to_numpy(zero_copy_only=False) if texts.null_count else missing
 
 
 def judged_column(array: pa.Array | pa.ChunkedArray, kind: str) -> pd.Series:

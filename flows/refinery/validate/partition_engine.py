@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from flows.refinery.validate.gx import gx
@@ -57,7 +58,7 @@ class _OfOnePartition:
         if key not in self._kept:
             is_entire = not domain_kwargs.get("row_condition")
             values = (self.frame if is_entire else self.get_domain_records(domain_kwargs))[domain_kwargs["column"]]
-            self._kept[key] = values if with_missing or not values.hasnans else values[values.notna()]
+            self._kept[key] = values if with_missing else _present(values)
         return self._kept[key]
 
     def get_domain_records(self, domain_kwargs: Mapping[str, Any]) -> Any:
@@ -71,8 +72,18 @@ class _OfOnePartition:
         return self._kept[key]
 
 
+def _present(values: Any) -> Any:
+    """Return the values of a column that are not missing, with their index; faster than pandas selects them."""
+    present = values.notna().to_numpy()
+    if present.all():
+        return values
+    places = np.flatnonzero(present)
+    return pd.Series(values.array.take(places), index=values.index.take(places), name=values.name, copy=False)
+
+
 def _register(engine: type) -> None:
-    """Register metrics for the engine: the names and types of columns, and all conditions on one column."""
+    """Register metrics for the engine: the names and types of columns, the number of rows, and all conditions on one
+    column."""
 
     class ColumnNames(gx().TableMetricProvider):  # type: ignore[misc] # as above
         metric_name = "table.columns"
@@ -90,6 +101,16 @@ def _register(engine: type) -> None:
         def _pandas(cls, execution_engine: Any, metric_domain_kwargs: Mapping[str, Any], **_: Any) -> list[Any]:  # noqa: N805 as above
             names = execution_engine.columns_of(metric_domain_kwargs["batch_id"])
             return [{"name": name, "type": execution_engine.frame[name].dtype} for name in names]
+
+    class RowCount(gx().TableMetricProvider):  # type: ignore[misc] # as above
+        metric_name = "table.row_count"
+
+        @gx().metric_value(engine=engine)  # type: ignore[untyped-decorator] # as above
+        def _pandas(cls, execution_engine: Any, metric_domain_kwargs: Mapping[str, Any], **_: Any) -> int:  # noqa: N805 as above
+            is_entire = not metric_domain_kwargs.get("row_condition")
+            return len(
+                execution_engine.frame if is_entire else execution_engine.get_domain_records(metric_domain_kwargs)
+            )
 
     one_by_one = inspect.unwrap(gx().ColumnValuesBetween._pandas)
 
