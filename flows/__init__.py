@@ -1,3 +1,3 @@
-"""The flows and the entry point that the container and Prefect start."""
+"""The flows that Prefect runs, and the container's entry point."""
 
 __version__ = "0.3.0"

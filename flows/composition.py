@@ -76,8 +76,9 @@ def _settings_of_environment() -> PipelineSettings:
 
 @cache
 def _end_later(seconds: float) -> None:
-    """Schedule the end of the process: with SIGTERM after `seconds`, and unconditionally a minute later. This is for an
-    ECS task that Prefect started for one flow run. A task that drains the queue has its own timer (drain_queue.py)."""
+    """Start timers that send SIGTERM to this process after `seconds`, and end it unconditionally a minute later. This
+    is for an ECS task that Prefect started for one flow run. A task that drains the queue has its own timer
+    (drain_queue.py)."""
     stop, end_at_once = partial(os.kill, os.getpid(), signal.SIGTERM), partial(os._exit, 143)
     for after, end in ((seconds, stop), (seconds + 60, end_at_once)):
         timer = threading.Timer(after, end)

@@ -130,8 +130,8 @@ def _importing_the_rest() -> Iterator[None]:
 
 
 def _end_later(parts: Parts) -> None:
-    """Schedule the end of the process for when its time is over, even in the middle of an upload. Its batch note, which
-    lists the upload, remains for another task."""
+    """Start a timer that ends the process when its time is over, even in the middle of an upload. The batch note that
+    lists the upload remains for another task."""
 
     def end() -> None:
         LOG.error("the task's time is over", extra={"fields": {"seconds": parts.settings.task_limit_seconds}})
@@ -144,8 +144,8 @@ def _end_later(parts: Parts) -> None:
 
 
 def _leave_soon(code: int) -> None:
-    """Schedule the end of the process after _LEAVE_SECONDS, even if Prefect has not yet accepted the end of the flow
-    run or its logs."""
+    """Start a timer that ends the process after _LEAVE_SECONDS, even if Prefect has not yet accepted the end of the
+    flow run or its logs."""
     leaving = threading.Timer(_LEAVE_SECONDS, os._exit, [code])
     leaving.daemon = True
     leaving.start()

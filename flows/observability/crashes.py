@@ -187,8 +187,8 @@ def _lines_in_cloudwatch(log: TaskLog) -> list[str]:
 
 
 def _readable(line: str) -> str:
-    """Return one of Sluice's JSON log lines (flows/pipeline/json_log.py) in a readable form. Leave other
-    lines unchanged."""
+    """Return one of Sluice's JSON log lines (flows/pipeline/json_log.py) in a readable form. Return any other line
+    without changes."""
     try:
         fields = json.loads(line)
         head = [str(fields.pop("time"))[11:19], str(fields.pop("level")), str(fields.pop("event"))]

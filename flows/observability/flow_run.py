@@ -221,7 +221,7 @@ class FlowRunner:
 
     def _go_without(self, error: Exception) -> None:
         """Continue without further requests to Prefect for this upload. Also pause requests for the next uploads,
-        unless Prefect is up and only rejected this request."""
+        unless Prefect is up and rejected only this request."""
         self._shown = False
         if is_refusal(error):
             LOG.warning("Prefect rejected this upload; continuing unobserved", extra={"fields": {"why": why(error)}})

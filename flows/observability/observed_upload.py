@@ -88,7 +88,7 @@ def _failed_event(parts: Parts, job: UploadJob, error: SluiceError) -> Event:
 
 @contextmanager
 def _failure_event(parts: Parts, job: UploadJob) -> Iterator[None]:
-    """Emit the event for a failed attempt if the block raises, unless a person cancelled the upload."""
+    """Emit the event for a failed attempt if the block raises a SluiceError, unless a person cancelled the upload."""
     try:
         yield
     except UploadCancelled:

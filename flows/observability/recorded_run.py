@@ -76,8 +76,8 @@ class RecordedRun:
 
     def fits(self, state_type: str | None, tags: Collection[str]) -> bool:
         """Return whether an existing run with this state and these tags already shows the outcome. If Sluice gave up on
-        the upload, any final state does, because a run that crashed or was cancelled shows more than a
-        recorded run."""
+        the upload, any final state is enough, because a run that crashed or was cancelled shows more than a recorded
+        run."""
         if self.was_given_up:
             return state_type in ("FAILED", "CRASHED", "CANCELLED", "COMPLETED")
         return state_type == self.state_type and self.notice.status in tags

@@ -121,7 +121,8 @@ class Recorder:
         return {run["id"]: run for run in found}
 
     def _create(self, runs: list[RecordedRun]) -> dict[str, str]:
-        """Create flow runs, or find existing ones with the same idempotency keys. Return their IDs by these keys."""
+        """Create flow runs, or find existing ones with the same idempotency keys. Return a mapping from idempotency key
+        to flow run ID."""
         made: dict[str, str] = {}
         for rest_seconds in (*_RESTS_SECONDS, None):  # the server's SQLite fails if another request has locked it
             left = [run for run in runs if run.key not in made]
