@@ -1,4 +1,4 @@
-"""Detect how a CSV file is written: its delimiter, decimal and thousands marks, unless the contract declares them."""
+"""Detect the delimiter and the decimal and thousands separators of a CSV file, unless the contract declares them."""
 
 import csv
 import re
@@ -32,7 +32,7 @@ _POINT_THOUSANDS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+,\d+")
 
 
 class SampleRecord(NamedTuple):
-    """A record of the file's beginning, and the line on which it begins, from 0."""
+    """A record near the beginning of a file, and the line on which it begins, counted from 0."""
 
     line: int
     fields: list[str]
@@ -45,19 +45,19 @@ class CsvDialect:
     delimiter: str
     # whether the contract, the file's own `sep=` line or its header shows the delimiter, or no other one is possible
     is_delimiter_proven: bool
-    trailing: int  # how many delimiters at the end of each record have no value after them
+    trailing: int  # how many delimiters at the end of each record are not followed by a value
     quote: str
     decimal: str
     thousands: str | None
-    is_decimal_proven: bool  # whether the contract or an unambiguous number shows the decimal mark
+    is_decimal_proven: bool  # whether the contract or an unambiguous number shows the decimal separator
     text_columns: frozenset[str]  # columns that must not be read as numbers, as far as the file's beginning shows
 
 
 def dialect_of(sample: str, contract: Contract, named_delimiter: str | None = None) -> CsvDialect:
-    """Determine how a CSV file is written: from the contract, and where it declares nothing, from the sample.
+    """Determine how a CSV file is written. What the contract does not declare is detected in the sample.
 
     Args:
-        sample: the file's beginning, header first, in whole lines.
+        sample: the beginning of the file, from the header on, in whole lines.
         named_delimiter: the delimiter in the file's `sep=` line.
     """
     given = contract.format
@@ -81,7 +81,7 @@ def dialect_of(sample: str, contract: Contract, named_delimiter: str | None = No
         if name not in contract.columns and any(_WORD.search(value) and value not in no_words for value in values)
     }
     values = [value for name, column in columns.items() if name not in text_columns for value in column]
-    # If the thousands mark is declared as ",", 1,234 is not a decimal.
+    # If the thousands separator is declared as ",", 1,234 is not a decimal.
     decimal = given.decimal or {",": ".", ".": ","}.get(given.thousands or "") or _detect_decimal(values, delimiter)
     return CsvDialect(
         delimiter=delimiter,
@@ -97,12 +97,13 @@ def dialect_of(sample: str, contract: Contract, named_delimiter: str | None = No
 
 
 def _detect_delimiter(sample: str, contract: Contract) -> str:
-    """Return the delimiter that finds the most of the contract's columns; among equals, the most regular rows, and then
-    the most fields."""
-    # A declared mark in numbers is less likely to be the delimiter, but may be: "1,234.50" may be quoted.
+    """Return the delimiter with which the header has the most columns of the contract. Of several, return the one with
+    the most regular rows, and then the one with the most fields."""
+    # A declared separator in numbers is less likely to be the delimiter, but it may be, because "1,234.50" may be
+    # quoted.
     in_numbers = {contract.format.thousands, contract.format.decimal}
     marks = [mark for mark in DELIMITERS if mark != contract.format.quote]
-    absent = [mark for mark in marks if mark not in sample]  # each of them gives one column, so one is enough
+    absent = [mark for mark in marks if mark not in sample]  # each of them would give one column, so one is enough
     candidates = [mark for mark in marks if mark not in absent[1:]]
     scores = {}
     for mark in candidates:
@@ -139,14 +140,14 @@ def other_delimiter(sample: str, delimiter: str, written: FileFormat) -> str | N
 
 
 def names_of(header: list[str], trailing: int) -> list[str]:
-    """Return a header without the `trailing` nameless columns at its end, if it has them."""
+    """Return a header without the `trailing` columns at its end, if none of these has a name."""
     ends_too = not any(name.strip() for name in header[len(header) - trailing :])
     return header[: len(header) - trailing] if ends_too else header
 
 
 def _nameless_at_end(header: list[str], rows: list[list[str]], written: FileFormat) -> int:
     """Return how many columns at the end have neither name nor value, because each record ends with delimiters. This
-    is proven if at least half of the first rows have as many fields as the header, without a value there."""
+    counts as proven if at least half of the first rows have as many fields as the header, without a value there."""
     if written.trailing_delimiter:
         return 1
     count = 0
@@ -158,14 +159,14 @@ def _nameless_at_end(header: list[str], rows: list[list[str]], written: FileForm
 
 
 def shows_decimal(text: str, mark: str) -> bool:
-    """Return whether a number can be read only with this decimal mark; 1.250 and 1,250 are ambiguous."""
+    """Return whether a number can be read only with this decimal separator; 1.250 and 1,250 are ambiguous."""
     pattern = _DECIMAL_POINT if mark == "." else _DECIMAL_COMMA
     return not is_ambiguous_number(text) and pattern.fullmatch(text.strip()) is not None
 
 
 def _detect_decimal(values: list[str], delimiter: str) -> str | None:
-    """Return the decimal mark of the unambiguous numbers; None if there are none. Raise MarksContradict if they have
-    different marks."""
+    """Return the decimal separator of the unambiguous numbers, or None if there are none. Raise MarksContradict if they
+    have different separators."""
     has_point = any(shows_decimal(value, ".") for value in values)
     has_comma = delimiter != "," and any(shows_decimal(value, ",") for value in values)
     if has_point and has_comma:
@@ -177,6 +178,7 @@ def _detect_decimal(values: list[str], delimiter: str) -> str | None:
 
 
 def _detect_thousands(values: list[str], decimal: str) -> str | None:
-    """Return the thousands mark if a number has both marks, as in 1,234.50; that in 1,234 could be a decimal mark."""
+    """Return the thousands separator if a number has both separators, as in 1,234.50. The comma in 1,234 could be a
+    decimal separator."""
     pattern, mark = (_COMMA_THOUSANDS, ",") if decimal == "." else (_POINT_THOUSANDS, ".")
     return mark if any(map(pattern.fullmatch, values)) else None

@@ -1,4 +1,5 @@
-"""Check whether the rows of a CSV file fit its header; if not, name the one cause and the line to write."""
+"""Check whether the rows of a CSV file fit its header. If they do not, and there is a single cause, name it and the
+line to write in the contract."""
 
 import json
 import re
@@ -20,7 +21,8 @@ from flows.refinery.read.rejections import NoTable
 _VALUE = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?|[0-9]{4}-[0-9]{2}-[0-9]{2}.*|[0-9]{1,2}[./][0-9]{1,2}[./][0-9]{2,4}")
 _LOG_LINE = re.compile(r"\W*[0-9]|.*[0-9]:[0-9]{2}\b", re.DOTALL)
 _GAP = re.compile(r"\S {2,}\S|\S\t+\S")
-# A header field of such a form is not a name if most values below it have the same form. Numbers can be names (pivots).
+# A header field in one of these forms is not a name if most values below it have the same form. Numbers are not listed,
+# because they can be names, as in pivot tables.
 _RECORDS = tuple(
     re.compile(pattern)
     for pattern in (
@@ -32,18 +34,18 @@ _RECORDS = tuple(
         r"(TRACE|DEBUG|INFO|WARN(ING)?|ERROR|FATAL)\b.*",
     )
 )
-_IF_NONE = "if there is none, name the `columns`, and write `header: false` under `format`"
+_IF_NONE = "if there is no header, name the `columns`, and write `header: false` under `format`"
 _NO_HEADER = f"the header begins with a number or a date; {_IF_NONE}"
 _MAX_LINES_BEFORE_HEADER = 50
-_REGULAR = 0.9  # of the rows must have the same number of fields in a table
+_REGULAR = 0.9  # the fraction of the rows that must have the same number of fields in a table
 
 
 def layout_fault(sample: str, dialect: CsvDialect, contract: Contract, first_line: int) -> str | None:
-    """Return the cause why most rows do not fit the header, or why the header lacks the contract's columns; None if
-    they fit, or no single cause is found.
+    """Return the reason why most rows do not fit the header, or why the header lacks columns of the contract. Return
+    None if they fit, or if no single reason is found.
 
     Args:
-        sample: the file's beginning, header first, in whole lines.
+        sample: the beginning of the file, from the header on, in whole lines.
         first_line: the file's line on which the sample begins, from 1.
     """
     records = sample_records(sample, dialect.delimiter, contract.format)
@@ -59,10 +61,11 @@ def layout_fault(sample: str, dialect: CsvDialect, contract: Contract, first_lin
 
 
 def require_table(sample: str, dialect: CsvDialect, contract: Contract, fault: str | None) -> None:
-    """Reject text that is probably not a table: without a contract that names columns, any text could be read as one.
+    """Raise NoTable for text that is probably not a table. Without a contract that names columns, any text could be
+    read as a table.
 
     Args:
-        sample: the file's beginning, header first, in whole lines.
+        sample: the beginning of the file, from the header on, in whole lines.
         fault: the result of `layout_fault`.
 
     Raises:
@@ -70,7 +73,7 @@ def require_table(sample: str, dialect: CsvDialect, contract: Contract, fault: s
     """
     fault = fault or _doubt(sample, dialect, contract)
     if fault:
-        raise NoTable(f"this may be no table: {fault}, in a contract for such files")
+        raise NoTable(f"this may not be a table: {fault}, in a contract for such files")
 
 
 def _fits(records: Sequence[SampleRecord], dialect: CsvDialect, contract: Contract) -> bool:
@@ -144,7 +147,7 @@ def _is_regular(rows: list[list[str]], width: int) -> bool:
 
 
 def _width(record: list[str]) -> int:
-    """Return the number of a record's fields, without empty ones at its end."""
+    """Return the number of a record's fields, not counting empty fields at its end."""
     return max((place for place, field in enumerate(record, start=1) if field.strip()), default=0)
 
 
@@ -162,14 +165,15 @@ def _end_of_rows(records: Sequence[SampleRecord], contract: Contract, first_line
     if rows and _is_regular(rows, len(header) + 1):
         if not any(row[-1].strip() for row in rows if len(row) == len(header) + 1):
             return (
-                "each row ends with a delimiter, the header does not; write `trailing_delimiter: true` under `format`"
+                "each row ends with a delimiter, but the header does not; write `trailing_delimiter: true` under"
+                " `format`"
             )
         return (
-            "each row has one field more than the header, as where R writes row names (in R: row.names = FALSE);"
+            "each row has one field more than the header, as if R wrote row names (in R, set row.names = FALSE);"
             f" {by_columns}"
         )
     if rows and not header[-1].strip() and _is_regular(rows, len(header) - 1):
-        return f"the header ends with a delimiter, the rows do not; {by_columns}"
+        return f"the header ends with a delimiter, but the rows do not; {by_columns}"
     return None
 
 
@@ -190,7 +194,7 @@ def _header_like_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> s
         below = [row[place].strip() for row in rows if place < len(row)]
         kinds = [kind for kind in _RECORDS if kind.fullmatch(name.strip())]
         if below and any(2 * sum(kind.fullmatch(value) is not None for value in below) > len(below) for kind in kinds):
-            return f"column {place + 1} of the header is like the values below it; {_IF_NONE}"
+            return f"column {place + 1} of the header looks like the values below it; {_IF_NONE}"
     return None
 
 
@@ -198,7 +202,7 @@ def _header_like_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> s
 
 
 def _doubt(sample: str, dialect: CsvDialect, contract: Contract) -> str | None:
-    """Return why this may not be a table although most rows fit its header; None if nothing suggests that."""
+    """Return the reason why a text may not be a table although most rows fit its header, or None if there is none."""
     given = contract.format
     records = sample_records(sample, dialect.delimiter, given)
     header, *rows = [record.fields for record in records] or [[]]
@@ -226,13 +230,13 @@ def _doubt(sample: str, dialect: CsvDialect, contract: Contract) -> str | None:
 
 
 def _doubt_of_lines(sample: str, records: Sequence[list[str]], contract: Contract) -> str | None:
-    """Return why this may not be a table of one column."""
+    """Return the reason why lines without a delimiter may not be a table of one column, or None if there is none."""
     has_gap = [_GAP.search(record[0]) is not None for record in records]
     if records and _LOG_LINE.match(records[0][0]):
         return _NO_HEADER
     if has_gap and has_gap[0] and 2 * sum(has_gap) > len(has_gap):
         return (
-            "the columns have a fixed width and no delimiter; have them written with one, or name the one column of"
+            "the columns have a fixed width and no delimiter; export them with a delimiter, or name the one column of"
             " whole lines under `columns`"
         )
     for mark in filter(sample.__contains__, (*DELIMITERS, *RARE_DELIMITERS)):

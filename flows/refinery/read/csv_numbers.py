@@ -1,5 +1,5 @@
-"""Recognise numbers in CSV whose text has more than their value: leading zeros or a plus, as in postcodes and phone
-numbers, codes such as 12E3, or more digits than a float keeps."""
+"""Recognise strings in CSV that look like numbers but would lose something as numbers: leading zeros or a plus sign, as
+in postcodes and phone numbers, the form of codes such as 12E3, or digits that a float does not keep."""
 
 import re
 from decimal import Decimal
@@ -14,21 +14,21 @@ _AMBIGUOUS = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}")
 
 
 def is_marked_number(text: str) -> bool:
-    """Return whether a text is a number with leading zeros, or a whole number with a plus sign."""
+    """Return whether a string is a number with leading zeros, or a whole number with a plus sign."""
     return _MARKED.fullmatch(text.strip(_BLANKS)) is not None
 
 
 def is_ambiguous_number(text: str) -> bool:
-    """Return whether a text is a number such as 1.250, whose mark may be a decimal or a thousands mark."""
+    """Return whether a string is a number such as 1.250, whose separator may be for decimals or for thousands."""
     return _AMBIGUOUS.fullmatch(text.strip()) is not None
 
 
 def is_kept_by_float(text: str) -> bool:
-    """Return whether a float keeps a number: its float, written with as many digits, is the same number."""
+    """Return whether a float keeps a number: written with as many digits, the float is the same number."""
     digits = re.sub(r"[eE].*|[^0-9]", "", text).lstrip("0")
     return is_written_by_float(text) or Decimal(f"{float(text):.{max(0, len(digits) - 1)}e}") == Decimal(text)
 
 
 def is_written_by_float(text: str) -> bool:
-    """Return whether the shortest text of a number's float (its `repr`) is the same number."""
+    """Return whether the `repr` of a number's float, its shortest representation, is the same number."""
     return Decimal(repr(float(text))) == Decimal(text)

@@ -1,4 +1,5 @@
-"""Read CSV into partitions of texts: whole blocks with Arrow's parser, record by record if a block is not plain."""
+"""Read CSV into partitions of strings. Arrow's parser reads plain blocks as a whole; other blocks are read record by
+record."""
 
 from __future__ import annotations
 
@@ -63,7 +64,7 @@ _NAMED_DELIMITER = re.compile(rb'"?sep=([^\w\s"]|\t)"?[,;\t]*\r?\n')  # Excel's 
 
 @dataclass(slots=True)
 class _Block:
-    """Whole records, ready to be parsed."""
+    """A block of complete records, ready to be parsed."""
 
     content: memoryview  # the records' text, without that of misfits
     size: int  # how many of the pending bytes the records take
@@ -72,7 +73,7 @@ class _Block:
     row_numbers: npt.NDArray[np.int64]  # of the records that are not misfits
     has_backslash: bool  # in the records that are not misfits
     misfits: list[Misfit] = field(default_factory=list)
-    is_plain: bool = False  # whether the records were not looked at one by one
+    is_plain: bool = False  # whether the records have not been checked one by one
 
 
 def read_csv(
@@ -95,11 +96,11 @@ def read_rows(
     marks: tuple[str | None, str | None],
     limits: Limits,
 ) -> Iterator[Partition]:
-    """Read rows of texts as if they were a CSV file; row numbers begin at 1.
+    """Read rows of strings as if they were a CSV file. Row numbers begin at 1.
 
     Args:
-        found: how the file that the rows are from is written.
-        marks: decimal and thousands mark; None if they should be detected from the rows.
+        found: how the file that the rows come from is written.
+        marks: the decimal and the thousands separator; None for one that should be detected in the rows.
     """
     quote = contract.format.quote
     delimiter = found.delimiter if found.delimiter and len(found.delimiter) == 1 else ","
@@ -135,7 +136,7 @@ class _CsvReader:
         self._pending = b""  # read, and not yet part of a partition
         self._is_end = False  # whether nothing follows the pending bytes
         self._escape = contract.format.escape
-        self._escaped_quote = ""  # the place of the first quote that a backslash may escape
+        self._escaped_quote = ""  # the position of the first quote that a backslash may escape
         self._has_backslash = False  # in rows that are not misfits
         self._header_line: int | None = None
         self._repeated_headers: list[bytes] = []  # as they would be in the file
@@ -164,7 +165,7 @@ class _CsvReader:
             layout_fault=self._layout_fault,
         )
         self._ambiguous = False  # whether a number such as 1.250 in a declared column was read with a decimal point
-        self._shown_decimals: set[str] = set()  # the decimal marks that other numbers in declared columns prove
+        self._shown_decimals: set[str] = set()  # the decimal separators that other numbers in declared columns prove
 
     # --- the beginning ------------------------------------------------------------------------------------
 
@@ -176,7 +177,7 @@ class _CsvReader:
             raise EmptyFile(f"nothing follows the {count} skipped lines" if count else "the file is empty")
 
     def _line_end(self) -> int:
-        """Return the end of the pending bytes' first line."""
+        """Return the index in the pending bytes at which their first line ends."""
         while (end := self._pending.find(b"\n")) < 0:
             if self._is_end:
                 return len(self._pending)
@@ -188,7 +189,7 @@ class _CsvReader:
         while self._pending and not self._pending[: self._line_end()].strip():
             self._advance(self._line_end(), lines=1)
         if not self._pending:
-            raise EmptyFile("the file holds nothing but blank lines")
+            raise EmptyFile("the file contains only blank lines")
         column = self._pending[: self._line_end()].find(b"\0") + 1
         if column:
             raise FormatNotAllowed(
@@ -276,7 +277,7 @@ class _CsvReader:
             yield Partition(self._no_rows(), np.empty(0, np.int64), [], self._source_format)
 
     def _next_block(self) -> _Block | None:
-        """Return the next whole records, at most `rows_per_partition`; None at the end of the file."""
+        """Return a block of the next records, at most `rows_per_partition`, or None at the end of the file."""
         wanted = self._block_bytes
         while True:
             self._fill(wanted)
@@ -291,7 +292,7 @@ class _CsvReader:
             wanted = 2 * len(window)
 
     def _cut_plain(self, window: bytes) -> _Block | None:
-        """Return a block from the window's beginning that Arrow can read unchanged; None if it is not plain enough."""
+        """Return a block from the window's beginning that Arrow can read unchanged, or None if it is not plain."""
         end = window.rfind(b"\n") + 1
         if not end or not is_clean_text(window, end):
             return None
@@ -319,13 +320,13 @@ class _CsvReader:
         return _Block(content, end, rows, lines, numbers, has_backslash, is_plain=True)
 
     def _cut_records(self, window: bytes, is_last: bool) -> _Block | None:
-        """Cut a block record by record, from no more text than one record may have: as Python objects, many short lines
-        take far more memory than their bytes."""
+        """Cut a block record by record, from no more text than one record may have, because many short lines take far
+        more memory as Python objects than as bytes."""
         piece = window[: self._limits.max_record_bytes + 1]
         return self._cut_record_by_record(piece, is_last and len(piece) == len(window))
 
     def _cut_record_by_record(self, window: bytes, is_last: bool) -> _Block | None:
-        """Return a block, with its misfits, by checking each record; None if no record is complete."""
+        """Check each record, and return a block and its misfits, or None if no record is complete."""
         end = len(window) if is_last else window.rfind(b"\n") + 1
         lines = _lines(window[:end])
         good: list[list[str]] = []
@@ -364,7 +365,7 @@ class _CsvReader:
         return _Block(memoryview(content), size, rows, used_lines, numbers, b"\\" in content, misfits)
 
     def _fault_of(self, fields: list[str]) -> str | None:
-        """Return why a record that can be read is not a row; None if it is one."""
+        """Return the reason why a readable record is not a row of the table, or None if it is a row."""
         columns = len(self._columns)
         if len(fields) != columns + self._dialect.trailing:
             return "too_few_fields" if len(fields) < columns + self._dialect.trailing else "too_many_fields"
@@ -375,8 +376,8 @@ class _CsvReader:
         return None
 
     def _require_end_is_known(self, lines: list[str], first_line: int) -> None:
-        """Reject the file if a record has text after a closing quote, unless it is one line whose quotes are all
-        closed: only then is its end known. Raise QuoteMisplaced."""
+        """Raise QuoteMisplaced for a record with text after a closing quote, unless it is a single line whose quotes
+        are all closed, because only then is its end known."""
         text = "".join(lines)
         quote = self._dialect.quote
         unescaped = text.replace(f"\\{quote}", "")
@@ -394,7 +395,7 @@ class _CsvReader:
     # --- frames -------------------------------------------------------------------------------------------
 
     def _to_frame(self, block: _Block) -> pd.DataFrame | None:
-        """Return a block's texts as a frame; None if Arrow does not find the expected number of rows."""
+        """Return the strings of a block as a DataFrame, or None if Arrow does not find the expected number of rows."""
         if not len(block.row_numbers):
             return self._no_rows()
         table = self._parsed(block.content, _PARSED_BYTES)
@@ -409,7 +410,7 @@ class _CsvReader:
         return pd.DataFrame(dict(zip(self._columns, map(self._column, self._columns, texts), strict=True)), copy=False)
 
     def _parsed(self, content: memoryview, at_once: int) -> pa.Table | None:
-        """Return the texts of a block that is parsed in pieces of this many bytes; None if Arrow cannot read it."""
+        """Parse a block into strings, in pieces of `at_once` bytes. Return None if Arrow cannot read it."""
         delimiter, quote = self._block_marks
         try:
             return arrow_csv.read_csv(
@@ -436,7 +437,7 @@ class _CsvReader:
         return pd.DataFrame({name: pd.Series([], dtype="str") for name in self._columns})
 
     def _look_at_marks(self, frame: pd.DataFrame) -> None:
-        """Record, for the check at the file's end, what the numbers in declared columns show about the decimal mark."""
+        """Record what numbers in declared columns show about the decimal separator, for the check at the file's end."""
         if self._dialect.is_decimal_proven:
             return
         for name in self._columns:

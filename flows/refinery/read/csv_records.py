@@ -1,7 +1,7 @@
-"""Find where CSV records end in a block of text, and split blocks that are not plain into records one by one.
+"""Find where CSV records end in a block of text, and split blocks that are not plain into their records.
 
-A few passes of NumPy recognise plain blocks, which Arrow's parser can read as a whole. In all others, Python's csv
-module decides record by record: it reads quotes in the same way, and shows where each record begins.
+A few NumPy passes recognise plain blocks, which Arrow's parser can read as a whole. Python's csv module splits all
+other blocks record by record. It reads quotes in the same way as Arrow, and shows where each record begins.
 """
 
 import csv
@@ -20,7 +20,7 @@ from flows.refinery.read.text_source import SHIFTS_TO_KANJI, SURROGATE
 TEXT_AFTER_QUOTE = "text_after_quote"
 _NEWLINE = 10
 _RETURN = 13
-_SEARCHED_BYTES = 1 << 18  # at a time: they stay in the processor's cache
+_SEARCHED_BYTES = 1 << 18  # searched at a time, so that they stay in the processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,11 @@ class Record:
 
 
 def split_records(lines: Sequence[str], delimiter: str, quote: str, escape: str | None = None) -> Iterator[Record]:
-    """Yield the records in some lines, without blank ones.
+    """Split lines into records, and yield those that are not blank.
 
     Args:
-        lines: with their line ends; bytes that are not UTF-8 are surrogate escapes.
-        escape: makes a quote, a delimiter or an escape after it part of the text.
+        lines: the lines with their line ends; bytes that are not UTF-8 are surrogate escapes.
+        escape: the escape character. A quote, delimiter or escape character after it is part of the field.
     """
     exhausted = False
     a_field, a_record = _patterns(delimiter, quote, escape)
@@ -50,8 +50,8 @@ def split_records(lines: Sequence[str], delimiter: str, quote: str, escape: str 
         exhausted = True  # the last record is not closed: csv asked for another line
 
     blank = " \t".replace(delimiter, "") + "\r\n"
-    # csv supports only delimiters of one character. With a longer one it finds the records' ends; the fields are cut
-    # below.
+    # csv supports only delimiters of one character. With a longer delimiter, it only finds the ends of the records; the
+    # fields are split below.
     reader = csv.reader(feed(), delimiter=delimiter[-1], quotechar=quote, escapechar=escape)
     cuts_fields = len(delimiter) > 1
     consumed = 0
@@ -104,7 +104,7 @@ def _unescaped(match: re.Match[str], delimiter: str, quote: str, escape: str | N
 
 
 def misplaced_quote(text: str, delimiter: str, quote: str, escape: str | None) -> tuple[int, int]:
-    """Return the place where text follows a closing quote: line from 0, column from 1."""
+    """Return the line (from 0) and column (from 1) at which text follows a closing quote."""
     a_field, _ = _patterns(delimiter, quote, escape)
     later_field = re.compile(a_field.pattern.replace("^|", "", 1), re.DOTALL)
     place = 0
@@ -117,7 +117,7 @@ def misplaced_quote(text: str, delimiter: str, quote: str, escape: str | None) -
 
 
 def opening_quote(text: str, delimiter: str, quote: str) -> tuple[int, int]:
-    """Return the place of the quote that a text never closes: line from 0, column from 1."""
+    """Return the line (from 0) and column (from 1) of the quote that is never closed in a text."""
     opened, is_open = 0, False
     for place in (match.start() for match in re.finditer(re.escape(quote), text)):
         doubled = not is_open and text.endswith(quote, 0, place) and place - 1 > opened
@@ -133,12 +133,12 @@ class Plain:
     """The structure of a block whose quotes are all regular."""
 
     newlines: npt.NDArray[np.int64]  # positions of the line ends that end a record
-    all_newlines: npt.NDArray[np.int64]  # those within fields too
+    all_newlines: npt.NDArray[np.int64]  # including those within fields
 
 
 def plain_structure(text: bytes, end: int, delimiter: str, quote: str) -> Plain | None:
-    """Return the structure of the first `end` bytes of a text, which begin with a record; None if they must be read
-    record by record."""
+    """Return the structure of the first `end` bytes of a text, which must begin with a record. Return None if they must
+    be read record by record."""
     content = np.frombuffer(text, dtype=np.uint8, count=end)
     newlines = _places_of(_NEWLINE, content)
     if text.find(quote.encode(), 0, end) < 0:
@@ -150,7 +150,8 @@ def plain_structure(text: bytes, end: int, delimiter: str, quote: str) -> Plain 
 
 
 def _places_of(sign: int, content: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Return the positions of a rare byte. It searches bits, eight at a time, which is faster than bytes."""
+    """Return the positions of a rare byte. Matches are packed into bits and searched eight at a time, which is faster
+    than byte by byte."""
     found = [np.empty(0, dtype=np.int64)]
     for start in range(0, len(content), _SEARCHED_BYTES):
         bits = np.packbits(content[start : start + _SEARCHED_BYTES] == sign)
@@ -161,7 +162,7 @@ def _places_of(sign: int, content: npt.NDArray[np.uint8]) -> npt.NDArray[np.int6
 
 
 def _is_outside(places: npt.NDArray[np.int64], quotes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Return which places have an even number of quotes before them."""
+    """Return which positions are outside of quoted fields, because an even number of quotes precedes them."""
     outside: npt.NDArray[np.bool_] = np.searchsorted(quotes, places) % 2 == 0
     return outside
 
@@ -187,7 +188,7 @@ def lines_of(text: str) -> list[str]:
 
 def has_line(content: memoryview, newlines: npt.NDArray[np.int64], lines: Sequence[bytes]) -> bool:
     """Return whether one of the records, which end at `newlines`, equals one of these lines. This is several times
-    faster than a search through the bytes: few records have the same length, and fewer the same beginning."""
+    faster than searching the bytes, because few records have the right length, and fewer the right beginning."""
     starts = np.concatenate([[0], newlines[:-1] + 1])
     sizes = newlines + 1 - starts
     signs = np.frombuffer(content, dtype=np.uint8)
@@ -218,8 +219,8 @@ def without_trailing(
 
 
 def is_clean_text(text: bytes, end: int) -> bool:
-    """Return whether the first `end` bytes have no NUL bytes, no shifts of ISO-2022, and no carriage returns except in
-    line ends."""
+    """Return whether the first `end` bytes have no NUL bytes, no ISO-2022 escape sequences, and no carriage returns
+    except in line ends."""
     if text.find(b"\0", 0, end) >= 0 or (text.find(b"\x1b", 0, end) >= 0 and SHIFTS_TO_KANJI.search(text, 0, end)):
         return False
     return text.find(b"\r", 0, end) < 0 or text.count(b"\r", 0, end) == text.count(b"\r\n", 0, end)

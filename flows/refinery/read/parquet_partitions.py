@@ -1,4 +1,4 @@
-"""Read Parquet into partitions: a reader process reads the file, and its rows become frames here."""
+"""Read Parquet into partitions. A separate process reads the file, and this module converts its rows to DataFrames."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,8 +16,8 @@ from flows.refinery.words import EXACT_FLOAT
 
 
 def parquet_partitions(file: Source, rows_per_partition: int, limits: Limits) -> Iterator[Partition]:
-    """Read a Parquet file. Integers with missing values become float64, if that is exact. Raises ReaderKilled, and as
-    `read_parquet`."""
+    """Read a Parquet file. Integers with missing values become float64 if that is exact. Raise ReaderKilled, or
+    whatever `read_parquet` raises."""
     rows = 0
     for found in read_apart(read_parquet, file, rows_per_partition, limits):
         try:
@@ -55,7 +55,7 @@ def _to_series(column: Any) -> pd.Series:
 
 
 def _whole(column: Any) -> Any:
-    """Convert decimals without a fraction to 64-bit integers, if all of them fit; else return them unchanged."""
+    """Convert decimals without a fraction to 64-bit integers, if all of them fit; otherwise return them unchanged."""
     try:
         return column.cast(pa.int64())
     except pa.ArrowInvalid:

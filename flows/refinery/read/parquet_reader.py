@@ -1,4 +1,5 @@
-"""Read Parquet in a reader process, and send its rows with simple types. It imports no pandas: memory counts there."""
+"""Read Parquet in a reader process, which sends the rows with simple types. This module does not import pandas, because
+memory is scarce in that process."""
 
 import json
 import math
@@ -26,8 +27,8 @@ from flows.refinery.read.rejections import (
 from flows.refinery.read.remote_file import Source
 from flows.refinery.read.text_source import CONTROLS, is_utf8
 
-_MAX_BATCH_BYTES = 1 << 30  # of one batch's texts, checked before dictionaries are expanded
-_BATCH_BYTES = 8 << 20  # of one batch's other values, and of its texts in the file
+_MAX_BATCH_BYTES = 1 << 30  # of one batch, checked before its dictionaries are expanded
+_BATCH_BYTES = 8 << 20  # of one batch, as estimated from the footer
 _BATCH_ROWS = 16_384
 _CELL_BYTES = 8
 _FOOTER_BYTES = 64 << 20
@@ -36,11 +37,11 @@ _MAGIC = b"PAR1"
 
 @dataclass(frozen=True, slots=True)
 class ParquetRows:
-    """Some consecutive rows, as a reader process sends them."""
+    """Some consecutive rows of a Parquet file, as a reader process sends them."""
 
-    schema: pa.Buffer  # as in an Arrow stream
+    schema: pa.Buffer  # serialized as in an Arrow stream
     batches: list[pa.Buffer]  # the rows that could be decoded
-    row_numbers: npt.NDArray[np.int64]  # of these rows, from 1
+    row_numbers: npt.NDArray[np.int64]  # the numbers of these rows, from 1
     misfits: list[Misfit]  # the other rows
     source_format: SourceFormat
 
@@ -71,15 +72,18 @@ class _Rows:
         self.first += batch.num_rows + len(misfits)
 
     def take(self) -> ParquetRows:
-        """Return what was added since the last time."""
+        """Return the rows that were added since the last call."""
         taken = ParquetRows(self._schema, self._batches, np.concatenate(self._numbers), self._misfits, self._found)
         self._start()
         return taken
 
 
 def read_parquet(file: Source, rows_per_partition: int, limits: Limits) -> Iterator[ParquetRows]:
-    """Read a Parquet file. Nested values become JSON text, and bytes and durations text.
-    Raises ParquetBroken, HeaderInvalid, TooManyColumns, TooManyRows, FileTooLarge, ExpandsTooMuch, BytesWithoutText."""
+    """Read a Parquet file. Nested values become JSON text; bytes and durations become strings.
+
+    Raises:
+        ParquetBroken, HeaderInvalid, TooManyColumns, TooManyRows, FileTooLarge, ExpandsTooMuch, BytesWithoutText
+    """
     with open_bytes(file, limits) as source, source.as_file(limits.max_expanded_bytes) as unpacked:
         _require_end(unpacked)
         rows = _Rows(SourceFormat(type="parquet", compression=source.compression))
@@ -95,7 +99,7 @@ def read_parquet(file: Source, rows_per_partition: int, limits: Limits) -> Itera
             # If a thread runs out of memory, Arrow may raise only a general error.
             may_lack_memory = isinstance(error, MemoryError) or type(error) is pa.ArrowException
             if may_lack_memory and not _fits_into_memory(unpacked):
-                raise MemoryError from error  # the task's fault, not the file's
+                raise MemoryError from error  # the task is too small, and the file may be valid
             raise ParquetBroken(
                 f"the Parquet file cannot be read after row {rows.first - 1}: {type(error).__name__}"
             ) from error
@@ -115,7 +119,7 @@ def _add(rows: _Rows, batch: pa.RecordBatch) -> None:
 
 
 def _batches(file: IO[bytes], rows_per_partition: int, limits: Limits) -> Iterator[pa.RecordBatch]:
-    """Yield batches, at least one; texts as dictionaries."""
+    """Yield at least one batch. Strings are dictionary-encoded if Arrow can read them like this."""
     options: dict[str, Any] = {
         "thrift_string_size_limit": _FOOTER_BYTES,
         "thrift_container_size_limit": 10_000_000,
@@ -138,7 +142,7 @@ def _batches(file: IO[bytes], rows_per_partition: int, limits: Limits) -> Iterat
     except OSError as error:
         if "DictAccumulator" not in str(error):  # only the message distinguishes this from damage
             raise
-        # Texts in one of the DELTA encodings, which Arrow does not read as dictionaries.
+        # Some strings are in one of the DELTA encodings, which Arrow does not read as dictionaries.
         file.seek(0)
         parquet = pq.ParquetFile(file, **options)
         seen = 0
@@ -153,7 +157,7 @@ def _batches(file: IO[bytes], rows_per_partition: int, limits: Limits) -> Iterat
 
 
 def _rows_at_once(metadata: Any, schema: pa.Schema, limits: Limits) -> int:
-    """Return how many rows a batch may have. Raise ExpandsTooMuch if a row is above the limit."""
+    """Return how many rows a batch may have. Raise ExpandsTooMuch if a row exceeds the limit."""
     groups = map(metadata.row_group, range(metadata.num_row_groups))
     in_file = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
     row_bytes = max(in_file, _CELL_BYTES * metadata.num_columns, _fixed_bytes(schema, limits))
@@ -161,8 +165,8 @@ def _rows_at_once(metadata: Any, schema: pa.Schema, limits: Limits) -> int:
 
 
 def _pieces(batch: pa.RecordBatch, max_bytes: int) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """Yield a batch in pieces that have one row, or at most so many bytes once their dictionaries are expanded; and
-    their sizes."""
+    """Split a batch into pieces of one row, or of at most `max_bytes` once their dictionaries are expanded. Yield each
+    piece with its size in bytes."""
     expanded = sum(map(_column_bytes, batch.columns))
     if expanded > _MAX_BATCH_BYTES:
         raise ExpandsTooMuch(f"{batch.num_rows} rows expand to {expanded} bytes")
@@ -204,33 +208,33 @@ def _check(metadata: Any, size_bytes: int, limits: Limits) -> int:
         raise TooManyRows(f"{metadata.num_rows} rows; at most {limits.max_rows} are read")
     expanded = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
     if expanded > limits.max_expanded_bytes:
-        raise FileTooLarge(f"the columns hold {expanded} bytes; at most {limits.max_expanded_bytes} are read")
+        raise FileTooLarge(f"the columns have {expanded} bytes; at most {limits.max_expanded_bytes} are read")
     if expanded > max(limits.expansion_grace_bytes, limits.max_expansion_ratio * size_bytes):
         raise ExpandsTooMuch(f"{size_bytes} bytes expand to {expanded}; real data does not expand that much")
     return columns
 
 
 def _text_columns(schema: pq.ParquetSchema) -> list[str]:
-    """Return the text columns, nested ones included, to read as dictionaries: in a small file, a few long texts can
-    fill a million rows.
+    """Return the string columns, including nested ones. They are read as dictionaries, because in a small file a few
+    long strings can fill a million rows.
 
     Looking up in the footer which columns are stored as dictionaries would be faster, but pyarrow 26 ends the process
-    if the column part of a footer is damaged (`ColumnChunkMetaData` throws where no exception may leave).
+    if the column part of a footer is damaged (`ColumnChunkMetaData` throws where no exception is allowed).
     """
     leaves = map(schema.column, range(len(schema)))
     return [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.logical_type.type != "DECIMAL"]
 
 
 def _fixed_bytes(schema: pa.Schema, limits: Limits) -> int:
-    """Return how many bytes one row has in the fixed-size binary columns. Raise ExpandsTooMuch above the limit."""
+    """Return how many bytes a row has in fixed-size binary columns. Raise ExpandsTooMuch if they exceed the limit."""
     width: int = sum(field.type.byte_width for field in schema if pa.types.is_fixed_size_binary(field.type))
     if width > limits.max_record_bytes:
-        raise ExpandsTooMuch(f"a row holds {width} bytes; at most {limits.max_record_bytes} are read")
+        raise ExpandsTooMuch(f"a row has {width} bytes; at most {limits.max_record_bytes} are read")
     return width
 
 
 def _column_bytes(column: Any) -> int:
-    """Return how many bytes a column has once its dictionaries are expanded, also in lists and structs."""
+    """Return how many bytes a column has once its dictionaries, including those in lists and structs, are expanded."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         if column.indices.null_count == len(column):
@@ -249,7 +253,7 @@ def _column_bytes(column: Any) -> int:
 
 
 def _infinite(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
-    """Return which rows have an infinite number in a nested value: JSON cannot represent it."""
+    """Return which rows have an infinite number in a nested value, which JSON cannot represent."""
     bad = np.zeros(batch.num_rows, dtype=bool)
     for column in batch.columns:
         if pa.types.is_nested(column.type) and any(name in str(column.type) for name in ("float", "double")):
@@ -266,7 +270,7 @@ def _has_infinity(value: Any) -> bool:
 
 
 def _without_nan(value: Any) -> Any:
-    """Return the value with null in place of NaN, which means missing."""
+    """Return a value with None in place of each NaN, because NaN means missing."""
     if isinstance(value, dict):
         return {name: _without_nan(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
@@ -275,7 +279,7 @@ def _without_nan(value: Any) -> Any:
 
 
 def _undecodable(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
-    """Return which rows have a text that is not UTF-8: neither Parquet's writers nor Arrow's reader check that."""
+    """Return which rows have a string that is not UTF-8. Neither Parquet writers nor Arrow's reader check that."""
     bad = np.zeros(batch.num_rows, dtype=bool)
     for column in batch.columns:
         texts = column.dictionary if pa.types.is_dictionary(column.type) else column
@@ -298,7 +302,7 @@ def _misfits(batch: pa.RecordBatch, bad: npt.NDArray[np.bool_], first: int, reas
 
 
 def _values(column: Any) -> list[Any]:
-    """Return a column's values as Python objects, texts as bytes."""
+    """Return a column's values as Python objects, with strings as bytes."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     values: list[Any] = (column.cast(pa.large_binary()) if _is_text(column.type) else column).to_pylist()
@@ -310,12 +314,12 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _simple(column: Any, name: str) -> pa.Array:
-    """Return a column without dictionaries, nested values, bytes, durations and halves."""
+    """Convert a column of dictionaries, nested values, bytes, durations or float16 to a simpler type."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     kind = column.type
     if pa.types.is_float16(kind):
-        return column.cast(pa.float32())  # Arrow computes hardly anything with halves
+        return column.cast(pa.float32())  # Arrow supports hardly any computation with float16
     if _is_bytes(kind):
         return _texts([None if value is None else _text_of(value, name) for value in column.to_pylist()])
     if pa.types.is_nested(kind):
@@ -341,16 +345,17 @@ def _json_of(value: Any, name: str) -> str | None:
 
 
 def _text_of(value: Any, name: str) -> str:
-    """Return a value that JSON lacks, such as a date, a decimal or bytes, as text. Raises BytesWithoutText."""
+    """Convert a value that JSON does not have, such as a date, a decimal or bytes, to a string. Raise BytesWithoutText
+    if the bytes are not text."""
     if not isinstance(value, bytes):
         return str(value)
     if not is_utf8(value) or CONTROLS.search(text := value.decode()):
         raise BytesWithoutText(
-            f"the column {name!r} holds bytes that are not UTF-8 text; leave it out, or write it as text"
+            f"the column {name!r} contains bytes that are not UTF-8 text; leave it out, or write it as text"
         )
     return text
 
 
 def _as_text(value: Any) -> str:
-    """Return any value as text, also bytes that are not UTF-8, for the quarantine."""
+    """Convert any value, including bytes that are not UTF-8, to a string for the quarantine."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

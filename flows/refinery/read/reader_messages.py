@@ -1,11 +1,11 @@
 """Messages between the task and the processes that read files for it.
 
 A malicious file could gain control of the reader process, so its replies are not trusted: only the allowed data types
-and error classes are unpickled, and a message with any other class is refused.
+and error classes are unpickled, and a message with any other class is rejected.
 """
 
 import builtins
-import pickle  # every name in what is loaded is checked
+import pickle  # every name in a pickle is checked before it is loaded
 from functools import cache
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -37,7 +37,7 @@ _NAMES = {
 
 
 class Range(NamedTuple):
-    """A request for some bytes of a file that the task reads from S3."""
+    """A reader's request for bytes of a file, which the task reads from S3."""
 
     offset: int
     size: int
@@ -53,7 +53,7 @@ def _classes() -> tuple[type, ...]:
 
 class _Sender(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
-        # By default it would be pickled with getattr, through which anything can be reached.
+        # By default it would be pickled with getattr, which gives access to everything.
         return (ZoneInfo, (value.key,)) if isinstance(value, ZoneInfo) else NotImplemented
 
 
@@ -73,7 +73,7 @@ def _may_have_classes(module: str) -> bool:
 
 
 def send(stream: Any, message: Any) -> None:
-    """Send a message at once."""
+    """Send a message immediately. An unexpected exception is sent as a RuntimeError that only names its type."""
     if isinstance(message, Exception) and not isinstance(message, (SluiceError, OSError)):
         message = RuntimeError(type(message).__name__)
     _Sender(stream, protocol=pickle.HIGHEST_PROTOCOL).dump(message)
@@ -81,6 +81,6 @@ def send(stream: Any, message: Any) -> None:
 
 
 def receive(stream: Any) -> Any:
-    """Return the next message of a reader. Raise EOFError if the reader ended, and pickle.UnpicklingError if it sent
+    """Return the next message from a reader. Raise EOFError if the reader ended, and pickle.UnpicklingError if it sent
     something that is not allowed."""
     return _Receiver(stream).load()

@@ -1,7 +1,7 @@
-"""Read a file in a separate process with limited memory, if the format's library could crash the task.
+"""Read a file in a separate process with limited memory, because the library for its format could crash the task.
 
-A server process that has imported the libraries forks a reader for each file, which takes some milliseconds. The
-reader sends what it reads back over a socket, and asks the task for the bytes of a file that is in S3.
+A server process that has imported the libraries forks a reader for each file, which takes a few milliseconds. The
+reader sends the rows back over a socket. If the file is in S3, it requests the bytes from the task.
 """
 
 import atexit
@@ -45,11 +45,12 @@ class _Died(Exception):
 
 
 def read_apart(read: Callable[..., Iterator[_T]], file: Source, *values: Any) -> Iterator[_T]:
-    """Yield what `read(file, *values)` yields in another process. If the process dies, another one repeats the read
-    once. Raise what `read` raises, and ReaderKilled if both processes were killed or ran out of memory.
+    """Yield what `read(file, *values)` yields in another process. If the process dies, a new process repeats the
+    read once. Raise what `read` raises, or ReaderKilled if both processes were killed or ran out of memory.
 
     Args:
-        read: a function at the top level of a module; what the module imports takes memory in the other process.
+        read: a function at the top level of a module. Everything that the module imports takes memory in the other
+            process.
     """
     done = 0
     for is_last in (False, True):
@@ -86,7 +87,7 @@ def _read_once(read: Callable[..., Iterator[_T]], file: Source, *values: Any) ->
                     send(stream, remote.read(min(message.size, _MAX_RANGE_BYTES)))
                 else:
                     yield message
-                del message  # before the next one comes
+                del message  # before the next one is received
             pid = None
         except (EOFError, pickle.UnpicklingError, ConnectionError):
             raise _Died from None
@@ -163,7 +164,7 @@ def serve(control_fd: int) -> None:
 
 
 def _answer(fd: int) -> None:
-    """Read one file, send its partitions, and end the process."""
+    """Read one file, send its rows, and end the process."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         with socket.socket(fileno=fd) as own, own.makefile("rwb", buffering=_BUFFER_BYTES) as stream:
@@ -186,14 +187,14 @@ def _answer(fd: int) -> None:
 
 
 def _ask(stream: Any, offset: int, size: int) -> bytes:
-    """Return bytes of the file, which the task reads."""
+    """Request bytes of the file from the task, and return them."""
     send(stream, Range(offset, size))
     content: bytes = pickle.load(stream)  # noqa: S301 the task sends it
     return content
 
 
 def _return_freed_memory() -> None:
-    """Make the system allocator return all freed memory, whatever the environment sets: readers are small."""
+    """Make the system allocator return all freed memory, whatever the environment sets, so that readers stay small."""
     with suppress(AttributeError):  # other C libraries than glibc
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _TRIM_BYTES)
         ctypes.CDLL(None).mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)

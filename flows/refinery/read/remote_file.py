@@ -80,7 +80,7 @@ class _Ranges(io.RawIOBase):
         super().close()
 
     def _piece(self, size: int) -> bytes | memoryview:
-        """Return at most this many of the next bytes."""
+        """Return at most `size` of the next bytes."""
         number, offset = divmod(self._place, _BLOCK_BYTES)
         return memoryview(self._block(number))[offset : offset + size]
 
