@@ -46,7 +46,7 @@ class Selection:
 
     @property
     def source_columns(self) -> SchemaOfRun:
-        """Return the source columns, which the result has even if there are no rows; empty without `with_source`."""
+        """Return the columns that `with_source` adds, if it is set. The result has them even if there are no rows."""
         return SchemaOfRun("", pa.schema([(name, pa.string()) for name in self.with_source * (RUN_ID, SOURCE_KEY)]))
 
     def outputs(self, file: CurrentFile) -> list[tuple[Receipt, Output]]:
@@ -223,7 +223,7 @@ class _Part:
             ) from None
 
     def _parquet_batches(self) -> Iterator[pa.RecordBatch]:
-        with pq.ParquetFile(self.path, pre_buffer=False) as file:  # it keeps in memory what it reads ahead
+        with pq.ParquetFile(self.path, pre_buffer=False) as file:  # what is read ahead would stay in memory
             yield from file.iter_batches(_BATCH_ROWS)
 
     def _csv_batches(self) -> Iterator[pa.RecordBatch]:
@@ -256,7 +256,7 @@ def _with(schema: pa.Schema, more: pa.Schema) -> pa.Schema:
 
 def _columns_without_values(metadata: pq.FileMetaData, schema: pa.Schema) -> list[int]:
     """Return the positions of the string columns that, according to their statistics, have no values."""
-    if len(schema) != metadata.num_columns:  # a nested column has several
+    if len(schema) != metadata.num_columns:  # a nested column has several positions
         return []
     return [
         place

@@ -21,7 +21,7 @@ class TransientError(SluiceError):
 class TerminalError(SluiceError):
     """Base class for lasting errors: the same work would fail again, however often it is tried."""
 
-    part: str | None = None  # the part of `refine` that failed: read, validate, preprocess or write; None outside of it
+    part: str | None = None  # the part of `refine` that failed (read, validate, preprocess or write), if any
 
 
 class FileRejected(TerminalError):

@@ -19,7 +19,7 @@ _EXTENSIONS = {"zstd": ".zst", "gzip": ".gz", "none": ""}
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A finished output file. It is on the local disk unless a `TakeAway` function has deleted it there."""
+    """A finished output file. It is on the local disk unless a `TakeAway` has deleted it there."""
 
     path: Path
     folder: str  # "" or the folders that its rows belong to, such as "country=DE/"
@@ -30,14 +30,14 @@ class OutputFile:
 
 
 class TakeAway:
-    """Gets each file that is full while more rows follow. This class leaves them on the disk."""
+    """Takes output files that are full while more rows follow. This base class leaves them on the disk."""
 
     def take(self, kind: str, file: OutputFile) -> None:
-        """Take a file of a kind, `data` or `quarantine`; it may be deleted from the disk. The rows may still be
-        rejected, so they must not become visible to readers. Several threads may call this."""
+        """Take a full file of the kind `data` or `quarantine`, which may be deleted from the disk. Its rows may still
+        be rejected, so they must not become visible to readers. Several threads may call this at the same time."""
 
     def abandon(self) -> None:
-        """Make calls of `take` in other threads return soon. No file will be published."""
+        """Make calls of `take` in other threads return soon, because no file will be published."""
 
 
 LEAVE = TakeAway()
@@ -60,7 +60,7 @@ class FileSeries:
         kind: `data` or `quarantine`.
         stem: the path of the files, without their numbers and extension.
         folder: as in `OutputFile`.
-        take_away: gets each full file.
+        take_away: takes each full file.
     """
 
     def __init__(self, kind: str, stem: Path, folder: str, output: OutputOptions, take_away: TakeAway) -> None:

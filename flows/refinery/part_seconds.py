@@ -31,7 +31,7 @@ class PartSeconds(dict[str, float]):
 
     @contextmanager
     def of(self, part: str) -> Iterator[None]:
-        """Count the time spent inside the `with` block towards `part`."""
+        """Add the time that is spent inside the `with` block to the seconds of `part`."""
         outer = self._switch_to(part)
         try:
             yield
@@ -42,7 +42,7 @@ class PartSeconds(dict[str, float]):
             self._switch_to(outer)
 
     def inside(self, part: str, items: Iterable[_T]) -> Iterator[_T]:
-        """Yield the items of an iterable, and count the time that it takes to produce them towards `part`."""
+        """Yield the items of an iterable, and add the time that it takes to produce them to the seconds of `part`."""
         iterator = iter(items)
         while True:
             with self.of(part):

@@ -184,7 +184,7 @@ def _effect_of_argument(expectation: str, name: str, old: Any, new: Any) -> Effe
         return _stricter_if(bool(new))
     if name in ("row_condition", "ignore_row_if") and (old is None or new is None):
         return _stricter_if(new is None)
-    return Effect.STRICTER  # a changed regex or type may be looser, which cannot be determined here
+    return Effect.STRICTER  # it is not known whether a changed regex or type is looser, so a person should check
 
 
 def _by_size(old: Any, new: Any, *, larger_is_stricter: bool, absent: float | None = None) -> Effect:

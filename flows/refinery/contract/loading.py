@@ -58,7 +58,7 @@ class UnusableContract:
 
 
 class Contracts:
-    """The contracts of all datasets, usable or not. Iterating over it yields only the usable contracts.
+    """The contracts of all datasets, usable or not. Iteration yields only the usable contracts.
 
     Raises:
         ContractInvalid: there is no contract named `default`, or it cannot be determined which keys an unusable
@@ -86,8 +86,8 @@ class Contracts:
 
     @classmethod
     def load(cls, root: Path) -> Contracts:
-        """Load all `root`/*/contract.yaml. Raise ContractInvalid with the errors in all of them, or if there is no
-        `default`."""
+        """Load the contracts in `root`/*/contract.yaml. Raise ContractInvalid with the errors in all of them, or if
+        there is no `default`."""
         contracts = contracts_in(root)
         if faults := [one.fault for one in contracts if isinstance(one, UnusableContract)]:
             raise ContractInvalid("\n".join(faults))
@@ -261,7 +261,7 @@ def overridden(contract: Contract, changes: Mapping[str, Any]) -> Contract:
 
 
 def _add_suite(folder: Path, document: LocatedYaml, fields: dict[str, Any]) -> None:
-    """Append the suite's expectations to those of the contract."""
+    """Append the expectations of the contract's suite, if it has one, to the field `expectations`."""
     name = fields.get("suite")
     if not isinstance(name, str):
         return

@@ -1,5 +1,5 @@
-"""The data model of contract.yaml. loading.py loads it from files; check_contract.py makes the checks that need GX or
-pandas."""
+"""The data model of contract.yaml. loading.py loads contracts from files; check_contract.py makes the checks that need
+GX or pandas."""
 
 from __future__ import annotations
 

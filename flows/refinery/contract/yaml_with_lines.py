@@ -32,7 +32,7 @@ class LocatedYaml:
 
     @classmethod
     def read(cls, path: Path) -> LocatedYaml:
-        """Read and parse a file. Raise YamlUnreadable, with the file and the line, if that is not possible."""
+        """Read and parse a file. Raise YamlUnreadable, with the file and the line, if that fails."""
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -41,7 +41,7 @@ class LocatedYaml:
 
     @classmethod
     def parse(cls, path: Path, content: bytes) -> LocatedYaml:
-        """Parse a file's content; `path` is only used in messages. Raise YamlUnreadable if that is not possible."""
+        """Parse a file's content; `path` is only used in messages. Raise YamlUnreadable if parsing fails."""
         if len(content) > MAX_BYTES:
             raise YamlUnreadable(f"{path}: larger than {MAX_BYTES} bytes, the limit for a contract")
         lines: dict[_Place, int] = {}

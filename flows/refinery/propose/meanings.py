@@ -1,4 +1,4 @@
-"""Infer what a column's numbers mean from its name and values, such as months, which range from 1 to 12."""
+"""Infer what a column's numbers mean from its name and values. For example, `month` with values up to 12 has months."""
 
 import re
 from dataclasses import dataclass

@@ -25,7 +25,7 @@ from flows.refinery.validate.coercion import coerce
 from flows.refinery.validate.column_text import as_text
 from flows.refinery.words import EXACT_FLOAT, counted
 
-MAX_DISTINCT = 50  # the most distinct values of a column that are listed
+MAX_DISTINCT = 50  # the maximum number of distinct values that are listed
 _TEXTS_FOR_SHAPE = 5_000
 _HEAD_ROWS = 200  # enough to exclude most types before a whole column is tried
 

@@ -1,4 +1,4 @@
-"""Find the thousands separator of the numbers in a sample file, if a number proves it."""
+"""Find the thousands separator of the numbers in a sample file, if at least one number proves it."""
 
 import re
 from collections.abc import Iterable

@@ -99,8 +99,7 @@ def dialect_of(sample: str, contract: Contract, named_delimiter: str | None = No
 def _detect_delimiter(sample: str, contract: Contract) -> str:
     """Return the delimiter with which the header has the most columns of the contract. Of several, return the one with
     the most regular rows, and then the one with the most fields."""
-    # A declared separator in numbers is less likely to be the delimiter, but it may be, because "1,234.50" may be
-    # quoted.
+    # A declared separator in numbers is less likely to be the delimiter, unless numbers such as "1,234.50" are quoted.
     in_numbers = {contract.format.thousands, contract.format.decimal}
     marks = [mark for mark in DELIMITERS if mark != contract.format.quote]
     absent = [mark for mark in marks if mark not in sample]  # each of them would give one column, so one is enough
@@ -140,7 +139,7 @@ def other_delimiter(sample: str, delimiter: str, written: FileFormat) -> str | N
 
 
 def names_of(header: list[str], trailing: int) -> list[str]:
-    """Return a header without the `trailing` columns at its end, if none of these has a name."""
+    """Return a header without its last `trailing` columns, if none of these has a name."""
     ends_too = not any(name.strip() for name in header[len(header) - trailing :])
     return header[: len(header) - trailing] if ends_too else header
 

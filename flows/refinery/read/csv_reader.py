@@ -50,16 +50,16 @@ from flows.refinery.read.rejections import (
 from flows.refinery.read.text_source import TextSource
 
 _SMALLEST_BLOCK_BYTES = 64 * 1024
-_PIECE_BYTES = 256 * 1024  # read at a time: the allocator uses such memory again, and asks the system for larger pieces
-_PARSED_BYTES = 1024 * 1024  # parsed at a time, which the processor's cache can hold
+_PIECE_BYTES = 256 * 1024  # read at a time: the allocator reuses memory of this size, but requests more from the system
+_PARSED_BYTES = 1024 * 1024  # parsed at a time, which fits into the processor's cache
 _BLANK_LINE = re.compile(rb"^[ \t]+\r?$", re.MULTILINE)
 _MARK = "\ufeff"
 _QUOTE_HINT = (
     "close it, or double it within a field; if quotes are ordinary characters here, write one that is not in the file"
     ' under `format`, as in `quote: "\\x01"`'
 )
-_END_OF_TEXT = b"\x1a"  # Ctrl-Z, with which DOS programs end a text
-_NAMED_DELIMITER = re.compile(rb'"?sep=([^\w\s"]|\t)"?[,;\t]*\r?\n')  # Excel's own first line
+_END_OF_TEXT = b"\x1a"  # Ctrl-Z, which DOS programs write at the end of a text
+_NAMED_DELIMITER = re.compile(rb'"?sep=([^\w\s"]|\t)"?[,;\t]*\r?\n')  # a line that sets Excel's delimiter
 
 
 @dataclass(slots=True)

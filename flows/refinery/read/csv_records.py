@@ -227,7 +227,7 @@ def is_clean_text(text: bytes, end: int) -> bool:
 
 
 def holds_utf8(texts: pa.Array) -> bool:
-    """Return whether all texts of an array of `large_string` that was not checked are UTF-8. Most columns are ASCII."""
+    """Return whether all strings in an unvalidated `large_string` array are UTF-8. ASCII is recognised quickly."""
     content = texts.buffers()[2]
     if content is None or np.frombuffer(content, dtype=np.int8).min(initial=0) >= 0:
         return True

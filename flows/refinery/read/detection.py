@@ -12,8 +12,7 @@ from flows.refinery.read.text_source import encoding_of, is_utf8
 
 TableType = Literal["csv", "json", "jsonl", "parquet", "xlsx"]
 
-# Magic numbers from the formats' specifications. They are only for the message: any format that is not allowed is
-# rejected.
+# Magic numbers from the formats' specifications, for the message. A format that is not listed is rejected as well.
 _REFUSED: tuple[tuple[bytes, str], ...] = (
     (b"%PDF", "a PDF document"),
     (b"\x89PNG", "a PNG image"),

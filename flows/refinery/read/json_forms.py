@@ -21,7 +21,7 @@ def require_row(raw: str, contract: Contract) -> None:
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError):
-        return  # a misfit
+        return  # the row is a misfit
     if not isinstance(value, dict) or value.keys() & contract.columns.keys():
         return
     if _is_list_of(list, value.get("data")) and isinstance(value.get("columns"), list):

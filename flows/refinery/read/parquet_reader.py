@@ -188,8 +188,8 @@ def _require_end(file: IO[bytes]) -> None:
 
 
 def _fits_into_memory(file: IO[bytes]) -> bool:
-    """Return whether there is memory for the largest row group according to the footer. If Arrow ran out of memory
-    nevertheless, a damaged page asked for more."""
+    """Return whether there is enough memory for the largest row group, according to the footer. If so, and Arrow ran
+    out of memory nevertheless, a damaged page requested more."""
     file.seek(0)
     metadata = pq.ParquetFile(file).metadata
     largest = max((metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)), default=0)

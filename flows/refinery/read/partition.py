@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:  # the process that reads Parquet imports no pandas
+if TYPE_CHECKING:  # the process that reads Parquet does not import pandas
     import pandas as pd
 
 _MISFIT_RAW_BYTES = 1024
@@ -70,7 +70,7 @@ class Misfit:
 
 @dataclass(frozen=True, slots=True)
 class SourceFormat:
-    """How the file is written, as declared by the contract or detected."""
+    """How a file is written, as declared by the contract or detected."""
 
     type: Literal["csv", "json", "jsonl", "parquet", "xlsx"]  # the file format
     compression: Literal["gzip", "zstd"] | None = None  # None if it is not compressed
@@ -89,8 +89,7 @@ class SourceFormat:
     merged_ranges: int = 0  # the number of merged ranges in the sheet
     # number formats in the workbook that show leading zeros, which the values do not have
     padding_formats: tuple[str, ...] = ()
-    # the only possible reason why most rows of a CSV file do not fit its header, or its header does not fit the
-    # contract
+    # the reason why most rows of a CSV file do not fit its header, or its header the contract; None if uncertain
     layout_fault: str | None = None
 
 

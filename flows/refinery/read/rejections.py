@@ -124,7 +124,8 @@ class SheetMissing(FileRejected):
 
 
 class SheetNotChosen(FileRejected):
-    """A workbook's first sheet has no rows, there are other sheets, and the contract does not declare which to read."""
+    """The first sheet of a workbook has no rows, and the contract does not declare which of the other sheets to
+    read."""
 
 
 class ReaderKilled(FileRejected):

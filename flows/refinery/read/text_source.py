@@ -23,7 +23,7 @@ _NAMED_CANDIDATES = 4
 _GUESS_BYTES = 16 * 1024
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16's, with which it begins
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16's mark, with which it begins
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
@@ -137,8 +137,8 @@ def _utf32_by_proof(head: bytes) -> str | None:
 
 
 def _utf16_by_proof(head: bytes) -> str | None:
-    """Recognise UTF-16 without a byte order mark: at least half of the characters have a NUL byte, all on the same
-    side, and there are no control characters."""
+    """Recognise UTF-16 without a byte order mark: at least half of the characters have a NUL byte, always in the
+    same position, and there are no control characters."""
     for start, name in ((1, "utf-16-le"), (0, "utf-16-be")):
         signs = len(head) // 2
         if head[1 - start :: 2].count(0) or not signs or head[start::2].count(0) < _MIN_UTF16_SIGNS * signs:
@@ -162,7 +162,8 @@ def _utf8_by_proof(head: bytes) -> str | None:
 
 
 def _unknown_encoding(head: bytes) -> EncodingUnknown:
-    """Return an error with the likely encodings, and with the first line that is not ASCII in each of them."""
+    """Return an error with the likely encodings, and with the first line that is not ASCII, decoded with each of
+    them."""
     from charset_normalizer import from_bytes  # hardly ever needed, and slow to import
 
     lines = head.split(b"\n")

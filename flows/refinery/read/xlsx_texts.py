@@ -15,7 +15,7 @@ SHARED_TEXTS = "xl/sharedstrings.xml"
 _CLAIM = re.compile(rb"<(?:\w+:)?sst\s[^<>]*?\buniqueCount\s*=\s*[\"']\s*(\d{1,30})")
 _TEXT = re.compile(rb"<(?:\w+:)?si[\s/>]")
 _CELL = re.compile(rb"<(?:\w+:)?c\s[^<>]*?\st\s*=\s*[\"']s[\"'][^<>]*>\s*<(?:\w+:)?v[^<>]*>\s*(\d{1,10})")
-_FREE_CLAIM = 1_000_000  # so many cost little, and some programs write a wrong count
+_FREE_CLAIM = 1_000_000  # this many cost little memory, and some programs write a wrong count
 _MARGIN_BYTES = 4096  # longer than the part of a sheet's XML that refers to a cell's string
 
 

@@ -157,7 +157,7 @@ def _by_evidence(name: str, content: bytes, exported: Rows, read: Callable[[str]
     non-ASCII cell equals the exported one in any encoding."""
     readings = []
     for text in _readings(content):
-        with suppress(CorrectionsUnusable, csv.Error):  # it is no such table in this encoding
+        with suppress(CorrectionsUnusable, csv.Error):  # not such a table in this encoding
             readings.append(read(text))
     right = [_non_ascii_cells_as_exported(reading, exported) for reading in readings]
     most = max(right, default=0)
