@@ -4,7 +4,6 @@
 the limits that are calculated from those here, so that they cannot disagree.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -16,8 +15,8 @@ _SLOWEST_BYTES_PER_SECOND = 6_000_000  # the smallest Fargate task transfers fas
 _CLOSING_SECONDS = 300  # to announce and record the remaining outcomes, and to stop (stopTimeout is 120 seconds)
 _STARTING_SECONDS = 600  # to find capacity, pull the image and start Python
 _MIN_DRAIN_SECONDS = 43_200
-_GIB = 1024**3
-_DISK_OF_IMAGE_GIB = 1
+GIB = 1024**3
+DISK_OF_IMAGE_GIB = 1
 COPY_FRACTION = 0.25
 """An upload larger than this fraction of the free disk space is not copied to disk but read from S3 in ranges, so that
 the disk holds only rows that wait for a rule on the whole file."""
@@ -40,7 +39,7 @@ class Limits:
 
     stage_seconds: int = 1_500
     lifetime_seconds: int = 3_000
-    max_object_bytes: int = 10 * _GIB
+    max_object_bytes: int = 10 * GIB
 
     @classmethod
     def of_parameters(cls, parameters: Mapping[str, str]) -> Self:
@@ -73,27 +72,16 @@ class Limits:
         """Return how long a drain may run: long enough for three consecutive tasks, and at least 12 hours."""
         return max(_MIN_DRAIN_SECONDS, 3 * self.launch_seconds)
 
-    def check(self, *, disk_gib: int, memory_mib: int) -> None:
-        """Raise LimitsInconsistent unless the largest allowed upload fits into a task's time, disk and memory. SQS
-        limits the time, because a task may hold a message for as long as it runs."""
+    def check(self, *, memory_mib: int) -> None:
+        """Raise LimitsInconsistent unless the largest allowed upload fits into a task's time and memory. SQS limits
+        the time, because a task may hold a message for as long as it runs. What must fit on the disk depends on the
+        contract (deployment/aws/task_disk.py)."""
         if self.task_seconds > MAX_MESSAGE_SECONDS:
             excess = self.task_seconds - MAX_MESSAGE_SECONDS
             raise LimitsInconsistent(
                 f"a task may run for {self.task_seconds:,} s (TaskLifetimeSeconds + StageTimeoutSeconds + twice the "
                 f"time to transfer MaxObjectBytes), and SQS hides a message for {MAX_MESSAGE_SECONDS:,} s at most: "
                 f"lower TaskLifetimeSeconds or StageTimeoutSeconds by {excess:,}"
-            )
-        largest_gib = self.max_object_bytes / _GIB
-        copied, by_ranges = (
-            2 * largest_gib + _DISK_OF_IMAGE_GIB,
-            (largest_gib + _DISK_OF_IMAGE_GIB) / (1 - COPY_FRACTION),
-        )
-        needed_gib = math.ceil(min(copied, by_ranges))
-        if needed_gib > disk_gib:
-            raise LimitsInconsistent(
-                f"an upload of MaxObjectBytes = {self.max_object_bytes:,} needs {needed_gib} GiB of disk if its rows "
-                f"wait for a rule on the whole file: set TaskEphemeralStorageGiB={needed_gib}, or lower "
-                f"MaxObjectBytes to {int((disk_gib * (1 - COPY_FRACTION) - _DISK_OF_IMAGE_GIB) * _GIB):,}"
             )
         if memory_mib < _MIN_MEMORY_MIB:
             raise LimitsInconsistent(

@@ -177,10 +177,7 @@ def _timeouts_of(template: Path, given: Mapping[str, str]) -> Timeouts:
     each other."""
     parameters = {**default_parameters(template), **given}
     limits = Limits.of_parameters(parameters)
-    limits.check(
-        disk_gib=int(parameters.get("TaskEphemeralStorageGiB", 21)),
-        memory_mib=int(parameters.get("TaskMemory", 2_048)),
-    )
+    limits.check(memory_mib=int(parameters.get("TaskMemory", 2_048)))
     return Timeouts.of(limits)
 
 

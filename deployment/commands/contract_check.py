@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from deployment import PROJECT_ROOT
+from deployment.aws.task_disk import disk_warning
 from deployment.aws.templates import default_parameters
 from deployment.commands.progress import shown_after_a_second
 from deployment.commands.user_paths import written_to
@@ -73,6 +74,7 @@ def check(console: Console, contract: Contract, file: Path, output: Path | None)
         show(console, contract, file, checked)
         if checked.refined and checked.accepted:
             _show_memory(console, contract, file, before)
+            _show_disk(console, contract, file)
         if output is not None and checked.refined and checked.accepted:
             with written_to(output):
                 copied = copy_outputs(checked.refined, file, output)
@@ -156,6 +158,13 @@ def _show_memory(console: Console, contract: Contract, file: Path, before: int) 
         f" The file has {size / 1e6:,.1f} MB and {'does not fit' if is_too_large else 'fits'} into a task with"
         f" TaskMemory {task >> 20}, which is enough for about {fits / 1e6:,.0f} MB."
     )
+
+
+def _show_disk(console: Console, contract: Contract, file: Path) -> None:
+    """Print a warning if the largest allowed file in the format of this one does not fit on a task's disk."""
+    warning = disk_warning(contract, default_parameters(_TEMPLATE), file.suffix[1:])
+    if warning:
+        console.out(f"disk      {warning}")
 
 
 def _peak_bytes() -> int:

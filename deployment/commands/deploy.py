@@ -9,7 +9,7 @@ Each step first checks what already exists, so after a failure the same command 
 """
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from blocks.aws_errors import explaining_aws_errors
 from blocks.settings import CONTRACTS
 from deployment.aws import images
 from deployment.aws.access import Access, aws_access
-from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack, deploy_stack, preview_stack
+from deployment.aws.deploy_stack import TEMPLATE, Clients, check_stack_name, delete_stack, deploy_stack, preview_stack
 from deployment.aws.environments import Environment
 from deployment.aws.stack import (
     NEVER_CREATED,
@@ -33,6 +33,8 @@ from deployment.aws.stack import (
     outputs_of,
     parameters_of,
 )
+from deployment.aws.task_disk import disk_warning
+from deployment.aws.templates import default_parameters
 from deployment.commands.deploy_show import Ask, EventLog, show_changes, show_destination
 from deployment.commands.show import print_outcomes, shown_progress, shown_steps
 from deployment.commands.uploads import Uploads, UploadState
@@ -42,6 +44,7 @@ from deployment.prefect_setup.setup import check_prefect, register_stack
 from deployment.step_requirements import require_locked
 from flows.refinery.check_contract import check_contracts
 from flows.refinery.contract.loading import Contracts
+from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError, TransientError
 
 SMOKE_TEST_FILE = "sluice-smoke-test.csv"
@@ -130,6 +133,14 @@ def check_network(client: Callable[[str], Any], stack: Mapping[str, Any] | None,
         )
 
 
+def warn_of_small_disk(console: Console, contracts: Iterable[Contract], parameters: Mapping[str, str]) -> None:
+    """Print a warning for each contract with rules or steps for which the task's disk is too small."""
+    for contract in contracts:
+        warning = disk_warning(contract, {**default_parameters(TEMPLATE), **parameters})
+        if warning:
+            console.out(f"warning: {warning}")
+
+
 class Deployment:
     """One run of `sluice deploy`, in the account and region that `access` names."""
 
@@ -146,6 +157,8 @@ class Deployment:
         with explaining_aws_errors("looking at what is deployed"):
             image_uri = self._given_image()
             parameters = self._show_destination()
+            if not self._environment.image:
+                warn_of_small_disk(self._console, Contracts.load(CONTRACTS), parameters)
             if not self._options.skip_prefect:
                 check_prefect(self._prefect(parameters))
             self._make_way()

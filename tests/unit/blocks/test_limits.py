@@ -10,12 +10,12 @@ from deployment.aws.deploy_stack import TEMPLATE
 from deployment.aws.packaging import Timeouts
 from deployment.aws.templates import default_parameters
 
-DISK, MEMORY = 21, 2_048
+MEMORY = 2_048
 
 
 def test_each_limit_contains_the_one_before() -> None:
     limits = Limits()
-    limits.check(disk_gib=DISK, memory_mib=MEMORY)
+    limits.check(memory_mib=MEMORY)
     order = [
         limits.stage_seconds,
         limits.upload_seconds,
@@ -38,36 +38,26 @@ def test_the_template_the_settings_and_the_state_machine_have_the_same_limits() 
 
 
 @pytest.mark.parametrize(
-    ("limits", "disk_gib", "memory_mib", "parameters"),
+    ("limits", "memory_mib", "parameters"),
     [
-        (Limits(stage_seconds=40_000), DISK, MEMORY, ["TaskLifetimeSeconds", "StageTimeoutSeconds"]),
-        (Limits(lifetime_seconds=42_000), DISK, MEMORY, ["TaskLifetimeSeconds"]),
-        (Limits(max_object_bytes=60 * 1024**3), DISK, MEMORY, ["MaxObjectBytes", "TaskEphemeralStorageGiB=82"]),
-        (Limits(), 14, MEMORY, ["TaskEphemeralStorageGiB=15"]),
-        (Limits(), DISK, 512, ["TaskMemory=1024"]),
+        (Limits(stage_seconds=40_000), MEMORY, ["TaskLifetimeSeconds", "StageTimeoutSeconds"]),
+        (Limits(lifetime_seconds=42_000), MEMORY, ["TaskLifetimeSeconds"]),
+        (Limits(), 512, ["TaskMemory=1024"]),
     ],
 )
 def test_what_no_upload_could_keep_to_is_refused_with_the_parameter_and_the_fix(
-    limits: Limits, disk_gib: int, memory_mib: int, parameters: list[str]
+    limits: Limits, memory_mib: int, parameters: list[str]
 ) -> None:
     with pytest.raises(LimitsInconsistent) as refused:
-        limits.check(disk_gib=disk_gib, memory_mib=memory_mib)
+        limits.check(memory_mib=memory_mib)
     assert all(parameter in str(refused.value) for parameter in parameters)
 
 
 def test_the_advice_for_the_lifetime_is_enough() -> None:
     limits = Limits(lifetime_seconds=42_000)
     excess = limits.task_seconds - MAX_MESSAGE_SECONDS
-    Limits(lifetime_seconds=42_000 - excess).check(disk_gib=DISK, memory_mib=MEMORY)
+    Limits(lifetime_seconds=42_000 - excess).check(memory_mib=MEMORY)
 
 
 def test_a_stack_of_an_earlier_release_has_the_defaults() -> None:
     assert Limits.of_parameters({"TaskMemory": "4096"}) == Limits()
-
-
-def test_the_advice_for_disk_and_file_size_is_enough() -> None:
-    Limits(max_object_bytes=60 * 1024**3).check(disk_gib=82, memory_mib=MEMORY)
-    with pytest.raises(LimitsInconsistent) as refused:
-        Limits(max_object_bytes=60 * 1024**3).check(disk_gib=DISK, memory_mib=MEMORY)
-    advised = int(str(refused.value).rpartition(" ")[2].replace(",", ""))
-    Limits(stage_seconds=1, max_object_bytes=advised).check(disk_gib=DISK, memory_mib=MEMORY)

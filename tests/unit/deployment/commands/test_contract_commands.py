@@ -166,6 +166,14 @@ def test_check_warns_of_a_step_that_gets_all_rows_at_once(tmp_path: Path) -> Non
     assert "TaskMemory 2048" in warned
 
 
+def test_check_warns_of_rows_that_wait_if_the_disk_of_a_task_is_too_small(tmp_path: Path) -> None:
+    file = a_file(tmp_path, good_orders(2))
+    assert "TaskEphemeralStorageGiB" not in sluice("check", "orders", file).output
+    pd.read_csv(file, dtype=str).to_parquet(tmp_path / "orders.parquet")
+    warned = line_of(sluice("check", "orders", tmp_path / "orders.parquet").output, "disk", "drop_duplicates")
+    assert "TaskEphemeralStorageGiB=21" in warned
+
+
 def test_check_writes_nothing_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     file = a_file(tmp_path, dirty_orders())
