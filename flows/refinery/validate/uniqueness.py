@@ -14,7 +14,7 @@ import pandas as pd
 from flows.refinery.validate.sorted_numbers import is_among
 
 _CONFIRMED_AT_ONCE = 2_000_000  # suspects whose values are in memory together
-_IN_MEMORY = 4_000_000  # hashes; beyond that all are on disk
+_IN_MEMORY = 1_000_000  # hashes; beyond that all are on disk
 _BUCKETS = 256
 _FIRST_BYTE = np.uint64(56)
 
