@@ -48,7 +48,7 @@ class Limits:
     max_workbook_bytes: int = 512 * _MIB
     max_workbook_cells: int = 20_000_000
     max_partition_cells: int = 20_000_000
-    max_block_bytes: int = 12 * _MIB
+    max_block_bytes: int = 8 * _MIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from flows.refinery.validate.sorted_numbers import positions_of
 from flows.refinery.validate.typed_rows import numbers_of
 from flows.refinery.validate.whole_file_rules import WholeFileJudge
 
-_IN_MEMORY_BYTES = 96 << 20  # of waiting rows
+_IN_MEMORY_BYTES = 32 << 20  # of waiting rows
 
 
 @dataclass(frozen=True)
