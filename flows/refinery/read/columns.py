@@ -62,9 +62,9 @@ class RowBuffer:
             raise TooManyRows(f"the file has more than {self._limits.max_rows} rows")
 
 
-def text_column(texts: pa.Array | pa.ChunkedArray) -> pd.Series[str]:
-    """Convert an Arrow array of strings to a DataFrame column, without a copy."""
-    return pd.Series(pd.array(texts, dtype=_TEXT), copy=False)
+def text_values(texts: pa.Array | pa.ChunkedArray) -> Any:
+    """Convert an Arrow array of texts to the values of a column of a frame, without a copy."""
+    return pd.array(texts, dtype=_TEXT)
 
 
 def missing_texts(contract: Contract, name: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ import pyarrow.csv as arrow_csv
 
 from flows.refinery.contract.model import DEFAULT_DATASET, Contract
 from flows.refinery.read.byte_source import HEAD_BYTES
-from flows.refinery.read.columns import missing_texts, text_column
+from flows.refinery.read.columns import missing_texts, text_values
 from flows.refinery.read.csv_dialect import CsvDialect, dialect_of, names_of, shows_decimal
 from flows.refinery.read.csv_layout import layout_fault, require_table
 from flows.refinery.read.csv_numbers import is_ambiguous_number
@@ -427,11 +427,11 @@ class _CsvReader:
         except pa.ArrowInvalid:
             return None
 
-    def _column(self, name: str, texts: pa.Array) -> pd.Series[str]:
+    def _column(self, name: str, texts: pa.Array) -> Any:
         missing = self._missing[name] - self._missing_everywhere
         if missing:
             texts = pc.if_else(pc.is_in(texts, pa.array(sorted(missing))), None, texts)
-        return text_column(texts)
+        return text_values(texts)
 
     def _no_rows(self) -> pd.DataFrame:
         return pd.DataFrame({name: pd.Series([], dtype="str") for name in self._columns})

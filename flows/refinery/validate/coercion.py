@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 from flows.refinery.contract.model import Column
 from flows.refinery.read.json_depth import is_nested_too_deep
 from flows.refinery.read.partition import SourceFormat
-from flows.refinery.validate.column_text import TEXT, Unreadable, arrow_array, as_text, pandas_column, text_array
+from flows.refinery.validate.column_text import TEXT, Unreadable, arrow_array, as_text, pandas_values, text_array
 from flows.refinery.validate.moments import read_date, read_time, read_timestamp, time_text, times_of_day
 from flows.refinery.validate.numbers import read_integer, read_number
 
@@ -58,7 +59,7 @@ class Coerced:
     @cached_property
     def values(self) -> pd.Series:
         """Return the column in the dtype that GX checks."""
-        return judged_column(self.array, self.kind)
+        return pd.Series(judged_values(self.array, self.kind), copy=False)
 
 
 def coerce(
@@ -90,14 +91,14 @@ def _is_missing(raw: pd.Series) -> np.ndarray:
     return texts.is_null().to_numpy(zero_copy_only=False) if texts.null_count else missing
 
 
-def judged_column(array: pa.Array | pa.ChunkedArray, kind: str) -> pd.Series:
+def judged_values(array: pa.Array | pa.ChunkedArray, kind: str) -> Any:
     """Convert a column of ARROW_TYPES to the dtype that GX checks: str, int64 or Int64, float64, bool or boolean, or
     datetime64[us] (in UTC, without a zone; dates at midnight); times and JSON are text."""
     if kind in ("timestamp", "date"):
         array = array.cast(pa.timestamp("us"))
     elif kind == "time":
         array = time_text(array)
-    return pandas_column(array, dtype_of(kind, nulls=array.null_count > 0))
+    return pandas_values(array, dtype_of(kind, nulls=array.null_count > 0))
 
 
 def to_arrow(values: pd.Series, kind: str) -> pa.Array:

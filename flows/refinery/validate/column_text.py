@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flows.refinery.read.columns import text_column
+from flows.refinery.read.columns import text_values
 
 _SAMPLED = 5_000
 _SET_ASIDE = 32
@@ -53,12 +53,19 @@ def arrow_array(values: pd.Series) -> pa.Array:
 
 def pandas_column(array: pa.Array | pa.ChunkedArray, dtype: str) -> pd.Series:
     """Convert an Arrow column to a pandas column with this dtype."""
+    return pd.Series(pandas_values(array, dtype), copy=False)
+
+
+def pandas_values(array: pa.Array | pa.ChunkedArray, dtype: str) -> Any:
+    """Convert an Arrow column to the values of a pandas column with this dtype. A frame is made of values twice as fast
+    as of columns."""
     if dtype == "str":
-        return text_column(array.cast(TEXT))
+        return text_values(array.cast(TEXT))
     if dtype in ("Int64", "boolean"):
-        return pd.Series(array.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get))
-    column: pd.Series = array.to_pandas().astype(dtype)
-    return column
+        nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+        return array.to_pandas(types_mapper=nullable.get).array
+    values = array.to_numpy() if isinstance(array, pa.ChunkedArray) else array.to_numpy(zero_copy_only=False)
+    return values.astype(dtype, copy=False)
 
 
 class Unreadable:

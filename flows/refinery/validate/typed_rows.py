@@ -1,14 +1,15 @@
 """Rows in the contract's types as Arrow record batches, each with its row number."""
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from flows.refinery.read.header import GOOD_ROW_NUMBER
-from flows.refinery.validate.coercion import ARROW_TYPES, dtype_of, judged_column
-from flows.refinery.validate.column_text import pandas_column
+from flows.refinery.validate.coercion import ARROW_TYPES, dtype_of, judged_values
+from flows.refinery.validate.column_text import pandas_values
 
 ROW_NUMBER = GOOD_ROW_NUMBER  # the row's number in the source; never published
 
@@ -41,7 +42,7 @@ def numbers_of(batch: pa.RecordBatch) -> np.ndarray:
 
 def as_judged(data: pa.RecordBatch | pa.Table, kinds: Mapping[str, str]) -> pd.DataFrame:
     """Convert rows to the form that GX checks: with a RangeIndex, timestamps in UTC without a zone, times as text."""
-    columns = {name: judged_column(data.column(name), kind) for name, kind in kinds.items()}
+    columns = {name: judged_values(data.column(name), kind) for name, kind in kinds.items()}
     return pd.DataFrame(columns, index=pd.RangeIndex(len(data)), copy=False)
 
 
@@ -52,13 +53,12 @@ def as_stepped(batch: pa.RecordBatch, kinds: Mapping[str, str], nullable: Collec
         nullable: columns that may have missing values: they get a nullable dtype, even if no value is missing here.
     """
     columns = {name: _stepped(batch.column(name), kind, nulls=name in nullable) for name, kind in kinds.items()}
-    return pd.DataFrame(columns, copy=False).set_axis(pd.Index(numbers_of(batch)), axis=0)
+    return pd.DataFrame(columns, index=pd.Index(numbers_of(batch)), copy=False)
 
 
-def _stepped(array: pa.Array, kind: str, *, nulls: bool) -> pd.Series:
+def _stepped(array: pa.Array, kind: str, *, nulls: bool) -> Any:
     if kind == "timestamp":
-        moments: pd.Series = array.to_pandas()
-        return moments
+        return array.to_pandas().array
     if kind in ("integer", "boolean"):
-        return pandas_column(array, dtype_of(kind, nulls=nulls))
-    return judged_column(array, kind)
+        return pandas_values(array, dtype_of(kind, nulls=nulls))
+    return judged_values(array, kind)
