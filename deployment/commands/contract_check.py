@@ -37,8 +37,12 @@ _EXAMPLES = 3
 _MAX_CELL = 60  # characters
 _QUARANTINE_BATCH_ROWS = 10_000
 _TEMPLATE = PROJECT_ROOT / "deployment" / "aws" / "template.yaml"
-_LEAST_GROWTH_BYTES = 64 * 10**6  # a smaller growth in memory is not a reliable estimate of what a step needs
-_WHOLE_TABLE_FACTOR = 5  # bytes of memory for each byte of a CSV file, as measured (docs/performance.md)
+# The growth in memory for any file, and for each byte of one whose rows a step needs all at once, as measured with 12
+# columns (docs/performance.md). Files in other formats, such as compressed ones, are estimated like Parquet files.
+_FIXED_GROWTH_BYTES = 100 * 10**6
+_WHOLE_TABLE_FACTORS = {".csv": 2.8, ".json": 1.0, ".jsonl": 1.0}
+_WHOLE_TABLE_FACTOR_PACKED = 6.6
+_LEAST_GROWTH_BYTES = 200 * 10**6  # with a smaller growth, the measured factors are better than what this file needed
 
 
 @dataclass(frozen=True)
@@ -146,11 +150,10 @@ def _show_memory(console: Console, contract: Contract, file: Path, before: int) 
     steps = [step for step in compile_steps(contract) if isinstance(step, OwnStep) and step.needs_whole_table]
     if not steps:
         return
-    size, peak = file.stat().st_size, _peak_bytes()
+    size, growth = file.stat().st_size, _peak_bytes() - before - _FIXED_GROWTH_BYTES
     task = int(default_parameters(_TEMPLATE)["TaskMemory"]) * 2**20
-    growth = peak - before
-    factor = growth / size if growth >= _LEAST_GROWTH_BYTES else _WHOLE_TABLE_FACTOR
-    fits = (task - before) / factor
+    measured = _WHOLE_TABLE_FACTORS.get(file.suffix.lower(), _WHOLE_TABLE_FACTOR_PACKED)
+    fits = (task - before - _FIXED_GROWTH_BYTES) / (growth / size if growth >= _LEAST_GROWTH_BYTES else measured)
     labels = ", ".join(step.label for step in steps)
     is_too_large = size > fits
     console.print(

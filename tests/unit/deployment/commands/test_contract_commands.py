@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from deployment import PROJECT_ROOT, cli
+from deployment.commands import contract_check
 from deployment.commands.contract_files import contract_of
 from flows.refinery.contract.loading import Contracts, load_contract
 from tests.chain.files import dirty_orders, good_orders, order, orders
@@ -164,6 +165,27 @@ def test_check_warns_of_a_step_that_gets_all_rows_at_once(tmp_path: Path) -> Non
     steps.write_text(steps.read_text().replace("def add_revenue", mark))
     warned = line_of(sluice("check", tmp_path / "orders", file).output, "memory", "steps.add_revenue")
     assert "TaskMemory 2048" in warned
+
+
+@pytest.mark.parametrize(
+    ("name", "growth_mb", "fits"),
+    [("a.csv", 110, "624 MB"), ("a.parquet", 299, "265 MB"), ("a.csv", 100 + 5_000, "0 MB")],
+    ids=["too little growth to measure", "Parquet", "measured"],
+)
+def test_check_estimates_what_fits_from_measured_factors_and_from_a_large_file_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, growth_mb: int, fits: str
+) -> None:
+    shutil.copytree(CONTRACTS / "orders", tmp_path / "orders")
+    steps = tmp_path / "orders" / "steps.py"
+    mark = "from flows.refinery.preprocess import whole_table\n\n\n@whole_table\ndef add_revenue"
+    steps.write_text(steps.read_text().replace("def add_revenue", mark))
+    file = a_file(tmp_path, good_orders(2), name)
+    if name.endswith("parquet"):
+        pd.read_csv(file, dtype=str).to_parquet(file)
+    peaks = iter([300 * 10**6, (300 + growth_mb) * 10**6])
+    monkeypatch.setattr(contract_check, "_peak_bytes", lambda: next(peaks))
+    warned = line_of(sluice("check", tmp_path / "orders", file).output, "memory", "steps.add_revenue")
+    assert f"about {fits}" in warned
 
 
 def test_check_warns_of_rows_that_wait_if_the_disk_of_a_task_is_too_small(tmp_path: Path) -> None:
