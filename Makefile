@@ -27,7 +27,7 @@ BASE_IMAGE ?= python:3.11-slim-bookworm
 IMAGE      ?= sluice:local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up clean distclean test quick quick-lint environments suites locks lint types arrows unit prefect infra runs chain large-files faults faults-all privileges browser image-tests image sizes sbom scan cases round-trip bench-refine bench-start bench-memory bench-prefect bench-burst bench-latency screenshots soak lock
+.PHONY: help setup demo up clean distclean test quick quick-tests quick-lint environments suites locks lint types arrows unit prefect infra runs chain large-files faults faults-all privileges browser image-tests image sizes sbom scan cases round-trip bench-refine bench-start bench-memory bench-prefect bench-burst bench-latency screenshots soak lock
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -117,12 +117,14 @@ else
 endif
 
 quick: setup ## fast checks: format, lint, types, import rules, unit tests without Great Expectations
-	@$(MAKE) --no-print-directory --keep-going -j 2 --output-sync=target quick-lint types arrows
-	@$(BIN)/pytest -q -n 2 --dist worksteal --quick tests/unit
+	@$(MAKE) --no-print-directory --keep-going -j 4 --output-sync=target quick-tests quick-lint types arrows
 
 environments: setup $(LINT)/.ready $(NODE)/.ready
 
 suites: infra faults chain runs prefect image-tests browser unit types lint arrows locks
+
+quick-tests: setup
+	@$(BIN)/pytest -q -n 2 --dist worksteal --quick tests/unit
 
 quick-lint: setup
 	@$(BIN)/ruff format --check -q .

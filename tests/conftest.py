@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import botocore.hooks
 import botocore.regions
 import botocore.session
 from hypothesis import HealthCheck, settings
@@ -32,3 +33,8 @@ def _provider_of(*, ruleset_data: dict[str, Any], **more: Any) -> Any:
 
 
 _regions.EndpointProvider = _provider_of
+
+# Each client computes again by which name it knows an event.
+_hooks: Any = botocore.hooks.EventAliaser
+_name_of_event = cache(_hooks(None)._alias_event_name)
+_hooks._alias_event_name = lambda _self, name: _name_of_event(name)

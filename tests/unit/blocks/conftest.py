@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import boto3
 import pytest
-from moto import mock_aws
 
 from blocks.object_store import ObjectStore
 from blocks.upload_queue import UploadQueue
+from tests.unit.empty_account import empty_account
 
 LANDING, PUBLISHED = "landing", "published"
 
@@ -18,7 +18,7 @@ LANDING, PUBLISHED = "landing", "published"
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Start an empty AWS account."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with mock_aws():
+    with empty_account():
         yield
 
 

@@ -63,8 +63,9 @@ def test_a_server_that_ignores_ranges_is_read_as_one_stream(
 
     session = boto3.session.Session()
     session.events.register_first("before-send.s3.GetObject", ignore_range)
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)
-    store.download(LANDING, KEY, tmp_path / "file", version_id)
+    with monkeypatch.context() as patch:
+        patch.setattr(boto3, "DEFAULT_SESSION", session)
+        store.download(LANDING, KEY, tmp_path / "file", version_id)
     assert (tmp_path / "file").read_bytes() == body
     assert ranges == [b"", b"bytes=0-0"], "the second one shows that ranges are ignored; the first answer is the file"
 

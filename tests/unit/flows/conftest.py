@@ -12,7 +12,6 @@ from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
 
 from blocks.settings import PipelineSettings
 from flows.composition import assemble
@@ -22,6 +21,7 @@ from flows.pipeline.job import Parts, UploadJob
 from flows.pipeline.receipt import Receipt
 from flows.pipeline.run import run_upload
 from lambda_trigger.message import UploadMessage
+from tests.unit.empty_account import empty_account
 
 LANDING, PUBLISHED = "landing", "published"
 
@@ -89,7 +89,7 @@ def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Account
     """Create two buckets and a queue."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with mock_aws():
+    with empty_account():
         s3 = boto3.client("s3")
         for bucket in (LANDING, PUBLISHED):
             s3.create_bucket(Bucket=bucket)

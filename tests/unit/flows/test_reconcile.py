@@ -11,7 +11,6 @@ from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
 
 import flows.reconcile
 from blocks.aws_errors import AwsUnavailable
@@ -22,6 +21,7 @@ from flows.pipeline.held_uploads import HeldUploads
 from flows.pipeline.lost_uploads import FoundUploads, GivenUp, Window
 from flows.reconcile import Reconciled, reconcile, reconcile_summary
 from lambda_trigger.message import UploadMessage
+from tests.unit.empty_account import empty_account
 from tests.unit.flows.conftest import Account
 
 MACHINE = {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}
@@ -41,7 +41,7 @@ class Reconciling:
 
 @pytest.fixture
 def reconciling(account: Account, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reconciling]:
-    with mock_aws():
+    with empty_account():
         arn = boto3.client("stepfunctions").create_state_machine(
             name="drain", definition=json.dumps(MACHINE), roleArn="arn:aws:iam::123456789012:role/machine"
         )["stateMachineArn"]

@@ -11,13 +11,13 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from moto import mock_aws
 
 from lambda_trigger.dispatch import Dispatcher
 from lambda_trigger.events import EventUnreadable
 from lambda_trigger.handler import RecordsFailed, TriggerConfig, handle, handle_event, trigger_from_environment
 from lambda_trigger.message import UploadMessage
 from lambda_trigger.pause import PAUSE_KEY
+from tests.unit.empty_account import empty_account
 
 BUCKET = "amzn-s3-demo-bucket"
 PUBLISHED = "amzn-s3-demo-bucket1"
@@ -69,7 +69,7 @@ class Cloud:
 @pytest.fixture
 def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    with mock_aws():
+    with empty_account():
         yield Cloud()
 
 

@@ -60,6 +60,7 @@ def test_old_versions_go_soon_but_not_before_a_waiting_message_is_processed() ->
     assert days["${IncomingPrefix}orders/"] * 86_400 > template["MessageRetentionPeriod"]
 
 
+@pytest.mark.heavy
 def test_s3_and_linters_accept_the_rules(tmp_path: Path) -> None:
     body = template_body(TEMPLATE, retentions=RETENTIONS)
     (tmp_path / "template.json").write_text(body)

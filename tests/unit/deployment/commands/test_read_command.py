@@ -9,7 +9,6 @@ from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
 
 from blocks.object_store import ObjectStore
 from blocks.settings import PipelineSettings
@@ -23,6 +22,7 @@ from flows.pipeline.receipt import Receipt, receipt_key
 from flows.pipeline.run import run_upload
 from flows.published.rows import Selection
 from lambda_trigger.message import UploadMessage
+from tests.unit.empty_account import empty_account
 
 BUCKETS = {"LandingBucket": "landing", "PublishedBucket": "published"}
 STACK = AwsStack("us-east-1", "", "sluice", BUCKETS, {})
@@ -41,7 +41,7 @@ def publish(key: str) -> Receipt:
 def published(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receipt]:
     """Publish a file of the sample dataset penguins; return its receipt."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with mock_aws():
+    with empty_account():
         for bucket in BUCKETS.values():
             boto3.client("s3").create_bucket(Bucket=bucket)
         yield publish("incoming/penguins/penguins.csv")

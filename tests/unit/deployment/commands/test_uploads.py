@@ -15,7 +15,6 @@ from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
 
 from blocks.settings import CONTRACTS
 from deployment.commands import SafeConsole, first_of
@@ -35,6 +34,7 @@ from flows.pipeline.receipt import ContractUsed, Receipt, Rows, Source, Status, 
 from flows.refinery.errors import TransientError
 from lambda_trigger.message import UploadMessage
 from lambda_trigger.pause import PAUSE_KEY
+from tests.unit.empty_account import empty_account
 
 _AT = "2026-01-01T00:00:00.000+00:00"
 
@@ -107,7 +107,7 @@ class Stack:
 @pytest.fixture
 def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with mock_aws():
+    with empty_account():
         s3, sqs = boto3.client("s3"), boto3.client("sqs")
         for bucket in ("landing", "published"):
             s3.create_bucket(Bucket=bucket)

@@ -77,6 +77,7 @@ def test_a_server_that_asks_for_patience_does_not_hold_data_back(
     assert time.monotonic() - started < 30
 
 
+@pytest.mark.heavy
 def test_a_server_that_was_down_is_asked_again_after_a_pause(
     account: Account, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[dict[str, 
     return ended.stdout, [json.loads(line) for line in ended.stdout.splitlines()]
 
 
+@pytest.mark.heavy
 def test_warnings_prints_tracebacks_and_prefects_lines_are_json_without_their_texts(
     said: tuple[str, list[dict[str, Any]]],
 ) -> None:

@@ -146,6 +146,7 @@ def test_steps_see_the_columns_as_earlier_steps_leave_them(tmp_path: Path) -> No
 _RUN = "from typer.testing import CliRunner; from deployment.cli import app; CliRunner().invoke(app, {!r})"
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "code",
     [

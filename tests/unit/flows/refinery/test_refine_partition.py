@@ -176,6 +176,7 @@ def test_a_rejection_names_the_part_that_rejected(
     assert [reason.part for reason in reasons] == [part]
 
 
+@pytest.mark.heavy
 def test_columns_that_come_late_make_the_partitions_before_them_smaller(tmp_path: Path) -> None:
     late = ", ".join(f'"c{column}": 1' for column in range(100))
     source = tmp_path / "upload"

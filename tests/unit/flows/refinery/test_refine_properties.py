@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import Phase, example, given, note, settings
 from hypothesis import strategies as st
 
@@ -128,6 +129,7 @@ UNDECLARED = [
 JSON_VALUES = [None, 5, 2.0, 1.5, -3, 1e300, 2**53 + 1, -(2**63), 2**63, True, False, "x", "7", {"a": 1}, [1]]
 
 
+@pytest.mark.heavy
 @settings(max_examples=30, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(st.lists(st.sampled_from(UNDECLARED), min_size=1, max_size=5), st.sampled_from([1, 2, 3]))
 @example(["9007199254740993", "5", "", "7"], 2)
@@ -139,6 +141,7 @@ def test_partitions_do_not_show_in_undeclared_columns_of_csv(cells: list[str], r
     _require_the_same(text.getvalue(), rows_per_partition)
 
 
+@pytest.mark.heavy
 @settings(max_examples=30, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(st.lists(st.sampled_from(JSON_VALUES), min_size=1, max_size=5), st.sampled_from([1, 2, 3]))
 @example([2**53 + 1, 2, 1.5, 3], 2)

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flows.refinery.errors import FileRejected
 from flows.refinery.read.partition import Partition
 from tests.unit.flows.refinery.tables import a_contract, misfits, numbers, read_bytes, whole
+
+pytestmark = pytest.mark.heavy
 
 # Text that a CSV can hold: no NUL, no lone surrogate, and no carriage return, which csv readers fold into line ends.
 FIELD = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=12) | st.sampled_from(

@@ -76,7 +76,7 @@ _REFUSED: dict[str, tuple[type[FileRejected], bytes]] = {
     "a column without a name": (HeaderInvalid, b"\na,,c\n1,2,3\n"),
     "an index column": (HeaderInvalid, b"\n,b\n0,2\n"),
     "a name twice": (HeaderInvalid, b"a,b,a\n1,2,3\n"),
-    "a million columns": (TooManyColumns, b",".join(b"c%d" % i for i in range(1_000_000)) + b"\n1,2\n"),
+    "a million columns": (TooManyColumns, b"c," * 999_999 + b"c\n1,2\n"),
     "an open quote": (UnclosedQuote, b'a,b\n1,2\n3," and\n4,5\n'),
     "an open quote after others": (UnclosedQuote, b'a,b\n5" pipe,"1""2",\n3,"x""y\n"\n4,"5\n'),
     "an open quote in the header": (UnclosedQuote, b'a,"b\n1,2\n'),
@@ -99,6 +99,7 @@ _REFUSED: dict[str, tuple[type[FileRejected], bytes]] = {
 }
 
 
+@pytest.mark.heavy
 def test_files_that_cannot_be_read_are_refused_in_these_words(tmp_path: Path) -> None:
     lines = []
     for name, (error, content) in _REFUSED.items():

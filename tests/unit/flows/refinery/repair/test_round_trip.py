@@ -272,6 +272,7 @@ def test_protection_is_undone_and_leaves_no_formula(text: str) -> None:
     assert not cell.startswith(("=", "+", "-", "@", "\t", "\r")) or cell.startswith('="') or cell.lstrip("-").isdigit()
 
 
+@pytest.mark.heavy
 def test_a_workbook_of_texts_holds_any_text(tmp_path: Path) -> None:
     @given(st.lists(_TEXTS.filter(bool), min_size=1, max_size=5))
     def check(row: list[str]) -> None:

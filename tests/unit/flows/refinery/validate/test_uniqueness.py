@@ -23,6 +23,7 @@ def _taken(keys: np.ndarray, first_row: int, places: np.ndarray) -> Rows:
     return pd.DataFrame({"key": keys[places]}), first_row + places
 
 
+@pytest.mark.heavy
 @given(
     partitions=st.lists(st.lists(st.integers(0, 30), max_size=12), max_size=8),
     keep=st.sampled_from(["first", "last", False]),

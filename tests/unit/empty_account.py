@@ -1,0 +1,35 @@
+"""An empty AWS account in the process of a test, from moto."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache, cached_property
+from typing import Any
+
+import boto3
+import moto.core.models
+from moto import mock_aws
+from moto.core.base_backend import BaseBackend
+
+# Moto computes a service's addresses for each request, and for each account registers those of all services for the
+# library requests, which nothing here uses.
+_urls: Any = cached_property(BaseBackend.urls.fget)
+_urls.__set_name__(BaseBackend, "urls")
+BaseBackend.urls = _urls
+moto.core.models.RESPONSES_METHODS.clear()
+
+
+@contextmanager
+def empty_account() -> Iterator[None]:
+    """Start an account, with a session that all tests share: to make one takes longer than most of them."""
+    with mock_aws():
+        boto3.DEFAULT_SESSION = _session()
+        yield
+
+
+@cache
+def _session() -> boto3.Session:
+    session = boto3.Session()
+    session.get_credentials()  # moto's, before a test sets others
+    return session
