@@ -15,6 +15,7 @@ import pytest
 
 from blocks.settings import PipelineSettings
 from flows.composition import assemble
+from flows.pipeline import drain
 from flows.pipeline.commit import read_receipt
 from flows.pipeline.data_docs import list_pages
 from flows.pipeline.job import Parts, UploadJob
@@ -89,6 +90,7 @@ def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Account
     """Create two buckets and a queue."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(drain, "_PREFETCH_WAIT_SECONDS", 0)  # moto has no other servers to ask, and sleeps
     with empty_account():
         s3 = boto3.client("s3")
         for bucket in (LANDING, PUBLISHED):
