@@ -104,7 +104,6 @@ def test_a_task_that_ecs_tells_half_of_who_it_is_works_all_the_same(monkeypatch:
 
 
 @pytest.mark.heavy
-@pytest.mark.heavy
 def test_a_task_without_settings_says_which_in_one_json_line_and_exits_2(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "SLUICE_PUBLISHED_BUCKET": "published"}
     task = subprocess.run(
