@@ -1,8 +1,8 @@
 """Builds and pushes a deployment's container image, unless it was already built from the same sources, and finds its
 digest.
 
-The image is built by docker, podman or buildah, whichever is found first. Its tag is a hash of everything that the
-Dockerfile copies, so an image that was already pushed is found, even from another machine or in CI.
+The image is built by docker, podman or buildah, whichever is found first. Its tag contains a hash of everything that it
+is built from, so an image that was already pushed is found, even from another machine or in CI.
 """
 
 import base64

@@ -176,14 +176,14 @@ class Stack:
         return status
 
     def delete(self, stack: Mapping[str, Any]) -> None:
-        """Delete the stack, which `find` must have returned. Raise StackFailed if resources could not be deleted, and
-        StackBusy if another operation is in progress."""
+        """Delete the stack; the argument is the result of `find`. Raise StackFailed if resources could not be deleted,
+        and StackBusy if another operation is in progress."""
         self.refuse_busy(stack)
         stack_id = str(stack["StackId"])
         self._run(stack_id, lambda: self._cloudformation.delete_stack(StackName=stack_id))
 
     def refuse_busy(self, stack: Mapping[str, Any]) -> None:
-        """Raise StackBusy if another operation on the stack is in progress, so that it cannot be deleted."""
+        """Raise StackBusy if another operation on the stack is in progress, because it cannot be deleted then."""
         status = str(stack["StackStatus"])
         if status.endswith(_BUSY) and status != NEVER_CREATED:
             raise StackBusy(f"the stack {self._name} is in {status}; wait until that operation ends, then delete it")
@@ -246,7 +246,7 @@ class Stack:
         return str(answer["StackId"]), str(answer["Id"])
 
     def _changes(self, change_set_id: str) -> list[Change]:
-        """Wait until the change set is complete, and return its changes; none if nothing would change."""
+        """Wait until the change set is complete, and return its changes, or an empty list if nothing would change."""
         waiter = self._cloudformation.get_waiter("change_set_create_complete")
         try:
             waiter.wait(ChangeSetName=change_set_id, WaiterConfig=_CHANGE_SET_WAIT)
@@ -332,12 +332,13 @@ def find_stack(cloudformation: Any, name: str) -> dict[str, Any] | None:
 
 
 def outputs_of(stack: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return the outputs of a stack, which `find_stack` returned, by name; empty for None."""
+    """Return the outputs, by name, of a stack as `find_stack` describes it; for None, return an empty dictionary."""
     return {output["OutputKey"]: output["OutputValue"] for output in (stack or {}).get("Outputs", [])}
 
 
 def parameters_of(stack: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return the parameter values of a stack, which `find_stack` returned, by name; empty for None."""
+    """Return the parameter values, by name, of a stack as `find_stack` describes it; for None, return an empty
+    dictionary."""
     return {one["ParameterKey"]: one["ParameterValue"] for one in (stack or {}).get("Parameters", [])}
 
 

@@ -1,4 +1,4 @@
-"""Warn if a contract makes rows wait on the disk of a task, and the disk is too small for the largest files."""
+"""Warns if a contract makes rows wait on a task's disk that is too small for the largest allowed file."""
 
 from collections.abc import Mapping
 
@@ -10,13 +10,14 @@ _MAX_DISK_GIB = 200  # of a Fargate task
 
 
 def disk_warning(contract: Contract, parameters: Mapping[str, str], kind: str = "csv") -> str | None:
-    """Return a warning if a file of MaxObjectBytes does not fit, with the contract's file, its field and what to
-    change; None if the file fits.
+    """Return a warning if the waiting rows of a file with MaxObjectBytes do not fit on a task's disk, or None if they
+    do. The warning names the contract's file, the reasons to wait and what to change.
 
     Args:
-        parameters: the stack's parameters, with defaults.
-        kind: the format of the files, unless the contract declares one; of others than CSV, JSON and Parquet, that of
-            CSV is estimated.
+        contract: the contract to check.
+        parameters: the stack's parameters, including default values.
+        kind: the format of the files, unless the contract declares one. Formats other than CSV, JSON and Parquet are
+            treated as CSV.
     """
     reasons = reasons_to_wait(contract)
     kind = next((one for one in (contract.format.type, kind) if one in DISK_FOR_EACH_BYTE), "csv")

@@ -145,8 +145,9 @@ def show(console: Console, contract: Contract, file: Path, checked: Checked) -> 
 
 
 def _show_memory(console: Console, contract: Contract, file: Path, before: int) -> None:
-    """If a step needs the whole table, print how large a file may be so that it fits into a task's memory, estimated
-    from the memory that this file needed. `before` is this process's peak memory before it read the file, in bytes."""
+    """If a step needs the whole table, print how large a file may be so that it fits into a task's memory. This is
+    estimated from the memory that this file needed or, for a small file, from measured factors. `before` is this
+    process's peak memory before it read the file, in bytes."""
     steps = [step for step in compile_steps(contract) if isinstance(step, OwnStep) and step.needs_whole_table]
     if not steps:
         return
@@ -164,7 +165,7 @@ def _show_memory(console: Console, contract: Contract, file: Path, before: int) 
 
 
 def _show_disk(console: Console, contract: Contract, file: Path) -> None:
-    """Print a warning if the largest allowed file in the format of this one does not fit on a task's disk."""
+    """Print a warning if the largest allowed file in the format of `file` does not fit on a task's disk."""
     warning = disk_warning(contract, default_parameters(_TEMPLATE), file.suffix[1:])
     if warning:
         console.out(f"disk      {warning}")

@@ -134,7 +134,7 @@ def check_network(client: Callable[[str], Any], stack: Mapping[str, Any] | None,
 
 
 def warn_of_small_disk(console: Console, contracts: Iterable[Contract], parameters: Mapping[str, str]) -> None:
-    """Print a warning for each contract with rules or steps for which the task's disk is too small."""
+    """Print a warning for each contract whose rules or steps need a larger disk than a task has."""
     for contract in contracts:
         warning = disk_warning(contract, {**default_parameters(TEMPLATE), **parameters})
         if warning:

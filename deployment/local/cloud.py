@@ -44,7 +44,7 @@ class LocalCloud:
 
     Args:
         state_dir: the state folder, which is created if it does not exist.
-        aws_port, prefect_port: the port to use; if None, the last one, the default one or any free one.
+        aws_port, prefect_port: the port to use; if None, the last used port, the default port or any free port.
         wait_scale: a factor for the waits and retry intervals of state machines, which tests shorten.
         with_prefect: whether to start a Prefect server.
         prefect_options: the database and the password of the Prefect server.

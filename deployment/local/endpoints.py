@@ -24,7 +24,7 @@ _NOWHERE: dict[str, tuple[None, None, None, None]] = dict.fromkeys(
 
 @dataclass(frozen=True)
 class Endpoints:
-    """The URLs of a local cloud, and what else other processes must know in order to use it."""
+    """The URLs of a local cloud, and other settings that processes need in order to use it."""
 
     state_dir: Path  # the absolute path of the state folder
     region: str  # the AWS region that is emulated
@@ -47,16 +47,17 @@ class Endpoints:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return the complete environment of a process that uses this local cloud as its root user."""
+        """Return all environment variables of a process that uses this local cloud as its root user."""
         return self.environment_of("")
 
     @property
     def task_environment(self) -> dict[str, str]:
-        """Return the environment for processing an upload on this machine with the role of the stack's tasks."""
+        """Return all environment variables for processing an upload on this machine with the role of the stack's
+        tasks."""
         return self.environment_of(self.outputs["TaskRoleArn"])
 
     def environment_of(self, role_arn: str) -> dict[str, str]:
-        """Return the complete environment of a process that uses this local cloud with a role or, if `role_arn` is "",
+        """Return all environment variables of a process that uses this local cloud with a role or, if `role_arn` is "",
         as its root user."""
         environment = clean_environment(self.state_dir / "home", self.state_dir / "tmp")
         environment |= aws_environment(self.aws_endpoint_url, self.region, role_arn=role_arn)

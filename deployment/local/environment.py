@@ -13,8 +13,8 @@ _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
 def clean_environment(home: Path, temporary: Path) -> dict[str, str]:
-    """Return the basic environment of every process of the local cloud, in which PATH begins with this Python's folder,
-    HOME is `home`, and TMPDIR is `temporary`."""
+    """Return the environment variables that every process of the local cloud has. PATH begins with this Python's
+    folder, HOME is `home`, and TMPDIR is `temporary`."""
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{_SYSTEM_PATH}",
         "HOME": str(home),

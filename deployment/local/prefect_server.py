@@ -86,7 +86,7 @@ def _block_types_mark(home: Path) -> Path:
 
 
 def start_from_template(home: Path, cache: Path) -> bool:
-    """Copy the template to `home` unless it has a database, which saves ten seconds of migration. Return whether
+    """Copy the template to `home` if there is no database yet, which saves ten seconds of migration. Return whether
     `keep_template` should be called later, because there is no template yet."""
     home.mkdir(parents=True, exist_ok=True)
     if database(home).exists():

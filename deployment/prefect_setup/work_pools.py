@@ -1,7 +1,7 @@
 """The work pools for runs that a user starts, as processes on the worker's machine or as ECS tasks of the stack.
 
-Runs in the ECS pool use a task definition of the stack, so that no run registers a new one. It is a different one than
-that of drains, because drains count the tasks of their task definition. A worker starts the tasks:
+Runs in the ECS pool use a task definition of the stack, so that no run registers a new one. Drains have a separate task
+definition, because they count the tasks that use it. A worker starts the tasks:
 
     prefect worker start --pool sluice-ecs --type ecs
 """

@@ -1,5 +1,5 @@
-"""Stops a task as ECS does: the task gets SIGTERM and, after its stopTimeout, SIGKILL. Once it has ended, its status is
-STOPPED, and its exit code is shown.
+"""Stops a task as ECS does: the task gets SIGTERM and, after its stopTimeout, SIGKILL. Once the task has ended, ECS
+reports it as STOPPED, with its exit code.
 
 MiniStack immediately returns STOPPED with exit code 0, stops the container only afterwards, and ignores stopTimeout.
 docs.aws.amazon.com/AmazonECS/latest/APIReference/API_StopTask.html

@@ -1,5 +1,5 @@
-"""Returns only the requested range of an object version, as S3 does. MiniStack ignores the Range header and returns the
-whole object.
+"""Returns only the requested range of an object version, as S3 does. For object versions, MiniStack ignores the Range
+header and returns the whole object.
 
 docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html
 """
