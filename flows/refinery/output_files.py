@@ -1,4 +1,4 @@
-"""Local output files, which are written table by table. The same rows always give the same bytes."""
+"""Local output files, which are written one Arrow table at a time. The same rows always give the same bytes."""
 
 from __future__ import annotations
 
@@ -71,11 +71,12 @@ class FileSeries:
 
     @property
     def open_bytes(self) -> int:
-        """Return how many bytes of the unfinished file are on the disk."""
+        """Return how many bytes of the unfinished file are on the disk, or 0 if there is no such file."""
         return self._open.path.stat().st_size if self._open else 0
 
     def write(self, table: pa.Table) -> None:
-        """Write a table to the current file. An empty table starts the first file, but no further file."""
+        """Write a table to the current file, or to a new file if the last one is full. An empty table starts only the
+        first file."""
         if self._open is None:
             if self._finished and not table.num_rows:
                 return
@@ -87,11 +88,11 @@ class FileSeries:
             self.hand_over()
 
     def hand_over(self) -> None:
-        """Finish the current file, and pass it to `take_away`."""
+        """Finish the current file, and pass it to `take_away`. There must be a current file."""
         self._take_away.take(self._kind, self._finish())
 
     def finish(self) -> tuple[OutputFile, ...]:
-        """Finish the current file, and return all files. May be called more than once."""
+        """Finish the current file, if there is one, and return all finished files. May be called more than once."""
         if self._open:
             self._finish()
         return tuple(self._finished)
@@ -120,7 +121,7 @@ class FileSeries:
 
 
 class _OpenFile:
-    """A Parquet or CSV file that is being written table by table."""
+    """A Parquet or CSV file to which tables are still being written."""
 
     def __init__(self, path: Path, first: pa.Table, output: OutputOptions) -> None:
         self.path, self.rows = path, 0

@@ -1,7 +1,7 @@
-"""Check that a value in a step's arguments has the type of the column.
+"""Checks that a value in a step's arguments has the type of the column to which the step applies it.
 
-YAML 1.1 reads NO and on as booleans, and 2024-01-02 as a date. In a text column they would match nothing, or would be
-published as they are.
+YAML 1.1 reads NO and on as booleans, and 2024-01-02 as a date. Without this check, such a value would match nothing in
+a text column, or would be published there as False, True or a date.
 """
 
 import datetime as dt
@@ -16,7 +16,8 @@ from flows.refinery.validate.coercion import coerce
 
 
 def misfit(value: Any, values: pd.Series) -> str:
-    """Return what a value should be instead, in words for a message; "" if it fits the column."""
+    """Return what a value should be to fit a column, such as "a number", for use in a message. Return "" if the value
+    fits."""
     dtype = values.dtype
     if pd.api.types.is_bool_dtype(dtype):
         return "" if isinstance(value, bool) else "true or false"
@@ -33,10 +34,10 @@ def misfit(value: Any, values: pd.Series) -> str:
 
 
 def moment_of(value: Any, values: pd.Series) -> pd.Timestamp:
-    """Return a date or timestamp in the form of its column: in UTC if the column has a time zone. Raise ValueError or
-    TypeError if it is not a date."""
+    """Convert a date or timestamp from a step's arguments to the form of a column's values. If the column has a time
+    zone, the result is in UTC. Raise ValueError or TypeError if the value is not a date or timestamp."""
     if not isinstance(value, str | dt.date):
-        raise TypeError("no date")
+        raise TypeError("not a date")
     moment = pd.Timestamp(value)
     if not isinstance(values.dtype, pd.DatetimeTZDtype):
         return moment
@@ -44,7 +45,7 @@ def moment_of(value: Any, values: pd.Series) -> pd.Timestamp:
 
 
 def format_fault(column: Column) -> str:
-    """Return pandas' error if it cannot read texts with a column's format; "" if it can."""
+    """Return an error message if pandas cannot parse strings with a column's format, or "" if it can."""
     try:
         coerce(pd.Series(["x"], dtype="str"), column)
     except Exception as error:  # noqa: BLE001 pandas does not document what it raises here

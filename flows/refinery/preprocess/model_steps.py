@@ -1,4 +1,5 @@
-"""Built-in steps that prepare columns for a model: scaling, encoding, splitting."""
+"""Built-in steps that prepare columns for machine learning: they scale numbers, encode categories, and split rows into
+training and test data."""
 
 from __future__ import annotations
 
@@ -33,6 +34,7 @@ MAX_CATEGORIES = 1_000
 
 
 class _Scaling(FittedStep):
+    # The names of the two numbers that the step learns about each column.
     learns: ClassVar[tuple[str, str]]
     _states: dict[str, Any] = PrivateAttr(default_factory=dict)
 
@@ -53,15 +55,15 @@ class _Scaling(FittedStep):
 
     @abstractmethod
     def scaled(self, numbers: pd.Series, known: Mapping[str, float]) -> pd.Series:
-        """Return the scaled numbers, using what was learned about their column."""
+        """Return the scaled numbers of a column. `known` holds what was learned about that column."""
 
     def wanted_instead(self, known: Any) -> str:
         is_right = isinstance(known, Mapping) and set(known) == set(self.learns) and all(map(is_number, known.values()))
-        return "" if is_right else f"a number each for {' and '.join(self.learns)}, as in a receipt"
+        return "" if is_right else f"a mapping with a number for {' and for '.join(self.learns)}, as in a receipt"
 
 
 class Standardize(_Scaling):
-    """Subtracts the mean from numbers and divides by the standard deviation (of the population, as in scikit-learn)."""
+    """Subtracts the mean from numbers and divides by their population standard deviation, as scikit-learn does."""
 
     name = "standardize"
     learns = ("mean", "std")
@@ -75,7 +77,7 @@ class Standardize(_Scaling):
 
 
 class MinMaxScale(_Scaling):
-    """Scales numbers so that the minimum becomes 0 and the maximum 1, or the two values of `feature_range`."""
+    """Scales numbers so that the minimum becomes 0 and the maximum becomes 1, or to the range in `feature_range`."""
 
     name = "min_max_scale"
     learns = ("min", "max")
@@ -85,7 +87,7 @@ class MinMaxScale(_Scaling):
     @classmethod
     def _rises(cls, value: tuple[Finite, Finite]) -> tuple[Finite, Finite]:
         if value[0] >= value[1]:
-            raise ValueError(f"feature_range {list(value)} must be two numbers, the smaller one first")
+            raise ValueError(f"feature_range {list(value)} must be two numbers, with the smaller one first")
         return value
 
     def learned(self) -> Fitted:
@@ -112,13 +114,13 @@ class _Encoding(FittedStep):
 
     def wanted_instead(self, known: Any) -> str:
         is_right = isinstance(known, list | tuple) and all(map(is_scalar, known)) and len(set(known)) == len(known)
-        return "" if is_right else "a list of different texts, numbers or flags (put quotes around dates)"
+        return "" if is_right else "a list of distinct strings, numbers or booleans (put quotes around dates)"
 
     def misfits(self, name: str, values: pd.Series) -> Iterator[str]:
         for category in (self.fitted or {}).get(name, ()):
             wanted = misfit(category, values)
             if wanted:
-                yield f"no value of the column {name!r} is {category!r}, which is a category; it should be {wanted}"
+                yield f"the category {category!r} cannot occur in the column {name!r}; it should be {wanted}"
 
     def learn(self, frame: pd.DataFrame) -> None:
         self.require(frame, self.targets)
@@ -134,19 +136,21 @@ class _Encoding(FittedStep):
         return {name: sorted(self._seen.get(name, ()), key=_order) for name in self.targets}
 
     def codes(self, name: str, values: pd.Series) -> np.ndarray:
-        """Return the position of each value among the categories; -1 for missing and unknown values."""
+        """Return the position of each value in the column's list of categories, or -1 if the value is missing or in
+        none of them. Raise StepFailed if a value is in none of them and `handle_unknown` is "fail"."""
         places = {_met_as(category, values): place for place, category in enumerate(self.of(name))}
         found, distinct = pd.factorize(values)
         known = np.array([*(places.get(_category(value), -1) for value in distinct), -1], dtype=np.int64)
-        codes: np.ndarray = known[found]  # a missing value is found at -1, the last
+        codes: np.ndarray = known[found]  # pandas gives a missing value the code -1, which selects the last element
         unknown = (codes < 0) & values.notna().to_numpy()
         if self.handle_unknown == "fail" and unknown.any():
-            raise self.fail_at(values.index[unknown], f"a value of the column {name!r} is in none of its categories")
+            raise self.fail_at(values.index[unknown], f"a value of the column {name!r} is not one of its categories")
         return codes
 
 
 class OneHotEncode(_Encoding):
-    """Replaces a column with one column of 0 and 1 per category; a missing value has 0 in all of them."""
+    """Replaces a column with one column per category, which holds 1 in the rows of that category and 0 in other rows; a
+    missing value gives 0 in all of them."""
 
     name = "one_hot_encode"
 
@@ -168,7 +172,8 @@ class OneHotEncode(_Encoding):
 
 
 class OrdinalEncode(_Encoding):
-    """Replaces each value with its position among the sorted categories, from 0; missing stays missing."""
+    """Replaces each value with its position among the sorted categories, counted from 0; missing values stay
+    missing."""
 
     name = "ordinal_encode"
 
@@ -178,7 +183,8 @@ class OrdinalEncode(_Encoding):
 
 
 class TrainTestSplit(Step):
-    """Adds a column with `train` or `test`, chosen by a hash of the key: a key gets the same value in every file."""
+    """Adds a column that holds `train` or `test`, depending on a hash of the row's key, so that a key gets the same
+    value in every file."""
 
     name = "train_test_split"
     key: Annotated[Names, ONE_OR_SEVERAL]
@@ -189,7 +195,7 @@ class TrainTestSplit(Step):
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
         self.require(frame, self.key)
         if self.column in frame.columns:
-            raise StepFailed(f"step {self.label}: there is a column {self.column!r} already")
+            raise StepFailed(f"step {self.label}: the column {self.column!r} already exists")
         limit = int(self.test_size * 2**64)
         keys = zip(*(frame[name].map(_key_text) for name in self.key), strict=True)
         is_test = np.array([self._place(key) < limit for key in keys], dtype=bool)
@@ -202,19 +208,20 @@ class TrainTestSplit(Step):
 
 
 def _category(value: Any) -> Any:
-    """Return a value as receipts and column names show it: a timestamp at midnight as its date."""
+    """Return a value in the form that receipts and column names show. A timestamp at midnight becomes its date."""
     text = python_value(value)
     return text.removesuffix("T00:00:00") if isinstance(value, pd.Timestamp) else text
 
 
 def _met_as(category: Any, values: pd.Series) -> Any:
-    """Return a category in the form that `_category` gives the column's values: dates have several spellings."""
+    """Convert a category to the form that `_category` gives the values of a column. A date can be written in several
+    ways, such as 2024-05-01 and 2024-05-01 00:00."""
     is_date = pd.api.types.is_datetime64_any_dtype(values.dtype) and not misfit(category, values)
     return _category(moment_of(category, values)) if is_date else category
 
 
 def _order(value: Any) -> tuple[str, Any]:
-    """Return a sort key: by the type's name first, then by value."""
+    """Return a sort key that orders values by the name of their type, and then by value."""
     return ("number", value) if isinstance(value, int | float) else (type(value).__name__, value)
 
 
@@ -222,5 +229,5 @@ def _key_text(value: Any) -> str:
     if pd.isna(value):
         return "\0missing"
     if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # the same key, whether or not its column had missing values
+        return str(int(value))  # missing values turn a column of integers into floats; the key must stay the same
     return str(python_value(value))

@@ -1,8 +1,9 @@
-"""A dataset's own steps: functions of its steps.py, DataFrame -> DataFrame.
+"""Custom preprocessing steps: functions in a dataset's steps.py, each of which takes a DataFrame and returns one.
 
     python -m flows.refinery.preprocess.own_steps CONTRACTS
 
-Imports every steps.py below a folder, as the image's build does. Exit code 1 if one cannot be imported.
+imports the steps.py of every dataset in the folder CONTRACTS, and exits with code 1 if one cannot be imported. The
+build of the container image runs it.
 """
 
 import importlib.util
@@ -25,13 +26,14 @@ _HERE = Path(__file__).parent
 class StepsNotImportable(TransientError):
     """A dataset's steps.py, or a module that it needs, cannot be imported.
 
-    A broken deployment, not a bad file: the upload stays in the queue and is tried again; after the queue's limit of
-    attempts it moves to the dead-letter queue. Deploy steps that can be imported, then redrive.
+    The deployment is broken, not the file. The upload stays in the queue and is tried again until it reaches the
+    queue's limit of attempts; then it moves to the dead-letter queue. Deploy steps that can be imported, then redrive.
     """
 
 
 class OwnStep:
-    """A function of the dataset's steps.py: DataFrame -> DataFrame, on the rows of one partition or on all at once.
+    """A custom step: a function in the dataset's steps.py. It gets a DataFrame with the rows of one partition, or with
+    all rows if it is marked with @whole_table, and returns a DataFrame.
 
     Attributes:
         needs_whole_table: whether the function is marked with @whole_table.
@@ -42,26 +44,31 @@ class OwnStep:
         self.needs_whole_table = bool(getattr(function, "needs_whole_table", False))
         self._function = function
         self._arguments = dict(arguments)
-        self._types: dict[Any, Any] | None = None  # of the first result's columns
+        self._types: dict[Any, Any] | None = None  # the types of the columns in the function's first result
         self._kinds: dict[str, str] | None = None
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Call the function. Raise StepFailed if it raised, did not return a DataFrame, returned more rows than it got,
-        or returned other columns or types than for earlier rows; StepsNotImportable if it raised ImportError."""
+        """Call the function and return its result.
+
+        Raises:
+            StepFailed: the function raised an exception, did not return a DataFrame, returned two columns of the same
+                name or more rows than it got, or returned other columns or types than for earlier rows.
+            StepsNotImportable: the function raised ImportError.
+        """
         row_numbers = frame.index
         given = frame.reset_index(drop=True)
         try:
             result = self._function(given.copy(deep=False), **self._arguments)  # pandas copies on write
         except MemoryError:
-            raise  # the task's fault, not the file's
+            raise  # the task has too little memory; the file is not to blame
         except ImportError as error:
             raise _not_importable(f"step {self.label}", error) from None
-        except (Exception, SystemExit) as error:  # noqa: BLE001 it is the user's function: it may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001 the user's function may raise anything
             raise self._failure(error, given, row_numbers) from None
         if not isinstance(result, pd.DataFrame):
             raise StepFailed(f"step {self.label} returned {type(result).__name__}; it must return a DataFrame")
         if len(result) > len(given):
-            raise StepFailed(f"step {self.label} returned {len(result)} rows for {len(given)}; it may not add rows")
+            raise StepFailed(f"step {self.label} returned {len(result)} rows for {len(given)}; it must not add rows")
         result = result.set_axis(pd.Index(map(str, result.columns)), axis=1)
         if result.columns.has_duplicates:
             raise StepFailed(f"step {self.label} returned two columns of the same name")
@@ -70,20 +77,20 @@ class OwnStep:
         return result.set_axis(_row_numbers_of(result, row_numbers), axis=0)
 
     def kinds_after(self, kinds: Mapping[str, str], result: pd.DataFrame) -> dict[str, str]:
-        """Return the columns that are still published as dates or times, as the first result shows. Raise StepFailed if
-        a later result has other values there."""
+        """Return the columns, each with "date" or "time", that are still published as dates or times after this step.
+        The function's first result decides. Raise StepFailed if a later result has other values in such a column."""
         if self._kinds is None:
             there = {name: kind for name, kind in kinds.items() if name in result.columns}
             self._kinds = {name: kind for name, kind in there.items() if holds_only(kind, result[name])}
             return self._kinds
         for name, kind in self._kinds.items():
             if not holds_only(kind, result[name]):
-                raise self._differs(f"more than a {kind} in the column {name!r}, and {kind}s")
+                raise self._differs(f"more than {kind}s in the column {name!r}, and only {kind}s")
         return self._kinds
 
     def _as_before(self, result: pd.DataFrame) -> pd.DataFrame:
-        """Return the result with the column types of the first one. Raise StepFailed if its columns are others, or
-        cannot have these types."""
+        """Convert a result of the function to the column types of its first result. Raise StepFailed if the columns
+        differ, or if their values cannot be converted without changing them."""
         if self._types is None:
             self._types = {name: _type_of(result[name]) for name in result.columns}
         if list(result.columns) != list(self._types):
@@ -98,7 +105,7 @@ class OwnStep:
 
     def _differs(self, how: str) -> StepFailed:
         return StepFailed(
-            f"step {self.label} returned {how} for earlier rows of the file: it gets the rows in pieces, so it must"
+            f"step {self.label} returned {how} for earlier rows of the file. It gets the rows in pieces, so it must"
             " return the same columns and types for any rows; if it needs all rows at once, mark it with @whole_table"
         )
 
@@ -109,7 +116,8 @@ class OwnStep:
         return StepFailed(f"step {self.label} raised {type(error).__name__}{where}{row}")
 
     def _first_failing_row(self, given: pd.DataFrame) -> int | None:
-        """Return the first row that fails by itself, found by bisection; None if no single row does."""
+        """Return the position of a row on which the function fails, which bisection finds, or None if it fails on no
+        single row."""
         low, high = 0, len(given)
         while high - low > 1:
             middle = (low + high) // 2
@@ -132,7 +140,7 @@ class OwnStep:
 
 
 def load_own_steps(path: Path) -> ModuleType:
-    """Execute a dataset's steps.py. Raise StepsNotImportable when it raises."""
+    """Import a dataset's steps.py from its path. Raise StepsNotImportable if the import fails."""
     what = f"{path.name} of {path.parent.name}"
     spec = importlib.util.spec_from_file_location(f"sluice_steps_{path.parent.name}", path)
     if spec is None or spec.loader is None:
@@ -160,19 +168,19 @@ def _not_importable(what: str, error: BaseException) -> StepsNotImportable:
 
 
 def _without_categories(values: pd.Series) -> pd.Series:
-    """Convert a categorical column to the type of its values: the categories differ from partition to partition."""
+    """Convert a categorical column to the type of its values, because the categories can differ between partitions."""
     dtype: Any = values.cat.categories.dtype
     nullable = {"i": "Int64", "u": "UInt64", "b": "boolean"}
     return values.astype(nullable.get(dtype.kind, dtype))
 
 
 def _type_of(values: pd.Series) -> Any:
-    """Return a column's dtype; for Python objects, the name of their type."""
+    """Return a column's dtype or, if the column holds Python objects, the name of their type."""
     return pd.api.types.infer_dtype(values) if values.dtype == object else values.dtype
 
 
 def _cast(values: pd.Series, dtype: Any) -> pd.Series | None:
-    """Return the same values in another dtype; None if it cannot hold them."""
+    """Convert values to another dtype. Return None if it cannot hold them unchanged."""
     if isinstance(dtype, str):  # Python objects
         return values.astype(object) if values.isna().all() else None
     try:
@@ -184,7 +192,8 @@ def _cast(values: pd.Series, dtype: Any) -> pd.Series | None:
 
 
 def _row_numbers_of(result: pd.DataFrame, row_numbers: pd.Index) -> pd.Index:
-    """Return the row numbers of a function's result; -1 for all rows if the function replaced the index."""
+    """Return the row numbers, in the source file, of the rows that a custom function returned. If the function has
+    replaced the index, they are unknown, and all are -1."""
     index = result.index
     if index.is_unique and pd.api.types.is_integer_dtype(index.dtype):
         values = index.to_numpy()
@@ -194,7 +203,8 @@ def _row_numbers_of(result: pd.DataFrame, row_numbers: pd.Index) -> pd.Index:
 
 
 def _place_in_function(error: BaseException) -> str:
-    """Return the line in steps.py that raised, as words for a message; "" if no line there did."""
+    """Return the line in steps.py from which an error came, in the form " in steps.py, line 12". Return "" if the error
+    did not come from there."""
     trace = error.__traceback__
     line = ""
     while trace is not None:
@@ -207,7 +217,7 @@ def _place_in_function(error: BaseException) -> str:
 
 
 def main(contracts: Path) -> int:
-    """Import every steps.py below a folder, print what is wrong, and return the exit code."""
+    """Import the steps.py of every dataset in a folder, print the errors, and return the exit code."""
     faults = []
     for path in sorted(contracts.glob("*/steps.py")):
         try:

@@ -1,4 +1,7 @@
-"""The base classes of preprocessing steps: row-local, on some columns, or fitted on all rows first."""
+"""Base classes of the built-in preprocessing steps, and functions that the steps share.
+
+`Step` works on whole rows, `OnColumns` on some columns, and `FittedStep` must first learn from all rows.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,8 @@ Fitted = dict[str, Any]
 class StepFailed(TerminalError):
     """A preprocessing step cannot be applied to this file.
 
-    A column is missing, a value does not fit, or the dataset's own function raised or did not return a table of these
-    rows. The message names the step and, if it can be found, the first row that failed.
+    A column is missing, a value does not fit, or a function in the dataset's steps.py raised an error or returned
+    something other than a table of these rows. The message names the step and, if known, the first row that failed.
     """
 
 
@@ -40,12 +43,12 @@ class ColumnMissing(StepFailed):
 
 
 class NoColumnLeft(StepFailed):
-    """A step removes the last column: rows without columns cannot be published."""
+    """A step removes all columns that were left. Rows without columns cannot be published."""
 
 
 class Step(BaseModel, ABC):
-    """A built-in step with its arguments. `apply` never changes the frame that it gets. `label` names the step in
-    results and messages: its name, with #2 for the second step of that name."""
+    """A built-in step with its arguments. `apply` never changes the frame that it gets. Results and messages show the
+    step's `label`, which is its name; a second step with the same name has #2 after it."""
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     name: ClassVar[str]
@@ -53,45 +56,47 @@ class Step(BaseModel, ABC):
 
     @abstractmethod
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Apply the step to some rows. The index is each row's number in the source; the result must keep it."""
+        """Return the result of the step for some rows. The frame's index holds each row's number in the source file,
+        and the result must keep it."""
 
     def new_names(self, columns: Sequence[str]) -> dict[str, str]:
-        """Return the columns that the step renames, with their new names."""
+        """Return the new name of each column that the step renames."""
         del columns
         return {}
 
     def kinds_after(self, kinds: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
-        """Return the columns that are still published as dates or times after the step.
+        """Return the columns, each with "date" or "time", that are still published as dates or times after the step.
 
         Args:
-            kinds: these columns before the step: "date" or "time" by name.
-            columns: all columns before the step.
+            kinds: the columns that were published as dates or times before the step, each with "date" or "time".
+            columns: the names of all columns before the step.
 
         Raises:
-            StepFailed: the step would put something else into such a column.
+            StepFailed: the step would put a value of another type into such a column.
         """
         names = self.new_names(columns)
         return {names.get(name, name): kind for name, kind in kinds.items()}
 
     def require(self, frame: pd.DataFrame, columns: Sequence[str]) -> None:
-        """Raise ColumnMissing, listing the existing columns, unless all of these exist."""
+        """Raise ColumnMissing if one of the columns does not exist in the frame. The message lists those that do."""
         missing = [name for name in columns if name not in frame.columns]
         if missing:
             there = ", ".join(map(repr, frame.columns))
             raise ColumnMissing(
-                f"step {self.label}: there is no column {missing[0]!r} at this point; there are {there}"
+                f"step {self.label}: there is no column {missing[0]!r} at this point; the columns are {there}"
                 + did_you_mean(missing[0], frame.columns)
             )
 
     def fail_at(self, rows: pd.Index, why: str) -> StepFailed:
-        """Return the error for values that do not fit, with the number of the first row."""
-        # A dataset's own function may have lost the rows' numbers.
+        """Return a StepFailed error for values that do not fit. Its message contains the reason, the number of rows and
+        the row number of the first one."""
+        # The number is -1 if a custom function before this step has replaced the index.
         first = f"; the first is row {rows[0]}" if len(rows) and rows[0] >= 0 else ""
         return StepFailed(f"step {self.label}: {why} ({len(rows)} rows{first})")
 
 
 class OnColumns(Step):
-    """A step on one column (`column`) or several (`columns`)."""
+    """A step that changes the values in one column (`column`) or in several (`columns`)."""
 
     column: str | None = None
     columns: Names | None = None
@@ -104,7 +109,7 @@ class OnColumns(Step):
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Return the columns that the step changes."""
+        """Return the names of the columns that the step changes."""
         return self.columns or (self.column or "",)
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -116,23 +121,25 @@ class OnColumns(Step):
         return {name: kind for name, kind in kinds.items() if name not in self.targets}
 
     def misfits(self, name: str, values: pd.Series) -> Iterator[str]:
-        """Yield what is wrong with the arguments for a column whose values have the dtype of `values`."""
+        """Yield an error message for each argument that does not suit the column `name`, whose values have the dtype of
+        `values`."""
         del name, values
         yield from ()
 
     def change(self, name: str, values: pd.Series) -> pd.Series:
-        """Return the new values of one column."""
+        """Return the new values of the column `name`."""
         raise NotImplementedError
 
     def numbers(self, name: str, values: pd.Series) -> pd.Series:
-        """Return a column of numbers as floats. Raise StepFailed when it holds something else."""
+        """Convert a column of numbers to floats. Raise StepFailed if the column does not hold numbers."""
         if not pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_bool_dtype(values.dtype):
-            raise StepFailed(f"step {self.label}: the column {name!r} holds no numbers; cast it first")
+            raise StepFailed(f"step {self.label}: the column {name!r} does not hold numbers; cast it first")
         return values.astype("float64")
 
 
 class FittedStep(OnColumns):
-    """A step that learns from all rows, unless `fitted` pins what an earlier run learned (its receipt has it)."""
+    """A step that learns something from all rows before it changes them, such as their mean. With the argument
+    `fitted`, it uses instead what an earlier run learned, which is in that run's receipt."""
 
     fitted: dict[str, Any] | None = None
 
@@ -142,7 +149,8 @@ class FittedStep(OnColumns):
         return self
 
     def require_shape(self, argument: str, pinned: Mapping[str, Any] | None) -> None:
-        """Raise ValueError, with the right form in its message, if pinned values are not what this step learns."""
+        """Raise ValueError if the pinned values do not have the form of what this step learns. The message shows the
+        expected form."""
         for name, known in (pinned or {}).items():
             wanted = self.wanted_instead(known)
             if wanted:
@@ -150,35 +158,37 @@ class FittedStep(OnColumns):
 
     @abstractmethod
     def wanted_instead(self, known: Any) -> str:
-        """Return what the pinned values of one column should be instead; "" if they are right."""
+        """Return what the pinned values of one column should be, such as "a list of distinct strings", for use in a
+        message. Return "" if they have the right form."""
 
     @abstractmethod
     def learn(self, frame: pd.DataFrame) -> None:
-        """Learn from some rows."""
+        """Learn from some of the rows. Must be called for all rows before `finish`."""
 
     @abstractmethod
     def learned(self) -> Fitted:
-        """Return what was learned from all rows, by column, as JSON values."""
+        """Return what was learned from the rows: one JSON value for each column."""
 
     @property
     def is_fitted(self) -> bool:
-        """Return whether there is nothing left to learn."""
+        """Return whether the step can be applied, because it has nothing more to learn."""
         return self.fitted is not None
 
     def finish(self) -> None:
-        """Set `fitted` to what was learned."""
+        """End the learning, by setting `fitted` to what was learned."""
         self.fitted = self.learned()
 
     def of(self, name: str) -> Any:
-        """Return what was learned about one column. Raise StepFailed when the pinned values do not name it."""
+        """Return what was learned about one column. Raise StepFailed if the column is not among the pinned values."""
         fitted = self.fitted or {}
         if name not in fitted:
-            raise StepFailed(f"step {self.label}: the pinned fitted values do not have the column {name!r}")
+            raise StepFailed(f"step {self.label}: the pinned values in `fitted` do not include the column {name!r}")
         return fitted[name]
 
 
 def with_columns(frame: pd.DataFrame, columns: Mapping[str, pd.Series]) -> pd.DataFrame:
-    """Return the frame with some columns changed or added. `DataFrame.assign` cannot add a column named self."""
+    """Return a copy of the frame with some columns replaced or added. It exists because `DataFrame.assign` cannot add a
+    column with the name self."""
     changed = frame.copy(deep=False)
     for name, values in columns.items():
         changed[name] = values
@@ -186,13 +196,13 @@ def with_columns(frame: pd.DataFrame, columns: Mapping[str, pd.Series]) -> pd.Da
 
 
 def require_a_column(label: str, before: pd.DataFrame, after: pd.DataFrame) -> None:
-    """Raise NoColumnLeft when a step leaves no column of a table that had some."""
+    """Raise NoColumnLeft if a step has removed all columns of a table that had at least one."""
     if len(before.columns) and not len(after.columns):
         raise NoColumnLeft(f"step {label} leaves no column; keep at least one")
 
 
 def fits_in_64_bits(value: float) -> bool:
-    """Return whether a number, without its fraction, fits into a 64-bit integer column."""
+    """Return whether a number, rounded towards zero, fits into a column of 64-bit integers."""
     return -(2**63) <= value < 2**63
 
 
@@ -202,17 +212,18 @@ def is_text(values: pd.Series) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a finite number; true and false are not."""
+    """Return whether a value is a finite number. Booleans do not count as numbers."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def is_scalar(value: Any) -> bool:
-    """Return whether a value is a text, a boolean or a finite number."""
+    """Return whether a value is a string, a boolean or a finite number."""
     return isinstance(value, str | bool) or is_number(value)
 
 
 def python_value(value: Any) -> Any:
-    """Return a column's value as a plain Python value, timestamps as text, as in contracts and receipts."""
+    """Convert a value of a column to the plain Python value that contracts and receipts use. A timestamp becomes a
+    string in ISO 8601."""
     if isinstance(value, np.generic):
         value = value.item()
     return value.isoformat() if isinstance(value, pd.Timestamp) else value

@@ -1,4 +1,5 @@
-"""Apply a contract's steps to the good rows of a file, in bounded memory if the steps allow it."""
+"""Applies a contract's steps to the good rows of a file. Memory stays bounded unless a step needs the whole table at
+once."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ from flows.refinery.preprocess.table_steps import DropDuplicates
 from flows.refinery.validate.aggregates import hashes_of
 from flows.refinery.validate.uniqueness import HashCollector
 
-MAX_OWN_STEP_BYTES = 4 << 30  # of the frame that a function with @whole_table gets
+MAX_OWN_STEP_BYTES = 4 << 30  # the largest frame that a function with @whole_table may get
 _ROWS_AT_ONCE = 250_000
 _IN_MEMORY_BYTES = 256 << 20  # intermediate rows up to this size stay in memory
 
@@ -22,19 +23,20 @@ Frames = Callable[[], Iterator[pd.DataFrame]]
 
 
 class StepPipeline:
-    """Applies steps to a file's good rows.
+    """Applies a contract's steps to a file's good rows.
 
-    Row-local steps are collected and applied together, partition by partition. Before a step that needs all rows, the
-    collected steps are applied and their result is kept.
+    Steps that look at one row at a time are collected, and then applied together to one partition after the other. When
+    a step is added that needs all rows, the collected steps are applied first, and their result is stored.
 
     Args:
-        good: the good rows of a file, as `as_stepped` returns them; iterated once.
-        kinds: the contract's type of each column.
-        folder: where kept rows are stored.
+        good: the good rows of a file, in the form that `as_stepped` returns. They are iterated once.
+        kinds: the type of each column in the contract.
+        folder: where intermediate rows are stored.
 
     Attributes:
-        kinds: the columns that are published as dates or times; final once `frames` has yielded its first frame.
-        dropped: rows by the step that dropped them.
+        kinds: the columns that are published as dates or times, each with "date" or "time". It is final once `frames`
+            has yielded its first frame.
+        dropped: the number of rows that each step dropped, by the step's label.
     """
 
     def __init__(self, good: Iterator[pd.DataFrame], kinds: Mapping[str, str], folder: Path) -> None:
@@ -45,10 +47,10 @@ class StepPipeline:
         self._folder = folder
         self._spools: list[Spool] = []
         self._has_own = False
-        self._after_own: set[str] = set()  # the labels of steps after a dataset's own one
+        self._after_own: set[str] = set()  # the labels of the steps that follow a custom step
 
     def add(self, step: Step | OwnStep) -> None:
-        """Add a step at the end. If it needs all rows, run the collected steps, and fit or run it, now."""
+        """Add a step at the end. If it needs all rows, immediately run the collected steps, and then fit or run it."""
         if self._has_own:
             self._after_own.add(step.label)
         self._has_own |= isinstance(step, OwnStep)
@@ -67,7 +69,8 @@ class StepPipeline:
         self._waiting.append(step)
 
     def frames(self) -> Iterator[pd.DataFrame]:
-        """Yield the rows after all steps. Call this only once: it counts the rows that the steps drop."""
+        """Yield the rows that all steps together return. Call this only once, because each call counts the rows that
+        the steps drop."""
         given, without_rows = False, None
         for before in self._source():
             frame = self._stepped(before, is_first=not given)
@@ -82,8 +85,9 @@ class StepPipeline:
             yield frame
 
     def _stepped(self, frame: pd.DataFrame, *, is_first: bool, is_only: bool = False) -> pd.DataFrame | None:
-        """Apply the collected steps to some rows. Return None if no row is left for a custom function. If `is_only`, no
-        other rows follow: then the function runs on an empty table, to show its columns."""
+        """Apply the collected steps to some rows. Return None if no row is left when a custom function is to run. With
+        `is_only`, which means that the file has no other rows, the function runs on an empty table instead, because its
+        result shows which columns to publish."""
         kinds = dict(self.kinds)
         for step in self._waiting:
             before = frame
@@ -110,7 +114,8 @@ class StepPipeline:
 
     @contextmanager
     def _naming(self, step: Step) -> Iterator[None]:
-        """Raise StepFailed if a built-in step cannot use the values that a custom function before it returned."""
+        """Turn an error in a built-in step into StepFailed if the step comes after a custom function, because that
+        function then returned values that the step cannot use."""
         try:
             yield
         except (TypeError, ValueError, pa.ArrowException) as error:
@@ -118,11 +123,12 @@ class StepPipeline:
                 raise
             raise StepFailed(
                 f"step {step.label} cannot use what a custom step before it returned: {type(error).__name__}; return"
-                " texts, numbers, booleans or timestamps there"
+                " strings, numbers, booleans or timestamps there"
             ) from None
 
     def _keep(self, step: Step, look: Callable[[pd.DataFrame], None]) -> None:
-        """Run the collected steps; pass each frame that they return to `look`, and keep it."""
+        """Run the collected steps, pass each frame that they return to `look`, and store the frame for the steps that
+        follow."""
         spool = Spool(self._folder / f"steps-{len(self._spools)}")
         for frame in self.frames():
             with self._naming(step):
@@ -141,7 +147,7 @@ class StepPipeline:
             size += int(frame.memory_usage(deep=False).sum())
             if size > MAX_OWN_STEP_BYTES:
                 raise StepFailed(
-                    f"step {step.label} gets all rows at once, and they take more than {MAX_OWN_STEP_BYTES >> 30} GiB"
+                    f"step {step.label} gets all rows at once, and they need more than {MAX_OWN_STEP_BYTES >> 30} GiB"
                 )
         entire = pd.concat(frames)
         frames.clear()
@@ -160,7 +166,7 @@ class StepPipeline:
 
 
 class Spool:
-    """Frames that are read again later: in memory up to a total size, then on disk."""
+    """Stores frames that are read later. They stay in memory up to a total size; further frames are written to disk."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -182,7 +188,7 @@ class Spool:
         self._paths.append(path)
 
     def frames(self) -> Iterator[pd.DataFrame]:
-        """Yield the frames in order. More than one call is allowed."""
+        """Yield the frames in the order in which they were added. May be called more than once."""
         yield from self._in_memory
         for path in self._paths:
             with pa.OSFile(str(path)) as file:

@@ -1,4 +1,4 @@
-"""Make a contract's preprocessing steps ready to be applied, and check their arguments."""
+"""Creates the steps in a contract's `preprocess` section, and checks their arguments."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,13 +19,18 @@ BUILT_IN: dict[str, type[Step]] = {
     step.name: step
     for module in (table_steps, value_steps, model_steps)
     for step in vars(module).values()
-    if isinstance(step, type) and issubclass(step, Step) and "name" in vars(step)  # the bases have none
+    if isinstance(step, type) and issubclass(step, Step) and "name" in vars(step)  # base classes have no name
 }
 
 
 def compile_steps(contract: Contract) -> list[Step | OwnStep]:
-    """Return the contract's steps, ready to be applied. They keep what they learn, so compile them for each file. Raise
-    ContractInvalid if a step's name or arguments are wrong, StepsNotImportable if steps.py cannot be imported."""
+    """Return the contract's steps, ready to be applied. Steps keep what they learn from a file, so compile them once
+    for each file.
+
+    Raises:
+        ContractInvalid: an argument of a step is wrong, or steps.py or a function in it does not exist.
+        StepsNotImportable: steps.py cannot be imported.
+    """
     seen: Counter[str] = Counter()
     steps: list[Step | OwnStep] = []
     module: ModuleType | None = None
@@ -49,7 +54,7 @@ def compile_steps(contract: Contract) -> list[Step | OwnStep]:
 
 
 def argument_faults(written: WrittenStep) -> list[str]:
-    """Return what is wrong with the arguments of a built-in step, as sentences."""
+    """Return an error message for each wrong argument of a built-in step."""
     step = BUILT_IN[written.name]
     try:
         step.model_validate(written.arguments)

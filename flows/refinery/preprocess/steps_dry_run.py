@@ -1,4 +1,5 @@
-"""Try a contract's steps and output on an empty table, to find before a file arrives what would fail on every file."""
+"""Tries a contract's steps and its `output` section on an empty table. This finds mistakes that would make every file
+fail before the first file arrives."""
 
 from collections.abc import Iterator
 
@@ -23,8 +24,8 @@ from flows.refinery.write.outputs import OutputImpossible, require_columns_of
 
 
 def step_faults(contract: Contract) -> Iterator[Fault]:
-    """Yield every fault of the built-in steps, the column formats and partition_by, with its place in the contract.
-    Custom functions are not called, and of the steps after one only the arguments are checked."""
+    """Yield the errors in a contract's built-in steps, column formats and partition_by, each with its position in the
+    contract. Custom functions are not called, and only the arguments of the steps after one are checked."""
     sound = True
     for position, written in enumerate(contract.preprocess):
         if written.is_own:
@@ -33,7 +34,7 @@ def step_faults(contract: Contract) -> Iterator[Fault]:
             sound = False
             yield ("preprocess", position), f"{written.name}: {fault}"
     if ROW_NUMBER in contract.columns:
-        yield ("columns", ROW_NUMBER), f"Sluice numbers a file's rows under {ROW_NUMBER}; give the column another name"
+        yield ("columns", ROW_NUMBER), f"Sluice stores row numbers as {ROW_NUMBER}; give the column another name"
     elif sound and contract.columns:
         for name, column in contract.columns.items():
             fault = format_fault(column) if column.format else ""
@@ -43,7 +44,7 @@ def step_faults(contract: Contract) -> Iterator[Fault]:
 
 
 def _tried(contract: Contract) -> Iterator[Fault]:
-    """Apply the steps to a frame with the contract's columns and no rows; yield what fails."""
+    """Apply the steps to a frame that has the contract's columns and no rows, and yield the errors."""
     may_have_more = contract.unknown_columns == "evolve"
     types = {name: column.type for name, column in contract.columns.items()}
     nullable = [name for name, column in contract.columns.items() if column.nullable]

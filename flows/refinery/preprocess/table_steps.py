@@ -1,4 +1,5 @@
-"""Built-in steps on whole columns and rows: names, selection, missing and duplicate rows."""
+"""Built-in steps on whole columns and rows. They rename, select and drop columns, strip text, and drop rows that are
+duplicates or have missing values."""
 
 import re
 import unicodedata
@@ -16,7 +17,8 @@ from flows.refinery.validate.uniqueness import HashCollector, Rows, Take, duplic
 
 
 class CleanColumnNames(Step):
-    """Changes column names to snake_case: letters (Latin ones without accents), digits and _; a taken name gets _2."""
+    """Changes column names to snake_case: removes accents, replaces all characters except letters and digits with _,
+    and adds _2 to a name that is already taken."""
 
     name = "clean_column_names"
 
@@ -36,15 +38,16 @@ class CleanColumnNames(Step):
 
 
 def clean_name(name: str) -> str:
-    """Return a column name in snake_case: "Order ID (€)" is order_id, "unitPrice" unit_price, "Größe" grosse. Letters
-    and digits of other scripts are kept: without them, such names would be empty."""
+    """Convert a column name to snake_case: "Order ID (€)" becomes order_id, "unitPrice" becomes unit_price, and "Größe"
+    becomes grosse. Letters and digits of other scripts are kept, because without them such names would be empty."""
     text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", _plain(name))
     text = re.sub("_+", "_", text).strip("_").lower()
     return f"_{text}" if text[:1].isdigit() else text or "column"
 
 
 def _plain(name: str) -> str:
-    """Return a name with Latin letters without accents, other scripts' letters and digits, and _ for all else."""
+    """Remove the accents of Latin letters in a name, keep the letters and digits of all scripts, and replace every
+    other character with _."""
     plain = ""
     for character in unicodedata.normalize("NFKC", name.replace("ß", "ss")):
         kind = unicodedata.category(character)[0]
@@ -59,7 +62,7 @@ def _plain(name: str) -> str:
 
 
 class StripWhitespace(Step):
-    """Removes white space at both ends of texts, in `columns` or in every text column."""
+    """Removes white space at both ends of strings, in `columns` or, by default, in every text column."""
 
     name = "strip_whitespace"
     columns: Names | None = None
@@ -72,7 +75,7 @@ class StripWhitespace(Step):
 
 
 class Rename(Step):
-    """Renames columns: {columns: {old: new}}."""
+    """Renames columns; `columns` maps each old name to its new name."""
 
     name = "rename"
     columns: Annotated[dict[str, str], Field(min_length=1)]
@@ -90,7 +93,7 @@ class Rename(Step):
 
 
 class Select(Step):
-    """Keeps only these columns, in this order."""
+    """Keeps only the columns in `columns`, in that order."""
 
     name = "select"
     columns: Names
@@ -101,7 +104,7 @@ class Select(Step):
 
 
 class DropColumns(Step):
-    """Removes these columns."""
+    """Removes the columns in `columns`."""
 
     name = "drop_columns"
     columns: Names
@@ -112,7 +115,8 @@ class DropColumns(Step):
 
 
 class DropMissing(Step):
-    """Drops rows in which any value (`how: any`) or every value (`how: all`) is missing, in `subset` or all columns."""
+    """Drops rows in which any value (`how: any`) or every value (`how: all`) of the columns in `subset` is missing; the
+    default is all columns."""
 
     name = "drop_missing"
     subset: Names | None = None
@@ -124,8 +128,8 @@ class DropMissing(Step):
 
 
 class DropDuplicates(Step):
-    """Drops rows with equal values in `subset` (default: all columns), except the first of them (`keep: first`) or the
-    last (`keep: last`); with `keep: none` all of them."""
+    """Drops rows that have equal values in the columns in `subset` (by default, in all columns), except the first of
+    them (`keep: first`) or the last (`keep: last`); `keep: none` drops all of them."""
 
     name = "drop_duplicates"
     subset: Names | None = None
@@ -139,13 +143,18 @@ class DropDuplicates(Step):
         return "none" if value is False else value
 
     def keys(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return the columns in which rows are compared."""
+        """Return the columns of a frame that decide whether two rows are duplicates."""
         self.require(frame, self.subset or ())
         keys: pd.DataFrame = frame[list(self.subset)] if self.subset else frame
         return keys
 
     def find(self, frames: Callable[[], Iterator[pd.DataFrame]], collector: HashCollector) -> None:
-        """Find the duplicates; `frames` yields the rows, whose keys `collector` has, a second time."""
+        """Find the rows that `apply` must drop.
+
+        Args:
+            frames: returns all rows, in order. The values of rows with equal hashes are compared.
+            collector: must already have the hashes of the keys of all rows.
+        """
 
         def keys() -> Iterator[Take]:
             position = 0

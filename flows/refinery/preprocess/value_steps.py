@@ -1,4 +1,5 @@
-"""Built-in steps that change single values: filling, clipping, mapping, converting to another type."""
+"""Built-in steps that change single values: they fill missing values, clip numbers, map values to others, and convert
+them to another type."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ class FillMissing(FittedStep):
         return self
 
     def wanted_instead(self, known: Any) -> str:
-        return "" if known is None or is_scalar(known) else "the one value that fills the column"
+        return "" if known is None or is_scalar(known) else "a single value, with which to fill the column"
 
     @property
     def is_fitted(self) -> bool:
@@ -80,7 +81,7 @@ class FillMissing(FittedStep):
             return float(np.median(values)) if len(values) else None
         if state is None or state.empty:
             return None
-        return python_value(state[state == state.max()].sort_index().index[0])  # in a tie the smallest, as pandas
+        return python_value(state[state == state.max()].sort_index().index[0])  # in a tie, the smallest, as in pandas
 
     def kinds_after(self, kinds: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
         del columns
@@ -89,7 +90,7 @@ class FillMissing(FittedStep):
             if kinds.get(name) == "time" and filling is not None and not _is_time(filling):
                 raise StepFailed(
                     f"step {self.label}: {filling!r} does not fit into the column {name!r};"
-                    " it should be a time, as 08:00:00 (put quotes around it)"
+                    " it should be a time, such as 08:00:00 (put quotes around it)"
                 )
         return dict(kinds)
 
@@ -120,7 +121,7 @@ class FillMissing(FittedStep):
 
 
 class Clip(OnColumns):
-    """Replaces numbers below `lower` with lower, and numbers above `upper` with upper."""
+    """Replaces numbers below `lower` with `lower`, and numbers above `upper` with `upper`."""
 
     name = "clip"
     lower: Finite | None = None
@@ -141,7 +142,7 @@ class Clip(OnColumns):
         if outside:
             raise StepFailed(
                 f"step {self.label}: {outside[0]} does not fit into the 64 bits of the column {name!r};"
-                " leave a bound out that no value can reach"
+                " leave out a bound that no value can reach"
             )
         if not whole:
             return self.numbers(name, values).clip(self.lower, self.upper)
@@ -150,8 +151,9 @@ class Clip(OnColumns):
 
 
 class MapValues(OnColumns):
-    """Replaces values: {mapping: {old: new}}. A value that is not in the mapping stays, becomes missing, becomes
-    `default`, or rejects the file (`unmapped: fail`)."""
+    """Replaces values; `mapping` maps each old value to its new value. A value that is not in the mapping becomes
+    `default` if that is given. Otherwise `unmapped` decides: the value stays (`keep`), becomes missing (`missing`), or
+    Sluice rejects the file (`fail`)."""
 
     name = "map_values"
     mapping: Annotated[dict[Any, Any], Field(min_length=1)]
@@ -165,7 +167,9 @@ class MapValues(OnColumns):
         _require_finite("default", self.default)
         for old, new in self.mapping.items():
             if new is not None and not is_scalar(new) and not isinstance(new, dt.date):
-                raise ValueError(f"mapping: {old!r} becomes {new!r}; it should be a text, a number, a flag or nothing")
+                raise ValueError(
+                    f"mapping: {old!r} becomes {new!r}; it should be a string, a number, a boolean, a date or null"
+                )
         return self
 
     def change(self, name: str, values: pd.Series) -> pd.Series:
@@ -175,7 +179,7 @@ class MapValues(OnColumns):
         known = np.array([value in mapping for value in old] + [True])  # the last is for missing values
         if self.unmapped == "fail" and not known.all():
             rows = values.index[~known[codes]]
-            raise self.fail_at(rows, f"the mapping does not know a value of the column {name!r}")
+            raise self.fail_at(rows, f"a value of the column {name!r} is not in the mapping")
         keep = self._keeps
         new = [mapping.get(value, value if keep else self.default) for value in old]
         dtype = self._dtype(values if keep else None)
@@ -187,7 +191,7 @@ class MapValues(OnColumns):
         for key in self.mapping:
             wanted = misfit(key, values)
             if wanted:
-                yield f"no value of the column {name!r} is {key!r}, which is mapped; it should be {wanted}"
+                yield f"the mapped value {key!r} cannot occur in the column {name!r}; it should be {wanted}"
         kinds = self._kinds(values if self._keeps else None)
         if "boolean" in kinds and len(kinds) > 1:
             others = " and ".join(sorted(kinds - {"boolean"}))
@@ -198,7 +202,8 @@ class MapValues(OnColumns):
             )
 
     def _mapping_for(self, values: pd.Series) -> Mapping[Any, Any]:
-        """Return the mapping with keys in the form of the column's values: dates have several spellings in YAML."""
+        """Return the mapping with its keys converted to the form of the column's values, because a date can be written
+        in several ways in YAML."""
         if not pd.api.types.is_datetime64_any_dtype(values.dtype):
             return self.mapping
         dates = {key: new for key, new in self.mapping.items() if not misfit(key, values)}
@@ -214,7 +219,8 @@ class MapValues(OnColumns):
         return kinds if kept is None else kinds | {_kind_of_dtype(kept)}
 
     def _dtype(self, kept: pd.Series | None) -> str:
-        """Return the new column's dtype: the same in every partition, whatever its values."""
+        """Return the dtype of the new column. It depends on the arguments and on the dtype of `kept`, the column whose
+        unmapped values stay, but not on its values, so that all partitions get the same dtype."""
         kinds = self._kinds(kept)
         if len(kinds) == 1:
             return _DTYPES[kinds.pop()]
@@ -225,8 +231,8 @@ _MIDNIGHT = " 00:00:00"
 
 
 class _Reading(OnColumns):
-    """Converts values to another type. If one cannot be read, the file is rejected, or with `errors: drop` its row is
-    dropped."""
+    """The base class of steps that convert values to another type. If a value cannot be converted, Sluice rejects the
+    file, or drops only that row if the step has `errors: drop`."""
 
     errors: Literal["fail", "drop"] = "fail"
 
@@ -244,11 +250,12 @@ class _Reading(OnColumns):
 
     @abstractmethod
     def read(self, values: pd.Series) -> tuple[pd.Series, np.ndarray]:
-        """Return the values read, and a mask of those that cannot be read."""
+        """Return the converted values, and a mask that is true for each value that cannot be converted."""
 
 
 class ParseDates(_Reading):
-    """Reads text as timestamps in UTC; `format` is in strftime codes, the default is ISO 8601."""
+    """Parses strings as timestamps and converts them to UTC; `format` consists of strftime codes, and the default is
+    ISO 8601."""
 
     name = "parse_dates"
     format: TimeFormat | None = None
@@ -271,7 +278,7 @@ class ParseDates(_Reading):
 
 
 class Cast(_Reading):
-    """Casts values to string, integer, number or boolean; dates become ISO 8601 days."""
+    """Converts values to the type string, integer, number or boolean; a date becomes a string such as 2024-05-01."""
 
     name = "cast"
     type: Literal["string", "integer", "number", "boolean"]
@@ -305,10 +312,10 @@ def _fitting(values: pd.Series, filling: Any) -> Any:
         return moment_of(filling, values)  # a number would be nanoseconds since 1970
     if is_text(values):
         if isinstance(filling, bool):
-            raise TypeError("a flag among texts: NO without quotes")
+            raise TypeError("a boolean in a text column; YAML reads NO without quotes as false")
         return str(filling)
     if isinstance(filling, str):
-        raise TypeError("text among numbers")
+        raise TypeError("text in a column that does not hold text")
     return filling
 
 

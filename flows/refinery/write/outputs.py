@@ -1,4 +1,5 @@
-"""Write the files to publish: Parquet or CSV, one file or several in folders. The same rows give the same bytes."""
+"""Writes the Parquet or CSV files that are published: one file, or several files in folders. The same rows always give
+the same bytes."""
 
 from __future__ import annotations
 
@@ -19,27 +20,28 @@ from flows.refinery.part_seconds import PartSeconds
 from flows.refinery.validate.coercion import to_arrow
 from flows.refinery.validate.column_text import arrow_array, pandas_column
 
-MAX_FOLDERS = 500  # each is an open file, and an object in S3
-_OPEN_FILES = 4  # how many full files those that are being written may take together on the disk
+MAX_FOLDERS = 500  # each folder needs an open file, and becomes an object in S3
+_OPEN_FILES = 4  # unfinished files may together take as much disk space as this many full files
 _MAX_FOLDER_CHARACTERS = 150
 _DAY = re.compile(r"day\((.+)\)")
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # the folder of missing values in Hive, Spark and Athena
 
 
 class OutputImpossible(FileRejected):
-    """output.partition_by does not fit the clean rows: there is no such column, or it has too many values. Or a custom
-    step returned values of another type than for earlier rows."""
+    """The clean rows cannot be written as the contract declares. Either a column in output.partition_by does not exist
+    or has too many values, or a custom step returned values of another type than for earlier rows."""
 
 
 class OutputWriter:
-    """Writes frames in the form that the contract's `output` declares.
+    """Writes frames in the form that the contract's `output` section declares.
 
     Args:
-        kinds: the columns to write as "date" or "time", types that pandas lacks.
-        take_away: gets each full file.
+        folder: the local folder in which the files are written.
+        kinds: the columns to write as "date" or "time", because pandas has no such types.
+        take_away: receives each full file.
 
     Attributes:
-        columns: the columns of the rows that were written.
+        columns: the names of the columns of the rows that were written.
     """
 
     def __init__(
@@ -60,14 +62,14 @@ class OutputWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Delete what was written if an error ends the block."""
+        """Delete the files on the disk if an error ends the block."""
         if kind is not None:
             for files in self._files.values():
                 files.discard()
 
     def write(self, frame: pd.DataFrame) -> None:
-        """Add rows; all frames must have the same columns. Raise OutputImpossible if the rows cannot be split by the
-        contract's partition_by, or have other types than earlier ones."""
+        """Write some rows. All frames must have the same columns. Raise OutputImpossible if the rows cannot be split by
+        the contract's partition_by, or have other types than earlier rows."""
         with self._seconds.of("write"):
             table = as_table(frame, self._kinds)
             self.columns = tuple(table.column_names)
@@ -78,16 +80,17 @@ class OutputWriter:
             self._bound_open_files()
 
     def close(self) -> tuple[OutputFile, ...]:
-        """Finish all files, and return them in the order of their folders; if nothing was written, one empty file."""
+        """Finish all files, and return them in the order of their folders. If no rows were written, write and return a
+        single file without rows."""
         with self._seconds.of("write"):
             if not self._files:
                 self._in("").write((self._schema or pa.schema([])).empty_table())
             return tuple(file for folder in sorted(self._files) for file in self._files[folder].finish())
 
     def _bound_open_files(self) -> None:
-        """Have the largest of the open files taken away while all of them together are too large."""
+        """Finish the largest unfinished files, and pass them on, until the others together are small enough."""
         if len(self._files) <= _OPEN_FILES:
-            return  # each of them is bounded
+            return  # each file is smaller than max_file_bytes
         sizes = {folder: files.open_bytes for folder, files in self._files.items()}
         while sum(sizes.values()) >= _OPEN_FILES * self._output.max_file_bytes:
             largest = max(sizes, key=lambda folder: sizes[folder])
@@ -98,7 +101,7 @@ class OutputWriter:
         if folder not in self._files:
             if len(self._files) >= MAX_FOLDERS:
                 raise OutputImpossible(
-                    f"output.partition_by {list(self._output.partition_by)} gives more than {MAX_FOLDERS} folders"
+                    f"output.partition_by {list(self._output.partition_by)} results in more than {MAX_FOLDERS} folders"
                 )
             stem = self._folder / f"data-{len(self._files):04d}"
             self._files[folder] = FileSeries("data", stem, folder, self._output, self._take_away)
@@ -115,21 +118,23 @@ class OutputWriter:
             yield str(folder), table.take(pa.array(places))
 
     def _published(self, table: pa.Table) -> pa.Table:
-        """Remove the columns that are in the folders' names, as readers of such folders expect."""
+        """Return a table without the columns whose values are in the folders' names, because readers of such folders
+        take these columns from the names."""
         named = [name for name in self._output.partition_by if name in table.column_names]
         if named and len(named) == table.num_columns:
-            raise OutputImpossible(f"output.partition_by {named} leaves no column to be written")
+            raise OutputImpossible(f"output.partition_by {named} leaves no column to write")
         return table.drop_columns(named) if named else table
 
 
 def as_table(frame: pd.DataFrame, kinds: Mapping[str, str]) -> pa.Table:
-    """Convert a frame to the table that is published: no index, no pandas metadata, plain types."""
+    """Convert a frame to the Arrow table that is published. The table has plain types, no index and no metadata of
+    pandas."""
     arrays = {str(name): _array(frame[name], kinds.get(str(name))) for name in frame.columns}
     return pa.table(arrays)
 
 
 def _as_before(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Convert a table to the types of earlier rows. Raise OutputImpossible if values would change."""
+    """Convert a table to the schema of the rows written before. Raise OutputImpossible if that would change values."""
     if table.schema == schema:
         return table
     return pa.table([_column_as_before(table[field.name], field) for field in schema], schema=schema)
@@ -142,10 +147,10 @@ def _column_as_before(values: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArr
         cast = values.cast(field.type)
     except pa.ArrowException:
         cast = None
-    # In structures, Arrow drops fields that the other type does not have.
+    # In nested values, Arrow silently drops the fields that the other type does not have.
     if cast is None or (pa.types.is_nested(values.type) and cast.to_pylist() != values.to_pylist()):
         raise OutputImpossible(
-            f"the column {field.name!r} holds {values.type} in some rows, and {field.type} in earlier ones: a custom"
+            f"the column {field.name!r} holds {values.type} in some rows, and {field.type} in earlier rows. A custom"
             " step gets the rows in pieces, so it must return the same types for any rows"
         )
     return cast
@@ -159,7 +164,7 @@ def _array(values: pd.Series, kind: str | None) -> pa.Array:
         # Arrow would publish a period as a number.
         array = arrow_array(values.astype("str") if isinstance(values.dtype, pd.PeriodDtype) else values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
-        # Values of several types, or of one that Arrow does not have: a custom step may return them.
+        # A custom step may return values of several types, or of a type that Arrow does not have.
         array = arrow_array(values.map(str, na_action="ignore").astype("str"))
     return array.cast(_plain_type(array.type))
 
@@ -175,24 +180,25 @@ def _plain_type(found: pa.DataType) -> pa.DataType:
 
 
 def require_columns_of(partition_by: Sequence[str], frame: pd.DataFrame) -> None:
-    """Check that a frame has the columns of partition_by, and timestamps or dates in those of `day(column)`. Raise
-    OutputImpossible with the fault and the existing columns."""
+    """Raise OutputImpossible if a frame lacks a column in partition_by, or if the column in an entry `day(column)` does
+    not hold timestamps or dates."""
     for name in partition_by:
         _folder_names(name, frame, {})
 
 
 def _folder_names(name: str, frame: pd.DataFrame, kinds: Mapping[str, str]) -> pd.Series:
-    """Return each row's folder for one entry of partition_by; dates are written as ISO 8601 days."""
+    """Return the name of each row's folder for one entry in partition_by, such as "country=DE/". Dates are written in
+    ISO 8601."""
     day = _DAY.fullmatch(name)
     column = day.group(1).strip() if day else name
     if column not in frame.columns:
         present = ", ".join(map(repr, frame.columns))
-        raise OutputImpossible(f"output.partition_by: there is no column {column!r} to write by; there are {present}")
+        raise OutputImpossible(f"output.partition_by: there is no column {column!r}; the columns are {present}")
     values = frame[column].reset_index(drop=True)
     label = quote(f"{column}_day" if day else column, safe="")
     if day:
         if not pd.api.types.is_datetime64_any_dtype(values.dtype):
-            raise OutputImpossible(f"output.partition_by: {name}: the column holds no timestamps")
+            raise OutputImpossible(f"output.partition_by: {name}: the column does not hold timestamps or dates")
         values = values.dt.strftime("%Y-%m-%d")
     elif kinds.get(column) == "date" and pd.api.types.is_datetime64_dtype(values.dtype):
         values = pandas_column(to_arrow(values, "date"), "str")
@@ -204,6 +210,6 @@ def _folder_value(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     label = quote(str(value), safe="")
-    if len(label) > _MAX_FOLDER_CHARACTERS:  # a key has room for 1,024 bytes in total
+    if len(label) > _MAX_FOLDER_CHARACTERS:  # S3 limits a whole object key to 1,024 bytes
         label = label[:_MAX_FOLDER_CHARACTERS] + "-" + hashlib.sha256(label.encode()).hexdigest()[:8]
     return label or "%00"

@@ -365,7 +365,7 @@ def test_an_own_function_that_returns_other_types_for_later_rows_is_named(
     code = f"def new(rows):\n    return rows.assign(new={values})\n"
     if fault is None:
         column = "joined"
-        code, fault = code.replace("new=", "joined="), f"more than a date in the column {column!r}"
+        code, fault = code.replace("new=", "joined="), f"more than dates in the column {column!r}"
     with pytest.raises(StepFailed, match="whole_table") as raised:
         prepare_with(tmp_path, code, "steps.new", rows_per_partition=1)
     assert fault in str(raised.value)
@@ -505,7 +505,10 @@ def test_all_steps_are_imported_at_once_as_the_images_build_does(
         ),
         ({"rename": {"columns": {}}}, "columns: Dictionary should have at least 1 item"),
         ({"train_test_split": {"key": "a", "test_size": 2}}, "test_size: Input should be less than 1"),
-        ({"min_max_scale": {"column": "a", "feature_range": [1, 0]}}, "must be two numbers, the smaller one first"),
+        (
+            {"min_max_scale": {"column": "a", "feature_range": [1, 0]}},
+            "must be two numbers, with the smaller one first",
+        ),
         ({"min_max_scale": {"column": "a", "feature_range": [0, float("inf")]}}, "Input should be a finite number"),
         ({"clip": {"column": "a", "lower": float("nan")}}, "lower: Input should be a finite number"),
         ({"fill_missing": {"column": "a", "value": float("inf")}}, "value is inf; it should be a number"),
