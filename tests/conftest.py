@@ -1,4 +1,4 @@
-"""Settings of all tests."""
+"""Settings that apply to all tests."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from hypothesis import HealthCheck, settings
 
 from tests.warm import read_certificates_once
 
-# Tests time nothing: a busy machine is slow now and then.
+# Hypothesis must not fail a test for being slow, because a busy machine sometimes is.
 settings.register_profile("sluice", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("sluice")
 
-# Read each model of AWS once, not once for each session: that is half of the time that a client takes to be made.
+# Read each botocore service model once, not once per session. Reading it is half the time it takes to create a client.
 botocore.session.create_loader = cache(botocore.session.create_loader)
 read_certificates_once()
 
-# The rules for a service's endpoints come from such a model, and reading them is half of the rest.
+# The endpoint rules of a service come from such a model, and parsing them is half of the remaining time.
 _regions: Any = botocore.regions  # its published types leave the name out
 _make_provider = _regions.EndpointProvider
-_providers: dict[int, Any] = {}  # by the rules' identity: models are kept for ever
+_providers: dict[int, Any] = {}  # keyed by the id() of the rules, which is safe because the models are never freed
 
 
 def _provider_of(*, ruleset_data: dict[str, Any], **more: Any) -> Any:

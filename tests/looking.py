@@ -1,6 +1,6 @@
-"""Polling intervals for events in another process: short at first, then longer.
+"""Polling intervals for waiting on another process, which are short at first and then grow.
 
-Each poll costs the servers, and the machine's two cores, time that the other process then lacks.
+Each poll takes CPU time from the process that the test waits for.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.05, 0.3
 
 
 def looks(seconds: float) -> Iterator[None]:
-    """Yield at each polling time, a last time after `seconds`."""
+    """Yield each time that the caller should poll, and a last time once `seconds` have passed."""
     began = time.monotonic()
     waited = 0.0
     while waited <= seconds:

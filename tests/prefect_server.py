@@ -1,4 +1,4 @@
-"""A real Prefect server for tests and benchmarks, without the rest of the chain."""
+"""A real Prefect server for tests and benchmarks that do not need the rest of the pipeline."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ _STARTS_SECONDS = 180
 
 @dataclass(frozen=True)
 class PrefectServer:
-    """A running server.
+    """A running Prefect server.
 
     Attributes:
-        home: its folder, with its log.
-        environment: of a client that talks to it.
-        service: its process.
+        home: the server's folder, which contains its log.
+        url: the URL of its API.
+        environment: environment variables for a process that uses the server.
+        service: the server's process.
     """
 
     home: Path
@@ -46,18 +47,20 @@ class PrefectServer:
     service: Service
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """Call the API and return the answer's JSON. Raise httpx.HTTPStatusError for a refusal."""
+        """Call the API and return the response's JSON. Raise httpx.HTTPStatusError if the server rejects the call."""
 
         def answer() -> httpx.Response | None:
             response = httpx.request(method, f"{self.url}{path}", json=body, timeout=60)
-            busy = response.status_code == httpx.codes.SERVICE_UNAVAILABLE  # SQLite is locked: Prefect's client retries
+            busy = (
+                response.status_code == httpx.codes.SERVICE_UNAVAILABLE
+            )  # SQLite is locked; Prefect's client retries this too
             return None if busy else response
 
         response = self.eventually(answer, 60).raise_for_status()
         return response.json() if response.content else None
 
     def eventually(self, look: Callable[[], _T | None], seconds: float = 30) -> _T:
-        """Wait for a result and return it; fail after a timeout."""
+        """Poll `look` until it returns a truthy result, and return that. Raise AssertionError after a timeout."""
         for _ in looks(seconds):
             found = look()
             if found:
@@ -65,7 +68,7 @@ class PrefectServer:
         raise AssertionError(f"waited {seconds:.0f} s in vain; {self.home / 'server.log'} has the log")
 
     def deploy(self, deployment: str, *tags: str) -> str:
-        """Create a deployment, named FLOW/DEPLOYMENT, which nothing runs; return its id."""
+        """Create a deployment, given as FLOW/DEPLOYMENT, whose runs nothing executes, and return its ID."""
         flow, _, name = deployment.partition("/")
         flow_id = self.call("POST", "/flows/", {"name": flow})["id"]
         return str(self.call("POST", "/deployments/", {"name": name, "flow_id": flow_id, "tags": tags})["id"])
@@ -73,7 +76,7 @@ class PrefectServer:
 
 @contextmanager
 def running_prefect(folder: Path, name: str, options: ServerOptions = ServerOptions()) -> Iterator[PrefectServer]:
-    """Run a server whose files are in `folder`/`name`."""
+    """Run a Prefect server for the duration of the context, with its files in `folder`/`name`."""
     home, port, cache = folder / name, free_port(), PROJECT_ROOT / ".sluice" / "cache"
     (home / "home").mkdir(parents=True)
     clean = clean_environment(home / "home", folder)

@@ -1,6 +1,6 @@
-"""Snapshots hold the wording of a page of messages, so that the other tests assert classes, codes and values.
+"""Snapshots of the wording of messages, so that other tests need to assert only classes, codes and values.
 
-After a change of wording, write them again with `SNAPSHOTS=write make unit`, and read the difference.
+After you reword a message, update the snapshots with `SNAPSHOTS=write make unit`, and review the diff.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ FOLDER = Path(__file__).with_name("snapshots")
 
 
 def check_snapshot(name: str, text: str) -> None:
-    """Compare `text` with the snapshot of that name.
+    """Compare `text` with the snapshot `name`, or write the snapshot first if SNAPSHOTS=write.
 
     Raises:
-        AssertionError: they differ.
+        AssertionError: the text differs from the snapshot.
     """
     path = FOLDER / f"{name}.txt"
     if os.environ.get("SNAPSHOTS") == "write":

@@ -1,4 +1,4 @@
-"""The imports of a task, made once by the process that tasks are forked from."""
+"""Imports the modules that a task needs, once, in the process from which the local cloud forks tasks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functools import cache
 
 import certifi
 
-# With what Prefect imports only when a flow runs.
+# Includes the modules that Prefect imports only when a flow runs.
 _MODULES = """
     flows.drain_queue flows.process_upload anyio._backends._asyncio prefect.flow_engine prefect.logging.handlers
     prefect.task_engine prefect.utilities.visualization pyarrow.pandas_compat
@@ -20,7 +20,7 @@ _MODULES = """
 
 
 def import_all() -> None:
-    """Import what a task imports, but not its main module, which a forked process runs."""
+    """Import everything that a task imports, except its main module, which the forked process runs."""
     from flows.refinery.validate.gx import gx
 
     gx()
@@ -32,12 +32,12 @@ def import_all() -> None:
 
 
 def read_certificates_once() -> None:
-    """Read the certificates once, not for each client of Prefect's API, which takes 40 ms and speaks no TLS here."""
+    """Cache the TLS context. Otherwise each Prefect client spends 40 ms reading certificates that it does not use."""
     ssl.create_default_context = cache(ssl.create_default_context)  # type: ignore[assignment]
 
 
 def take_environment(environment: Mapping[str, str]) -> None:
-    """Give a forked process its own variables, and make what was derived from others new."""
+    """Replace a forked process's environment variables, and reset what was derived from the previous ones."""
     from prefect.context import refresh_global_settings_context
 
     os.environ.clear()

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from playwright.sync_api import Browser, Page, sync_playwright
 
 WIDTH, HEIGHT = 1440, 900
-ACTION_SECONDS = 30  # generous: the machine may be busy; an action ends as soon as it can
+ACTION_SECONDS = 30  # generous, because the machine may be busy; an action takes only as long as it needs
 
-# It runs as the user of the tests (root in a container) and connects only to the loopback address.
+# Chromium runs as the user who runs the tests (root in a container), and connects only to the loopback address.
 _FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -26,16 +26,16 @@ _FLAGS = [
 
 
 def chromium() -> str | None:
-    """Return the path of a Chromium on this machine, None when there is none."""
+    """Return the path of Chromium on this machine, or None if it is not installed."""
     return os.environ.get("SLUICE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """Start a headless Chromium.
+    """Run a headless Chromium for the duration of the context.
 
     Raises:
-        FileNotFoundError: there is none; the message explains how to install it.
+        FileNotFoundError: Chromium is not installed; the message explains how to install it.
     """
     path = chromium()
     if path is None:
@@ -49,7 +49,7 @@ def browser() -> Iterator[Browser]:
 
 
 def new_page(running: Browser) -> Page:
-    """Open a page with the size of the screenshots."""
+    """Open a page whose viewport has the size of the screenshots."""
     context = running.new_context(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light", locale="en-GB")
     page = context.new_page()
     page.set_default_timeout(ACTION_SECONDS * 1000)

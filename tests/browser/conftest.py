@@ -1,4 +1,4 @@
-"""The chain and the browser that the tests of this folder share."""
+"""Fixtures that the browser tests share: a running pipeline, and a browser that shows its Prefect UI."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.chain.chain import Chain, running_chain
 
 @pytest.fixture(scope="session")
 def chain() -> Iterator[Chain]:
-    """Start one chain for all tests; none if there is no Chromium."""
+    """Start one pipeline for all browser tests, or skip them if Chromium is not installed."""
     if chromium() is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium, or set SLUICE_CHROMIUM to one")
     with running_chain() as started:
@@ -22,6 +22,6 @@ def chain() -> Iterator[Chain]:
 
 @pytest.fixture(scope="session")
 def room(chain: Chain) -> Iterator[ControlRoom]:
-    """Return the UI of the chain's Prefect server."""
+    """Open the UI of the pipeline's Prefect server in a browser."""
     with browser() as running:
         yield ControlRoom(new_page(running), chain.cloud.endpoints.prefect_ui_url)

@@ -1,6 +1,6 @@
 """Take the screenshots of Prefect's real UI for the documentation: `make screenshots`.
 
-The demo's files go through a separate chain; the screenshots are written to docs/images.
+It starts a pipeline, which processes the demo's files, and writes the screenshots to docs/images.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DEADLINE_SECONDS = 180.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Take all screenshots; return the exit code."""
+    """Take all screenshots and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.browser.screenshots", description=__doc__)
     parser.add_argument("--folder", type=Path, default=IMAGES, help="where the pictures go (default docs/images)")
     parser.add_argument("--ui", help="the address of a Prefect UI that shows the demo's files already")
@@ -74,7 +74,7 @@ def _take(ui_url: str, folder: Path) -> None:
 
 def _shoot(page: Page, path: Path, *, height: int) -> None:
     page.set_viewport_size({"width": 1440, "height": height})
-    page.wait_for_timeout(1_500)  # the graphs are animated, without an event at the end
+    page.wait_for_timeout(1_500)  # the graphs are animated, and no event marks the end
     page.screenshot(path=path)
     print(f"{path} ({path.stat().st_size // 1024} KiB)")
 

@@ -1,4 +1,4 @@
-"""Prefect's UI as a user sees and uses it, in a real browser."""
+"""Prefect's UI in a real browser shows what happened to uploads, and lets a user start and retry runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ENDS_MS = 60_000
 
 @pytest.fixture(scope="module")
 def published(chain: Chain) -> UploadMessage:
-    """Upload a file of which two rows are quarantined and the others published."""
+    """Upload a file that is published except for two rows, which are quarantined."""
     upload = chain.upload("incoming/orders/seen.csv", dirty_orders())
     assert chain.done(upload).status is Status.PUBLISHED
     return upload
@@ -26,7 +26,7 @@ def published(chain: Chain) -> UploadMessage:
 
 @pytest.fixture(scope="module")
 def rejected(chain: Chain) -> UploadMessage:
-    """Upload a file that cannot be published."""
+    """Upload an empty file, which is rejected."""
     upload = chain.upload("incoming/orders/refused.csv", b"")
     assert chain.done(upload).status is Status.REJECTED
     return upload
@@ -46,7 +46,7 @@ def test_the_list_tells_published_from_rejected(
 def test_the_filters_by_state_find_every_run(
     room: ControlRoom, published: UploadMessage, rejected: UploadMessage
 ) -> None:
-    """They know Prefect's own names only."""
+    """The filters know only Prefect's built-in state names, such as Completed and Failed."""
     room.open_runs("Completed")
     expect(room.listed(published.run_id[:8])).to_contain_text("seen.csv")
     expect(room.listed(rejected.run_id[:8])).to_have_count(0)
@@ -120,7 +120,7 @@ def test_a_custom_run_with_changed_parameters_finishes(
 
 
 def test_retry_judges_a_rejected_file_again(room: ControlRoom, chain: Chain, rejected: UploadMessage) -> None:
-    """Retry forces a new attempt in the same run, under today's contract."""
+    """Retry forces a new attempt in the same run, with the current contract."""
     room.open_run("refused.csv")
     room.retry()
     chain.wait_for(lambda: chain.receipt(rejected).attempt == 1, "the second attempt's receipt")

@@ -1,8 +1,8 @@
-"""Write what this release leaves in S3 and in the queue, for later releases to read.
+"""Save the objects and messages that this release writes, so that tests can read them with later releases.
 
     python -m tests.compatibility.write
 
-Each release that changes one of the formats writes its folder once; the folders of earlier releases stay as they are.
+Run it once for each release that changes one of the formats. The folders of earlier releases are never changed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FILES = {"published": dirty_orders(), "rejected": b"order_id,quantity\nORD-0000
 
 
 def write(folder: Path) -> None:
-    """Process one good and one bad file on an account in memory, and keep what that leaves."""
+    """Process one good and one bad file in an in-memory AWS account, and save what that writes to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["AWS_DEFAULT_REGION"] = "us-east-1"
     with mock_aws(), tempfile.TemporaryDirectory() as work:

@@ -1,4 +1,4 @@
-"""The image, built once for all tests of this folder, and a chain whose tasks are containers of it."""
+"""Fixtures that the image tests share: the image, built once, and a pipeline whose tasks run as containers of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONTRACTS = Path(__file__).parent / "contracts"
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    """Return the container engine; without one the tests are skipped, with the reason."""
+    """Return the container engine, or skip the tests with the reason if none can be used."""
     try:
         with container_engine() as found:
             yield found
@@ -28,7 +28,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def image(engine: Engine) -> Iterator[str]:
-    """Build the image from container/Dockerfile."""
+    """Build the image from container/Dockerfile, return its tag, and remove it after the tests."""
     tag = engine.build(f"localhost/sluice-test:{uuid.uuid4().hex[:12]}")
     yield tag
     engine.attempt("rmi", "--no-prune", tag)
@@ -36,13 +36,13 @@ def image(engine: Engine) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def surveyed(engine: Engine, image: str) -> Survey:
-    """Return the content of the image."""
+    """Return what an inspection of the image found."""
     return survey(engine, image)
 
 
 @pytest.fixture(scope="session")
 def chain(engine: Engine, image: str) -> Iterator[Chain]:
-    """Start a chain with IAM enforced whose ECS tasks are containers of the image, with two more contracts."""
+    """Start a pipeline with IAM enforced. Its ECS tasks are containers of the image with two additional contracts."""
     tag = f"{image}-contracts"
     engine("build", "--build-arg", f"BASE_IMAGE={image}", *engine.build_options, "-t", tag, str(_CONTRACTS))
     with pytest.MonkeyPatch.context() as patch:

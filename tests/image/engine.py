@@ -1,7 +1,7 @@
 """The container engine that builds and runs the image: Docker if it responds, otherwise podman as root.
 
-Podman gets a separate storage under the user's cache folder: the user's own podman storage is not touched, and layers
-that were built once are reused in the next run, from any clone.
+Podman uses separate storage in the user's cache folder. The user's normal podman storage is not touched, and later runs
+reuse the layers, even from another clone of the repository.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "container" / "Dockerfile"
 _OFFICIAL_BASE = "docker.io/library/python:3.11-slim-bookworm"
 _BUILD_SECONDS = 1_500
-_MOST_IMAGES = 400  # each step of a build leaves one; then the cache is emptied
+_MOST_IMAGES = 400  # each step of a build leaves one; the cache is emptied when there are more
 _PODMAN_NEEDS = ("podman", "runc", "conmon", "catatonit")
 
-# What Debian's slim images and Docker's python images have in common with this: no documents, no translations, and a
-# standard library without bytecode.
+# Like Debian's slim images and Docker's Python images, this base has no documentation, no translations, and a standard
+# library without bytecode.
 _BASE_RECIPE = (
     *("mmdebstrap", "--quiet", "--variant=apt", "--include=python3,python3-venv,ca-certificates"),
     *(f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "man", "locale")),
@@ -36,7 +36,7 @@ _BASE_RECIPE = (
 
 
 class NoEngine(Exception):
-    """The image cannot be built here; the message names what is missing."""
+    """The image cannot be built on this machine; the message names what is missing."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Engine:
     """A command-line client compatible with Docker.
 
     Attributes:
-        command: docker or podman.
-        build_options: what building needs here besides.
-        environment: besides this process's.
-        docker_host: where Docker's API is served.
-        base_image: the base of the image.
-        cache: the folder for everything that is kept between runs.
+        command: "docker" or "podman".
+        build_options: additional options that a build needs on this machine.
+        environment: environment variables that the command gets in addition to those of this process.
+        docker_host: the URL of Docker's API, as in DOCKER_HOST, or "" for the default.
+        base_image: the image that the built image is based on.
+        cache: the folder for everything that is kept between test runs.
     """
 
     command: str
@@ -60,10 +60,10 @@ class Engine:
     environment: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, *arguments: str, seconds: float = 300, stdin: str | None = None) -> str:
-        """Run one of its commands; return its output.
+        """Run a command of the engine, such as `ps`, and return its output.
 
         Raises:
-            AssertionError: it failed; the message contains its output.
+            AssertionError: the command failed; the message contains its output.
         """
         ran = self.attempt(*arguments, seconds=seconds, stdin=stdin)
         said = f"{self.command} {arguments[0]} ended with {ran.returncode}:\n{ran.stdout[-1000:]}\n{ran.stderr[-3000:]}"
@@ -73,16 +73,16 @@ class Engine:
     def attempt(
         self, *arguments: str, seconds: float = 300, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run one of its commands, which may fail."""
+        """Run a command of the engine that may fail, and return the completed process."""
         return _run(self.command, *arguments, environment=self.environment, seconds=seconds, stdin=stdin or "")
 
     def build(self, tag: str, context: Path = ROOT, dockerfile: Path = DOCKERFILE, target: str = "") -> str:
-        """Build an image; return its tag."""
+        """Build an image and return its tag."""
         self(*self.build_command(tag, context, dockerfile, target), seconds=_BUILD_SECONDS)
         return tag
 
     def build_command(self, tag: str, context: Path, dockerfile: Path, target: str = "") -> tuple[str, ...]:
-        """Return the arguments that build an image."""
+        """Return the engine's arguments for building an image."""
         wanted = ("--target", target) if target else ()
         base = ("--build-arg", f"BASE_IMAGE={self.base_image}")
         return ("build", *self.build_options, *base, *wanted, "-f", str(dockerfile), "-t", tag, str(context))
@@ -97,10 +97,10 @@ def _run(
 
 @contextlib.contextmanager
 def container_engine() -> Iterator[Engine]:
-    """Provide an engine with Docker's API for the duration of the context.
+    """Provide an engine that serves Docker's API for the duration of the context.
 
     Raises:
-        NoEngine: there is none.
+        NoEngine: this machine has no usable engine.
     """
     if sys.platform != "linux":
         raise NoEngine("tasks share the machine's network here, which only Linux offers to containers")
@@ -136,7 +136,7 @@ def _podman(cache: Path) -> Iterator[Engine]:
     with tempfile.TemporaryDirectory(prefix="sluice-podman-") as folder:
         socket = Path(folder) / "podman.sock"
         serve = ("podman", "system", "service", "--time", "0", f"unix://{socket}")
-        # Its monitors leave a file where they run when a container is out of memory.
+        # When a container runs out of memory, podman's monitor leaves a file in its working directory.
         service = subprocess.Popen(serve, env=os.environ | environment, cwd=folder)
         try:
             deadline = time.monotonic() + 60
@@ -158,7 +158,7 @@ def _make_room(environment: dict[str, str]) -> None:
 
 
 def _podman_settings(cache: Path) -> dict[str, str]:
-    """Write a podman configuration that replaces the user's; return the environment that selects it."""
+    """Write a podman configuration that replaces the user's, and return the environment variables that select it."""
     running = Path("/run/sluice-image")
     containers, storage = cache / "containers.conf", cache / "storage.conf"
     containers.write_text(
@@ -173,14 +173,14 @@ def _podman_settings(cache: Path) -> dict[str, str]:
 
 
 def _podman_build_options() -> tuple[str, ...]:
-    """Return build options that also work inside another container; pip trusts the same certificates as here."""
+    """Return build options that also work inside a container. They make pip trust the same certificates as here."""
     bundle = os.environ.get("PIP_CERT", "")
     trust = ("--volume", f"{bundle}:{bundle}:ro", "--build-arg", f"PIP_CERT={bundle}") if bundle else ()
     return ("--layers", "--isolation", "chroot", "--network", "host", *trust)
 
 
 def _podman_base(cache: Path, environment: dict[str, str]) -> str:
-    """Return Docker's Python image, or one built once from Debian's packages if no registry can be reached."""
+    """Return Docker's Python image or, if no registry can be reached, one that is built once from Debian packages."""
     with contextlib.suppress(NoEngine):
         return _pulled_base("podman", environment)
     name = f"localhost/sluice-base:{hashlib.sha256(repr(_BASE_RECIPE).encode()).hexdigest()[:12]}"
@@ -209,7 +209,7 @@ def _pulled_base(command: str, environment: dict[str, str]) -> str:
 
 @contextlib.contextmanager
 def _alone(cache: Path) -> Iterator[None]:
-    """Two test runs on one machine build one base, not two."""
+    """Hold a lock, so that two test runs on one machine do not build the base image at the same time."""
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""Print the content of an image as JSON; runs inside the image, with its Python and as root."""
+"""Describes the content of an image. This script runs inside the image as root, and prints JSON."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CACHES = (
 
 
 def look() -> dict[str, object]:
-    """Return everything that a test asks for."""
+    """Return what the tests of the image's content need to know about the file system and the Python environment."""
     packages, library, code = sysconfig.get_path("purelib"), sysconfig.get_path("stdlib"), "/app"
     return {
         "python": _marker_variables(),

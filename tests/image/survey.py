@@ -1,4 +1,4 @@
-"""Inspect an image from the inside, once for all tests."""
+"""Inspection of an image from the inside, done once for all tests."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Survey:
     """The result of an inspection.
 
     Attributes:
-        config: the image's own words: User, Env, Cmd, Volumes.
-        found: what a look around inside gave.
+        config: the image's configuration, with keys such as User, Env, Cmd and Volumes.
+        found: what look_inside.py printed when it ran in the image.
     """
 
     config: dict[str, Any]
@@ -26,7 +26,7 @@ class Survey:
 
 
 def survey(engine: Engine, image: str) -> Survey:
-    """Inspect an image."""
+    """Inspect an image and return the result."""
     (inspected,) = json.loads(engine("image", "inspect", image))
     seen = engine("run", "--rm", "--interactive", "--user", "0", image, "python", "-", stdin=_INSIDE.read_text())
     return Survey(inspected["Config"], json.loads(seen))

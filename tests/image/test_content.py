@@ -1,4 +1,4 @@
-"""What is in the image and what is not, as promised in docs/image.md."""
+"""The image contains exactly what docs/image.md promises."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def test_it_runs_as_a_user_without_rights(engine: Engine, image: str, surveyed: 
     capabilities = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff"))
     assert int(capabilities, 16) == 0
     found = engine("run", "--rm", "--user", "0", image, "find", "/", "-xdev", "-type", "f", "-perm", "/6000")
-    assert found.strip() == ""  # no program that runs as another user or group
+    assert found.strip() == ""  # no setuid or setgid files
 
 
 def test_nothing_but_temporary_folders_can_be_written_to(engine: Engine, image: str) -> None:
-    """Even without a read-only root: neither the code nor the packages can be changed by the process that runs them."""
+    """Even if the root file system is not read-only, a process cannot change the code and packages that it runs."""
     look = (
         "import os, pathlib; "
         "print(*(str(p) for top in ('/app', '/opt', '/usr', '/etc', '/var', '/home', '/root', '/srv') "
@@ -56,7 +56,7 @@ def test_freed_memory_goes_back_to_the_system(surveyed: Survey) -> None:
 
 
 def test_everything_was_compiled_beforehand_the_standard_library_too(surveyed: Survey) -> None:
-    """Bytecode is validated by content and not by time, so that the same files make the same image."""
+    """Bytecode is validated by content rather than by modification time, so that builds are reproducible."""
     assert surveyed.found["without_bytecode"] == []
 
 
@@ -92,12 +92,12 @@ def test_an_image_whose_steps_cannot_be_imported_is_not_built(engine: Engine, im
 
 @pytest.mark.parametrize("what", ["installers", "programs", "histories", "caches", "tests", "test_modules"])
 def test_there_is_none_of(what: str, surveyed: Survey) -> None:
-    """Neither installers nor compilers, no shell history, no caches of pip or apt, and no tests."""
+    """The image has no installers, compilers, shell history, pip or apt caches, and no tests."""
     assert surveyed.found[what] == []
 
 
 def test_what_was_left_out_is_not_missed(engine: Engine, image: str) -> None:
-    """Formats, compressions and expectations that the other tests do not use also work."""
+    """Formats, compressions and expectations that the other image tests do not use also work."""
     modules = [
         *("flows.drain_queue", "flows.process_upload", "flows.repair", "blocks.settings_block"),
         *("great_expectations", "scipy.stats", "scipy.optimize", "scipy.sparse.linalg", "altair"),
@@ -110,7 +110,7 @@ def test_what_was_left_out_is_not_missed(engine: Engine, image: str) -> None:
 
 
 def test_its_compressed_size_is_within_the_limit(engine: Engine, image: str, tmp_path: Path) -> None:
-    """The size in a registry: each layer compressed with gzip, as `docker push` sends it."""
+    """The size is that in a registry, where each layer is compressed with gzip, as `docker push` sends it."""
     archive = tmp_path / "image.tar"
     engine("save", "-o", str(archive), image, seconds=600)
     sizes = compressed_layers(archive, engine.cache / "compressed")
@@ -120,7 +120,10 @@ def test_its_compressed_size_is_within_the_limit(engine: Engine, image: str, tmp
 
 
 def compressed_layers(archive: Path, notes: Path) -> dict[str, int]:
-    """Each layer's digest and size by gzip. Compressing all of it takes half a minute, so sizes are kept in `notes`."""
+    """Return digest → gzip-compressed size in bytes for each layer of a saved image.
+
+    Compressing all layers takes half a minute, so the sizes are cached in the folder `notes`.
+    """
     notes.mkdir(exist_ok=True)
     sizes = {}
     with tarfile.open(archive) as image:
@@ -135,7 +138,7 @@ def compressed_layers(archive: Path, notes: Path) -> dict[str, int]:
 
 
 def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
-    file = archive.extractfile(name)  # follows links: podman stores a layer that comes twice once
+    file = archive.extractfile(name)  # follows links, because podman stores a layer that occurs twice only once
     assert file is not None
     return file
 

@@ -1,4 +1,4 @@
-"""The image as the ECS task of real uploads: started by the state machine, with its full task definition."""
+"""The image processes real uploads as an ECS task that the state machine starts with the full task definition."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SECONDS = 240.0
 
 
 def tasks(chain: Chain, status: str) -> dict[str, dict[str, Any]]:
-    """Return the tasks of a desired status as ECS describes them, by ARN."""
+    """Return ARN → description for the ECS tasks whose desired status is `status`."""
     cluster = chain.outputs["ClusterArn"]
     arns = chain.ecs.list_tasks(cluster=cluster, desiredStatus=status)["taskArns"]
     described = chain.ecs.describe_tasks(cluster=cluster, tasks=arns)["tasks"] if arns else []
@@ -31,18 +31,18 @@ def tasks(chain: Chain, status: str) -> dict[str, dict[str, Any]]:
 
 
 def container_of(engine: Engine, task_arn: str) -> str:
-    """Return the id of a task's container."""
+    """Return the ID of a task's container, or "" if it has none."""
     return engine("ps", "--all", "--quiet", "--filter", f"label=com.amazonaws.ecs.task-arn={task_arn}").strip()
 
 
 def settled(chain: Chain) -> None:
-    """Wait until no task is running."""
+    """Wait until no ECS task is running."""
     chain.wait_for(lambda: not tasks(chain, "RUNNING"), "the tasks to end", _SECONDS)
 
 
 @pytest.fixture(scope="module")
 def published(chain: Chain) -> UploadMessage:
-    """Return an upload that a container has published."""
+    """Upload a file, wait until a container has published it, and return its message."""
     upload = chain.upload("incoming/orders/contained.csv", good_orders(7))
     assert chain.done(upload, _SECONDS).status is Status.PUBLISHED
     settled(chain)
@@ -54,7 +54,7 @@ def test_an_upload_is_published_by_a_container_of_the_image(chain: Chain, publis
     assert receipt.status is Status.PUBLISHED
     assert receipt.rows.published == 7
     assert chain.published(receipt)["revenue"].tolist() == [19.0] * 7
-    assert receipt.observed  # Prefect was reached from inside of it
+    assert receipt.observed  # the container could reach Prefect
     assert chain.queue_is_empty()
 
 
@@ -83,7 +83,7 @@ def test_it_ran_as_its_task_definition_says(chain: Chain, engine: Engine, publis
 
 
 def inspected(engine: Engine, task_arn: str) -> dict[str, Any]:
-    """Return the engine's description of a task's container."""
+    """Return the container engine's description of a task's container."""
     (container,) = json.loads(engine("inspect", container_of(engine, task_arn)))
     found: dict[str, Any] = container
     return found
@@ -120,7 +120,7 @@ def test_its_log_reaches_cloudwatch(chain: Chain, published: UploadMessage) -> N
 def test_sigterm_in_a_transform_gives_the_message_back_and_the_next_task_publishes(
     chain: Chain, engine: Engine, published: UploadMessage
 ) -> None:
-    """ECS stops the task, as a deployment and Spot do; its init process forwards the signal."""
+    """ECS stops the task, as it does for a Spot interruption, and the container's init process forwards SIGTERM."""
     upload = chain.upload("incoming/waiting/stopped.csv", good_orders(3))
     first = at_work(chain, engine, but_not="")
     process_one = engine("exec", container_of(engine, first), "cat", "/proc/1/cmdline").split("\0")
@@ -138,7 +138,7 @@ def test_sigterm_in_a_transform_gives_the_message_back_and_the_next_task_publish
     assert all(released)
     assert not chain.has_receipt(upload)
     assert _outputs_of(chain, upload) == []
-    second = at_work(chain, engine, but_not=first)  # long before the message would have come back by itself
+    second = at_work(chain, engine, but_not=first)  # long before the visibility timeout of the message ends
     engine("exec", container_of(engine, second), "touch", "/tmp/gate")  # noqa: S108
     receipt = chain.done(upload, _SECONDS)
     assert (receipt.rows.published, receipt.chain.task_arn, receipt.chain.receive_count) == (3, second, 2)
@@ -146,7 +146,7 @@ def test_sigterm_in_a_transform_gives_the_message_back_and_the_next_task_publish
 
 
 def at_work(chain: Chain, engine: Engine, *, but_not: str) -> str:
-    """Wait until a task is in the middle of its transform; return its ARN."""
+    """Wait until a task other than `but_not` is in the middle of its preprocessing step, and return its ARN."""
 
     def look() -> str | None:
         for task_arn in tasks(chain, "RUNNING"):
@@ -160,7 +160,7 @@ def at_work(chain: Chain, engine: Engine, *, but_not: str) -> str:
 
 
 def has_ended(chain: Chain, task_arn: str) -> Callable[[], dict[str, Any] | None]:
-    """Return a function that looks for a stopped task."""
+    """Return a function that returns the description of a task once it has stopped, and None before."""
 
     def look() -> dict[str, Any] | None:
         task = tasks(chain, "STOPPED").get(task_arn)
@@ -175,7 +175,7 @@ def has_ended(chain: Chain, task_arn: str) -> Callable[[], dict[str, Any] | None
 def test_an_upload_that_outgrows_two_tasks_memory_is_given_up_and_says_how_much_to_give(
     chain: Chain, published: UploadMessage
 ) -> None:
-    """Each task ends with 137 and leaves no output; after the second one the message rests in the dead-letter queue."""
+    """Each task exits with 137 and leaves no output. After the second, the message is in the dead-letter queue."""
     before = set(tasks(chain, "STOPPED"))
     upload = chain.upload("incoming/hungry/large.csv", good_orders(3))
     chain.wait_for(lambda: sum(chain.messages("DeadLetterQueueUrl").values()) == 1, "the dead letter", _SECONDS)
@@ -191,5 +191,5 @@ def test_an_upload_that_outgrows_two_tasks_memory_is_given_up_and_says_how_much_
 
 
 def _outputs_of(chain: Chain, upload: UploadMessage) -> list[str]:
-    """Return what was written for an upload, besides its last failed try."""
+    """Return the keys of all objects written for an upload, except the record of its last failed attempt."""
     return [key for key in chain.keys("") if upload.run_id in key and not key.startswith("attempts/")]

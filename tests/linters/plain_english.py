@@ -1,11 +1,11 @@
-"""Look for archaic and private words in what people read, and name the plain word.
+"""Finds archaic and idiosyncratic words in what people read, and suggests plain ones.
 
     python -m tests.linters.plain_english          check everything
     python -m tests.linters.plain_english FOLDER   check some folders or files
 
-It reads documentation, YAML and the Makefile line by line. Of Python it reads comments, docstrings and messages
-(strings with a space in them). A comment with a reason allows a line: `plain: quoted from AWS`.
-Generated pages and tables are checked where their text is written.
+It reads documentation, YAML and the Makefile line by line. In Python files it reads comments, docstrings and messages
+(strings that contain a space). A comment that gives a reason exempts its line: `plain: quoted from AWS`.
+Generated pages and tables are not read, because their text comes from files that are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).parents[2]
 
-# Generated, or about the words themselves.
+# Files that are generated, or that are about the words themselves.
 NOT_READ = (
     "docs/errors.md",
     "docs/faults.md",
@@ -29,7 +29,7 @@ NOT_READ = (
     "tests/unit/docs/test_plain_english.py",
 )
 
-# What is nearly always wrong in this project, and what an engineer writes instead.
+# Regular expression for words that are nearly always wrong in this project → what an engineer writes instead.
 BETTER = {
     r"told|tells": "report, notify, state",
     r"said|says": "state, report, show, according to",
@@ -69,7 +69,7 @@ BETTER = {
     r"gives? back|giv(?:en|ing) back": "return",
     r"hereby|herein|thereof|therein|whence|lest|seldom|ere|hitherto": "a plain word",
 }
-# One search for where a word begins is five times faster than one for each entry.
+# One combined search for all entries is five times faster than one search for each.
 _WORDS = re.compile(
     rf"\b(?:{'|'.join(f'(?P<w{number}>{words})' for number, words in enumerate(BETTER))})\b", re.IGNORECASE
 )
@@ -81,7 +81,7 @@ Line = tuple[int, str]
 
 
 def texts_of_python(source: str, module: ast.Module) -> Iterator[Line]:
-    """Yield the comments, docstrings and messages of a module, line by line."""
+    """Yield each line of a module's comments, docstrings and messages, with its line number."""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield token.start[0], token.string
@@ -92,7 +92,7 @@ def texts_of_python(source: str, module: ast.Module) -> Iterator[Line]:
 
 
 def docstrings_of(module: ast.Module) -> Iterator[Line]:
-    """Yield the first line of each docstring."""
+    """Yield the first line of each docstring in a module, with its line number."""
     for node in ast.walk(module):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = ast.get_docstring(node, clean=False)
@@ -101,7 +101,7 @@ def docstrings_of(module: ast.Module) -> Iterator[Line]:
 
 
 def findings(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Yield line, word and better words for what is not plain in a file."""
+    """Yield (line number, word, suggestion) for each word in a file that is not plain English."""
     source = _GENERATED.sub(lambda table: "\n" * table.group().count("\n"), path.read_text(encoding="utf-8"))
     lines = source.splitlines()
     module = ast.parse(source) if path.suffix == ".py" else None
@@ -116,7 +116,7 @@ def findings(path: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def files() -> list[str]:
-    """Return every file of the project that people read, relative to its root."""
+    """Return every file that people read, as a path relative to the project root."""
     listed = subprocess.run(["git", "ls-files"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)  # noqa: S607
     return [
         name
@@ -128,12 +128,12 @@ def files() -> list[str]:
 
 
 def is_within(name: str, folders: Iterable[str]) -> bool:
-    """Return whether a file is one of the folders or files, or within one."""
+    """Return whether a file is one of `folders`, or is inside one of them; an entry "" matches every file."""
     return any(folder in ("", name) or name.startswith(f"{folder}/") for folder in folders)
 
 
 def main() -> None:
-    """Check everything, or the given folders; exit with 1 if a word is found."""
+    """Check everything, or only the given folders and files, and exit with 1 if a word is found."""
     folders = sys.argv[1:]
     wrong = [
         f"{name}:{line}: {word!r}: better {better}"

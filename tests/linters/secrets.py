@@ -1,7 +1,7 @@
-"""Scan the committed files for keys and passwords; `make lint` fails on one finding.
+"""Scans the committed files for keys and passwords. `make lint` fails if it finds any.
 
-detect-secrets runs in the linters' environment. Its false positives are listed here by what they are, each with a
-reason, so that nothing real can hide in a baseline of hashes.
+detect-secrets runs in the linters' environment. Its false positives are listed here as patterns, each with a reason,
+because a real secret could hide in detect-secrets' usual baseline of hashes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 SCANNER = PROJECT_ROOT / ".venv-lint" / "bin" / "detect-secrets-hook"
 
-# Regular expression on a file's path → why its high entropy is no secret.
+# Regular expression for a file's path → why its high-entropy strings are not secrets.
 FILES = {
     r"(^|/)[a-z-]+\.lock$": "hashes of packages",
     r"package-lock\.json$": "hashes of packages",
@@ -22,7 +22,7 @@ FILES = {
     r"^tests/compatibility/.*\.json$": "hashes of files and of contracts, written on an account in memory",
     r"^docs/images/": "pictures",
 }
-# Regular expression on a line → why it holds no secret.
+# Regular expression for a line → why the line contains no secret.
 LINES = {
     r"d41d8cd98f00b204e9800998ecf8427e": "the MD5 of nothing, an ETag of examples",
     r"0055AED6DCD90281E": "the sequencer of AWS's own example",
@@ -38,8 +38,8 @@ LINES = {
 
 
 def findings(paths: Sequence[str], folder: Path = PROJECT_ROOT) -> str:
-    """Return what looks like a secret in these files, or "" for nothing."""
-    # Tests plant passwords and keys by name; what is real has a shape or an entropy that the other detectors know.
+    """Return a report of what looks like a secret in these files, or "" if nothing does."""
+    # Tests use made-up passwords, which only the keyword detector reports. The others would still find a real secret.
     planted = [path for path in paths if path.startswith("tests/")]
     others = [path for path in paths if not path.startswith("tests/")]
     return _scan(others, folder) + _scan(planted, folder, "--disable-plugin", "KeywordDetector")
@@ -60,7 +60,7 @@ def _scan(paths: Sequence[str], folder: Path, *options: str) -> str:
 
 
 def main() -> int:
-    """Scan every tracked file; return the exit code."""
+    """Scan every tracked file, print the findings, and return the exit code."""
     command = ["git", "ls-files", "-z"]
     listed = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
     paths = [path for path in listed.stdout.split("\0") if path and (PROJECT_ROOT / path).is_file()]

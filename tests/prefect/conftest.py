@@ -1,4 +1,4 @@
-"""The Prefect server that the tests of this folder share, and an AWS account for each test."""
+"""Fixtures for tests with a Prefect server: one server that they share, and an AWS account for each test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["account", "deployed"]
 
 @pytest.fixture(scope="session")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """Run a server, with the deployments of a stack named sluice, which nothing executes."""
+    """Run a Prefect server that has deployments of a stack named sluice, but nothing that executes their runs."""
     with running_prefect(tmp_path_factory.mktemp("prefect"), "server") as server:
         for flow in ("process-upload", "explain-crash"):
             server.deploy(f"{flow}/sluice", "stack:sluice")
@@ -25,6 +25,6 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]
 
 @pytest.fixture
 def server(prefect: PrefectServer) -> Iterator[PrefectServer]:
-    """Point the settings of this process to the server."""
+    """Point this process's Prefect settings at the server."""
     with temporary_settings({PREFECT_API_URL: prefect.url}):
         yield prefect

@@ -1,4 +1,4 @@
-"""The automations of automations.yaml on a real server: what they match, and how many messages they send."""
+"""The automations in automations.yaml, on a real Prefect server, match the right events and send one message each."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.prefect_server import PrefectServer
 from tests.unit.flows.pipeline.receipts import receipt_of, upload
 
 NAMES = PrefectNames("sluice")
-_SHORTEST_SECONDS = 10  # the least that Prefect takes for something that is not to happen
+_SHORTEST_SECONDS = 10  # the shortest `within` that Prefect accepts for an event that fails to occur
 _SETTLES_SECONDS = 3
 _SETTINGS = PipelineSettings(stack="sluice", landing_bucket="landing", published_bucket="published", queue_url="queue")
 
@@ -43,7 +43,7 @@ def hook() -> Iterator[Receiver]:
 
 @pytest.fixture
 def applied(server: PrefectServer, hook: Receiver) -> Iterator[PrefectServer]:
-    """Register the automations, with deadlines of seconds, and the block that they send messages with."""
+    """Register the automations with deadlines of a few seconds, and the block with which they send messages."""
     block = notification_block(NAMES.notify_block, hook.url)
     assert isinstance(block, CustomWebhookNotificationBlock)
     block.save(NAMES.notify_block, overwrite=True)
@@ -87,7 +87,7 @@ def test_many_rejected_files_of_a_dataset_send_one_message(
 
 
 def quarantined(number: int, rows: int, dataset: str = "orders") -> Receipt:
-    """A published file of a thousand rows, some of them in quarantine."""
+    """Return the receipt of a published file of 1,000 rows, `rows` of which are in quarantine."""
     receipt = receipt_of(upload(number, key=f"incoming/{dataset}/{number}.csv"))
     where = Rows(rows_in=1_000, published=1_000 - rows, quarantined={"rule": rows})
     return receipt.model_copy(
@@ -150,7 +150,7 @@ def _explanations(server: PrefectServer) -> list[str]:
 
 
 def test_a_crash_is_explained_once_and_only_for_this_stacks_runs(applied: PrefectServer, hook: Receiver) -> None:
-    """Explaining a crash sets the state again; that must not be a second crash."""
+    """Explaining a crash sets the run's state to Crashed again, which must not count as a second crash."""
     applied.deploy("process-upload/trial", "stack:trial")
     crashed = {"type": "CRASHED", "message": "killed"}
     other, mine = _run(applied, "process-upload/trial", crashed), _run(applied, "process-upload/sluice", crashed)
@@ -182,7 +182,7 @@ def test_a_run_without_heartbeats_is_crashed_and_a_recorded_one_is_not(
 def test_the_example_trains_once_orders_was_published_and_no_more_comes(
     applied: PrefectServer, recorder: Recorder, tmp_path: Path
 ) -> None:
-    """The example in prefect.yaml, uncommented, with a shorter rest."""
+    """The test uncomments the example in prefect.yaml and shortens its quiet period."""
     text = (PROJECT_ROOT / "prefect.yaml").read_text()
     example = "".join(line[2:] + "\n" for line in text[text.index("# - name") :].splitlines())
     (deployment,) = yaml.safe_load(example)
@@ -200,7 +200,11 @@ def test_the_example_trains_once_orders_was_published_and_no_more_comes(
         ["deploy", "--all", "--prefect-file", str(project)],
     ):
         subprocess.run([*prefect, *command], cwd=PROJECT_ROOT, env=environment, check=True, capture_output=True)
-    for number in (70_000, 70_001, 70_002):  # one by one: of events that come together, Prefect takes any for the last
+    for number in (
+        70_000,
+        70_001,
+        70_002,
+    ):  # one by one, because Prefect may take any of several simultaneous events for the last
         recorder.record([receipt_of(upload(number))])
     last = upload(70_002).run_id
 

@@ -1,4 +1,4 @@
-"""How blocks are registered."""
+"""Registering blocks on a real Prefect server."""
 
 from __future__ import annotations
 

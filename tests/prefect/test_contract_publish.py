@@ -1,4 +1,4 @@
-"""What publishing a contract changes in Prefect."""
+"""Publishing a contract updates what depends on it in Prefect."""
 
 import io
 from dataclasses import replace
@@ -25,7 +25,7 @@ def test_deadline_and_limit_in_prefect_follow_what_is_published_and_rolled_back(
 ) -> None:
     block = notification_block(NAMES.notify_block, "http://127.0.0.1:9/")
     assert isinstance(block, CustomWebhookNotificationBlock)
-    block.save(NAMES.notify_block, overwrite=True)  # without it, Prefect has nobody to tell
+    block.save(NAMES.notify_block, overwrite=True)  # without the block, Prefect cannot send notifications
     console, here = Console(file=io.StringIO()), replace(stack, parameters={"PrefectApiUrl": server.url})
     deadlines: list[float] = []
     for more in ("", "expected_every_hours: 26\nmax_concurrent_uploads: 2\n", "expected_every_hours: 5\n"):

@@ -1,4 +1,4 @@
-"""A drain is its own flow run from the second upload on, and never holds one back."""
+"""A drain gets a flow run as soon as it processes a second upload, and this never delays an upload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A crashed run is explained by what tasks noted, and corrected if its receipt exists."""
+"""A crashed run is explained from what its task recorded, and its state is corrected if a receipt exists."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _parts(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def crashed(server: PrefectServer, message: UploadMessage) -> dict[str, Any]:
-    """Explain the crash of an upload's run, and return the run."""
+    """Create a crashed run for an upload, explain the crash, and return the run."""
     run_id = existing(server, message, "CRASHED")
     assert explain_crash(run_id, return_state=True).is_completed()
     run: dict[str, Any] = server.call("GET", f"/flow_runs/{run_id}")

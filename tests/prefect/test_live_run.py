@@ -1,4 +1,4 @@
-"""A lone upload as a live flow run of a real server: what it shows, what it costs, and how a person stops it."""
+"""A single upload is a live flow run on a real Prefect server, which shows its progress and lets a user cancel it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TASK = "arn:aws:ecs:eu-central-1:123456789012:task/sluice-Cluster/0123456789abcd
 
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Note every request of this process, those of Prefect's threads included."""
+    """Return a list to which every HTTP request of this process is added, including those of Prefect's threads."""
     made: list[str] = []
     send, send_async = httpx.HTTPTransport.handle_request, httpx.AsyncHTTPTransport.handle_async_request
 
@@ -59,11 +59,13 @@ def test_a_lone_upload_is_shown_with_its_stages_in_few_requests(
     account: Account, server: PrefectServer, requests: list[str]
 ) -> None:
     upload = account.upload("incoming/orders/monday.csv", dirty_orders(), "0101")
-    account.process(account.upload("incoming/orders/warm.csv", good_orders(1)))  # imports take long, and show progress
+    account.process(
+        account.upload("incoming/orders/warm.csv", good_orders(1))
+    )  # so that slow imports are done, which would report progress
     with temporary_settings({PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False}):
         receipt = FlowRunner(account.parts).process(UploadJob(upload, Chain(task_arn=TASK, receive_count=1)))
     server.eventually(lambda: events_of(server, receipt))
-    time.sleep(2)  # the last log lines
+    time.sleep(2)  # until the last log lines have been sent
     made = [one for one in requests if "/filter" not in one]
     assert len(made) <= MOST_REQUESTS, made
     (run,) = runs_of(server, upload)
@@ -94,7 +96,7 @@ def test_a_failed_try_is_an_event_and_the_upload_can_be_tried_again(account: Acc
 def test_cancel_stops_the_work_and_the_run_ends_cancelled(
     account: Account, server: PrefectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the UI does it: the run is set to Cancelling while a stage is at work."""
+    """The test cancels as the UI does: it sets the run to Cancelling while a stage is running."""
     monkeypatch.setattr(heartbeats, "HEARTBEAT_SECONDS", 0.5)
     upload = account.upload("incoming/orders/endless.csv", good_orders(2), "0103")
 
@@ -162,7 +164,7 @@ def _restore_signals() -> Iterator[None]:
 def test_an_upload_that_is_redriven_runs_at_its_first_delivery(
     account: Account, server: PrefectServer, state: str
 ) -> None:
-    """A message that is sent again counts its deliveries from one, and a run that has ended is run by nobody."""
+    """A redriven message counts its deliveries from one again, and no other process can be working on an ended run."""
     upload = account.upload(f"incoming/orders/redriven-{state}.csv", good_orders(2))
     Recorder(account.parts).record_failures([given_up(upload)])
     (run,) = runs_of(server, upload)

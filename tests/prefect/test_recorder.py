@@ -1,4 +1,4 @@
-"""What was processed without Prefect is recorded from its receipts: one flow run each, whatever went wrong before."""
+"""Uploads that were processed without Prefect are recorded from their receipts, each as exactly one flow run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NUMBERS = count(1_000)
 
 
 def new_upload(**fields: Any) -> UploadMessage:
-    """Return an upload that no other test of this server has."""
+    """Return an upload that no other test has recorded on the shared server."""
     return upload(next(_NUMBERS), **fields)
 
 
@@ -50,7 +50,7 @@ def artifacts_of(server: PrefectServer, run: dict[str, Any]) -> list[dict[str, A
 
 
 def existing(server: PrefectServer, message: UploadMessage, state: str, *tags: str) -> str:
-    """Create the live flow run of an upload in a state, and return its id."""
+    """Create a live flow run for an upload, in the given state, and return the run's ID."""
     deployment = server.call("GET", "/deployments/name/process-upload/sluice")["id"]
     run = {"name": "live", "idempotency_key": message.run_id, "tags": list(tags), "state": {"type": state}}
     return str(server.call("POST", f"/deployments/{deployment}/create_flow_run", run)["id"])
@@ -218,7 +218,7 @@ def test_a_server_without_the_bulk_route_gets_one_request_for_each_run(account: 
 
 
 def test_a_run_that_prefect_refuses_is_no_outage(account: Account, server: PrefectServer) -> None:
-    """The others of the call are recorded, and the next call asks again."""
+    """The other runs in the same call are recorded, and the next call tries the rejected one again."""
     refused, taken = new_upload(), new_upload()
     with gateway_to(server.url) as gateway, temporary_settings({PREFECT_API_URL: gateway.url}):
         recorder, gateway.unknown, gateway.refuse_next = Recorder(account.parts), "/bulk", ""

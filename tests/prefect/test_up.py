@@ -1,4 +1,4 @@
-"""What `sluice up` prints: the outcomes that have come to Prefect since."""
+"""`sluice up` prints the outcomes that have been recorded in Prefect since it last looked."""
 
 from blocks.settings import PipelineSettings
 from deployment.commands.up import Outcomes

@@ -1,7 +1,7 @@
-"""`python -m tests.privileges`: the last step of the gate, after the suites have made all their calls.
+"""Checks that each role has exactly the permissions that it used: `python -m tests.privileges`.
 
-It fails when a role was denied what no policy allows, when a policy allows what no role did, and when an exception
-below is one no longer.
+It is the last step of `make test`, because it reads the calls that the suites recorded. It fails if a role was denied
+an action that no policy allows, if a policy allows an action that no role used, or if an exception is out of date.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _DELIVERY = (
     "docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html#cloudwatch-iam-policy"
 )
 _TRACING = "Step Functions itself, when it traces: docs.aws.amazon.com/step-functions/latest/dg/xray-iam.html"
-# What AWS does in a role's name and the local cloud does not show: (role, statement) → who does it.
+# Actions that AWS performs with a role and that the local cloud does not record: (role, statement) → who performs them.
 EXCEPTIONS = {
     ("DrainRole", "DeliverLogs"): _DELIVERY,
     ("DrainRole", "Trace"): _TRACING,
@@ -34,7 +34,7 @@ EXCEPTIONS = {
         "GiveUpLargeUploads",
     ): "boto3, when a part of a large output could not be uploaded in any of its tries",
 }
-# Single actions of statements that are used otherwise: (role, statement, action, which of its resources) → why.
+# Unused actions in statements of which other actions are used: (role, statement, action, resource's index) → why.
 SINGLE_EXCEPTIONS = {
     ("TaskRole", "ReadAndWriteResults", "s3:GetObject", 1): (
         "a task that has an output of more than one part looks whether an earlier one uploaded it"
@@ -44,7 +44,7 @@ SINGLE_EXCEPTIONS = {
         "docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html"
     ),
 }
-# Calls that are denied and not needed: (role, action) → why.
+# Denied calls that the component does not need: (role, action) → why.
 DENIALS = {
     ("TaskRole", "ecs:DescribeTaskDefinition"): (
         "explain-crash next to a local worker looks for the log of a task; without it, it shows the lines in Prefect"
@@ -53,7 +53,7 @@ DENIALS = {
 
 
 def stale_exceptions(never_called: list[Grant]) -> list[str]:
-    """Return the exceptions that are not needed: the action was called, or no policy allows it."""
+    """Return the exceptions that are out of date, because the action was called or no policy allows it any more."""
     statements = {(grant.role, grant.sid) for grant in never_called}
     grants = {grant.key for grant in never_called}
     stale = [" ".join(key) for key in EXCEPTIONS if key not in statements]
@@ -61,7 +61,7 @@ def stale_exceptions(never_called: list[Grant]) -> list[str]:
 
 
 def main() -> int:
-    """Compare the records of the suites; return the exit code."""
+    """Compare what the suites recorded with the policies, print the differences, and return the exit code."""
     records = load()
     if not records:
         sys.stdout.write("No calls were written down: run the suites first (make infra runs chain faults).\n")

@@ -1,7 +1,7 @@
-"""Record what a stack's roles may do and what they did, for `python -m tests.privileges` to compare.
+"""Records what a stack's roles may do and what they did, so that `python -m tests.privileges` can compare them.
 
-Code that starts a cloud with a stack uses `recorded`, which writes both when the cloud ends: one file for each cloud,
-because suites run in parallel.
+A suite that starts a local cloud with a stack wraps it in `recorded`. Each cloud gets a separate file, because suites
+run in parallel.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FOLDER = PROJECT_ROOT / ".pytest_cache" / "calls"
 
 @dataclass(frozen=True)
 class Call:
-    """One decision of IAM: who was allowed, or refused, to do what."""
+    """One IAM decision: whether a role was allowed to perform an action on a resource."""
 
     role: str
     action: str
@@ -32,10 +32,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Record:
-    """One stack: its roles' policies as they were deployed, and every different call that the roles made.
+    """The policies of one stack's roles as they were deployed, and every distinct call that the roles made.
 
     Attributes:
-        policies: role (its logical id) → statements, with all names filled in.
+        policies: logical ID of a role → its statements, in which all names have been resolved.
     """
 
     policies: dict[str, list[dict[str, Any]]]
@@ -44,7 +44,7 @@ class Record:
 
 @contextlib.contextmanager
 def recorded(cloud: LocalCloud, stack_name: str) -> Iterator[None]:
-    """Record at the end what the roles of a stack did in the meantime."""
+    """Write a record of what the roles of a stack did within the context, when the context ends."""
     names = _roles(cloud, stack_name)
     policies = {logical_id: _statements(cloud, name) for name, logical_id in names.items()}
     try:
@@ -78,6 +78,6 @@ def _save(record: Record) -> None:
 
 
 def load() -> list[Record]:
-    """Return what was recorded since the folder was emptied."""
+    """Return every record in the folder."""
     loaded = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json")))
     return [Record(one["policies"], [Call(**call) for call in one["calls"]]) for one in loaded]

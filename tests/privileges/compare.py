@@ -1,4 +1,4 @@
-"""Compare what roles may do with what they did: nothing needed is missing, nothing allowed is unused."""
+"""Compares what roles may do with what they did, to find missing and unused permissions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.privileges.calls import Call, Record
 
 Statements = Sequence[Mapping[str, Any]]
 
-# Queues that the fault tests make for themselves, where they give and take rights, and objects that no role may write.
+# Queues that the fault tests create and whose policies they change, and objects that no role may write.
 _TESTS_OWN = re.compile(
     r"arn:aws:sqs:.*:sluice-fault-\d+(-dead)?|arn:aws:s3:::[^/]+/(outside-every-role/.*|.*/forged\.\w+)"
 )
@@ -22,7 +22,7 @@ class Grant:
     """One action on one resource that a statement allows.
 
     Attributes:
-        place: which of the statement's resources it is; their text differs from stack to stack.
+        place: the index of the resource in its statement, because the ARN itself differs between stacks.
     """
 
     role: str
@@ -33,11 +33,11 @@ class Grant:
 
     @property
     def key(self) -> tuple[str, str, str, int]:
-        """Return its identity, which is the same in every stack."""
+        """Return what identifies the grant, which is the same in every stack."""
         return self.role, self.sid, self.action, self.place
 
     def covers(self, call: Call) -> bool:
-        """Return whether it allows a call (conditions aside, which the cloud has already evaluated)."""
+        """Return whether the grant allows a call. It ignores conditions, which the cloud has already evaluated."""
         same_action = self.action.lower() == call.action.lower()
         return self.role == call.role and same_action and bool(_pattern(self.resource).fullmatch(call.resource))
 
@@ -48,7 +48,7 @@ def _pattern(resource: str) -> re.Pattern[str]:
 
 
 def grants_of(policies: Mapping[str, Statements]) -> list[Grant]:
-    """Return everything that the policies of a stack allow."""
+    """Return one grant for each action and resource that a stack's policies allow."""
     return [
         Grant(role, str(statement["Sid"]), action, place, resource)
         for role, statements in policies.items()
@@ -59,9 +59,9 @@ def grants_of(policies: Mapping[str, Statements]) -> list[Grant]:
 
 
 def missing(records: Iterable[Record]) -> list[Call]:
-    """Return the calls that were denied and that no policy of the stack allows: a component needs them.
+    """Return the calls that were denied and that no policy of the stack allows, although a component needs them.
 
-    If a call was denied although a policy allows it, a test had removed the permission on purpose.
+    A call that was denied although a policy allows it is left out, because a test removed that permission on purpose.
     """
     found = {
         call
@@ -75,7 +75,7 @@ def missing(records: Iterable[Record]) -> list[Call]:
 
 
 def unused(records: Iterable[Record]) -> list[Grant]:
-    """Return what policies allow and no role did in any of the stacks."""
+    """Return the grants that no role used in any of the stacks."""
     seen: dict[tuple[str, str, str, int], Grant] = {}
     used: set[tuple[str, str, str, int]] = set()
     for record in records:

@@ -1,4 +1,4 @@
-"""A step that waits until a test releases it."""
+"""A preprocessing step that waits until a test releases it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 def wait(frame: pd.DataFrame) -> pd.DataFrame:
     """Create /tmp/reached, and continue once /tmp/gate exists."""
-    Path("/tmp/reached").touch()  # noqa: S108 (the container's own)
+    Path("/tmp/reached").touch()  # noqa: S108 (a folder of the container)
     while not Path("/tmp/gate").exists():  # noqa: S108
         time.sleep(0.05)
     return frame
