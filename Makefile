@@ -30,7 +30,7 @@ IMAGE      ?= sluice:local
 .PHONY: help setup demo up clean distclean test quick quick-tests quick-lint environments suites locks lint types arrows unit prefect infra runs chain large-files faults faults-all privileges browser image-tests image sizes sbom scan cases round-trip bench-refine bench-start bench-memory bench-prefect bench-burst bench-latency screenshots soak lock
 
 help: ## show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 # --- environments -----------------------------------------------------------------------------------------
 # The stamp file is touched last, so an interrupted setup starts again.
