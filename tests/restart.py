@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from deployment.local.cloud import LocalCloud
+from tests.forking import forking
 
 
 def restart_emulator(cloud: LocalCloud) -> None:
@@ -17,5 +18,6 @@ def restart_emulator(cloud: LocalCloud) -> None:
 def restart_prefect(cloud: LocalCloud) -> None:
     """Restart the Prefect server on the same port. `cloud.prefect.stop()` must have been called before."""
     assert cloud.prefect is not None
-    cloud.prefect.start()
+    with forking():
+        cloud.prefect.start()
     cloud._wait_for_prefect(urlsplit(cloud.endpoints.prefect_api_url).port or 0)

@@ -16,6 +16,10 @@ import certifi
 _MODULES = """
     flows.drain_queue flows.process_upload anyio._backends._asyncio prefect.flow_engine prefect.logging.handlers
     prefect.task_engine prefect.utilities.visualization pyarrow.pandas_compat
+    prefect.cli prefect.cli.worker prefect.cli.deployment prefect.cli.flow_run prefect.workers.process
+    prefect.runner._workspace_supervisor prefect_aws prefect_aws.workers
+    deployment.prefect_setup.registration deployment.cli
+    uvicorn prefect.server.api.server sqlalchemy.dialects.sqlite.aiosqlite
 """
 
 
