@@ -100,7 +100,7 @@ class _Warm:
             return int(self._requests.recv(100))
 
 
-def popen(python_path: str = "") -> type[subprocess.Popen[Any]]:
+def popen(python_path: str = str(Path(sys.executable).parent)) -> type[subprocess.Popen[Any]]:
     """Return what to use for `subprocess.Popen`: it forks the warm process that this process was given, or starts one
     with the Python in `python_path`."""
     return _popen(python_path) if sys.platform == "linux" else subprocess.Popen
@@ -123,7 +123,7 @@ def _popen(python_path: str) -> type[subprocess.Popen[Any]]:
 
 
 def _start(environment: dict[str, str], python_path: str) -> socket.socket:
-    python = which("python", path=python_path or environment["PATH"]) or "python"
+    python = which("python", path=python_path) or "python"
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         _PlainPopen(
@@ -138,7 +138,7 @@ def _start(environment: dict[str, str], python_path: str) -> socket.socket:
 @contextlib.contextmanager
 def forking() -> Iterator[None]:
     """Fork what is started within the context by this process, if its command allows it."""
-    with mock.patch.object(subprocess, "Popen", popen(str(Path(sys.executable).parent))):
+    with mock.patch.object(subprocess, "Popen", popen()):
         yield
 
 

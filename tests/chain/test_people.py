@@ -18,6 +18,7 @@ from deployment.aws.access import own_session
 from deployment.aws.deploy_stack import TEMPLATE
 from deployment.local.pipeline import STACK_NAME
 from flows.pipeline.receipt import Receipt
+from tests import forking
 from tests.chain.chain import Chain
 from tests.chain.files import order, orders
 
@@ -33,7 +34,7 @@ class Person:
     environment: dict[str, str]
 
     def sluice(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        return forking.run(
             [sys.executable, "-m", "deployment.cli", *arguments, "--stack", STACK_NAME],
             env=self.environment,
             stdout=subprocess.PIPE,

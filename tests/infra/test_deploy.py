@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from deployment.local.pipeline import settings_of
 from deployment.local.ports import free_port
 from deployment.project_commands import run_command
 from lambda_trigger.pause import PAUSE_KEY
+from tests import forking
 from tests.emulator.records import EXTENSIONS
 from tests.infra.waiting import eventually
 
@@ -47,6 +48,12 @@ class Checkout:
     folder: Path
     engine: Path
     cloud: LocalCloud
+    popen: type[subprocess.Popen[str]] = field(default_factory=forking.popen)
+
+    @property
+    def cold(self) -> Checkout:
+        """Return the same with commands that start as for a user: one of each kind makes its imports itself."""
+        return replace(self, popen=subprocess.Popen)
 
     def sluice(self, *arguments: str, typed: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         with self.begin(*arguments, **environment) as process:
@@ -55,7 +62,7 @@ class Checkout:
 
     def begin(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start `sluice` with a user's credentials for the embedded cloud; its output is one stream."""
-        return subprocess.Popen(
+        return self.popen(
             [sys.executable, "-m", "deployment.cli", *arguments],
             cwd=self.folder,
             env={
@@ -155,7 +162,8 @@ def deployed(checkout: Checkout) -> subprocess.CompletedProcess[str]:
         "--parameter",
         "WindowSeconds=5",
     )
-    return checkout.sluice("deploy", "--stack", "shared", *checkout.here, *parameters, "--yes", "--deadline", "300")
+    words = ("deploy", "--stack", "shared", *checkout.here, *parameters, "--yes", "--deadline", "300")
+    return checkout.cold.sluice(*words)
 
 
 def prefect(cloud: LocalCloud, what: str) -> set[str]:
@@ -364,7 +372,7 @@ def receipts_of(s3: Any, bucket: str) -> list[dict[str, Any]]:
 def test_destroying_keeps_the_data_and_says_where_it_is(checkout: Checkout) -> None:
     assert checkout.deploy("kept", "--image", "registry.example/sluice:1").returncode == 0
     buckets = {checkout.outputs("kept")[name] for name in ("LandingBucket", "PublishedBucket")}
-    gone = checkout.sluice("destroy", "--stack", "kept", *checkout.here, "--yes")
+    gone = checkout.cold.sluice("destroy", "--stack", "kept", *checkout.here, "--yes")
     assert gone.returncode == 0, gone.stdout
     assert buckets <= checkout.buckets()
     assert all(f"kept: s3://{bucket}" in gone.stdout for bucket in buckets)

@@ -28,10 +28,11 @@ WRONG_PASSWORD = f"team:{secrets.token_hex(16)}"
 
 @pytest.fixture(scope="module")
 def chain() -> Iterator[Chain]:
-    """Start a chain whose Prefect server uses PostgreSQL and requires a password."""
+    """Start a chain whose Prefect server uses PostgreSQL and requires a password. No process is forked: each makes its
+    own imports, as for a user."""
     with running_postgresql() as database:
         options = ServerOptions(database_url=database.url, auth_string=PASSWORD)
-        with running_chain(prefect_options=options) as started:
+        with running_chain(prefect_options=options, warm=False) as started:
             yield started
 
 
