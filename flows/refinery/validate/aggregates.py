@@ -1,4 +1,5 @@
-"""Mergeable states: each partition gives one per metric, and the merged states give the metric of the whole file."""
+"""Mergeable states of metrics. Each partition gives a state for each metric, and the merged states give the metric of
+the whole file."""
 
 from __future__ import annotations
 
@@ -15,11 +16,11 @@ from flows.refinery.validate.column_text import text_array
 from flows.refinery.validate.exact_sums import ExactMoments
 from flows.refinery.validate.text_hashes import text_hashes
 
-DISTINCT_LIMIT = 1_000_000  # values; about 100 MB of text
+DISTINCT_LIMIT = 1_000_000  # values, which take about 100 MB if they are strings
 
 Metric = Callable[[str], Any]
 Domain = Callable[[], pd.Series]
-"""Returns the values of the column that are there."""
+"""A function that returns the values of a rule's column that are not missing."""
 
 
 class TooManyDistinctValues(FileRejected):
@@ -41,11 +42,11 @@ class Counts:
 
 @dataclass(frozen=True)
 class InOrder:
-    """Consecutive rows of a column that should increase or decrease: their counts, their first and last values, and the
-    rows that fail because of the last value of the partition before."""
+    """The state of a column that should increase or decrease, for some consecutive rows. It has their counts, their
+    first and last values, and the rows that fail because of the last value in the partition before."""
 
     counts: Counts
-    in_order: Callable[[Any, Any], bool]
+    in_order: Callable[[Any, Any], bool]  # whether two consecutive values are in the right order
     first: Any = None  # the first and last value; None if there are no values
     last: Any = None
     first_row: int | None = None  # the row number of `first`
@@ -65,7 +66,8 @@ class InOrder:
 
 @dataclass(frozen=True)
 class Folded:
-    """The sum, minimum or maximum of a metric over partitions, by the function `fold`; None if no partition had one."""
+    """The sum, minimum or maximum of the values that a metric has in all partitions. The function `fold` combines these
+    values. The result is None if no partition has a value."""
 
     value: Any
     fold: Callable[..., Any]
@@ -84,8 +86,9 @@ class Folded:
 
 @dataclass(frozen=True)
 class Moments:
-    """Exact sum, mean and standard deviation: identical to the last bit, however the file is cut into partitions. GX's
-    own metrics would check each value in Python for decimals, and could be merged only approximately."""
+    """An exact sum, mean or standard deviation, which is identical to the last bit however the file is cut into
+    partitions. GX's own metrics could be merged only approximately, and they check in Python whether each value is a
+    Decimal."""
 
     moments: ExactMoments
     wanted: str
@@ -93,7 +96,7 @@ class Moments:
     @classmethod
     def of(cls, values: pd.Series, wanted: str) -> Moments:
         if not pd.api.types.is_numeric_dtype(values.dtype):
-            raise TypeError("the column holds no numbers")
+            raise TypeError("the column does not hold numbers")
         moments = ExactMoments(deviation=wanted == "standard deviation")
         moments.add(values.to_numpy(dtype="float64"))
         return cls(moments, wanted)
@@ -126,8 +129,8 @@ class Proportion:
 
 @dataclass(frozen=True, eq=False)
 class DistinctCount:
-    """The number of distinct values, counted by their 64-bit hashes. Among a million values, the probability that two
-    have the same hash is 3 in 100 million; the count is then one too low."""
+    """The number or proportion of distinct values, which are counted by their 64-bit hashes. If two values have the
+    same hash, the count is too low by one. For a million values, the probability of that is 3 in 100 million."""
 
     hashes: np.ndarray
     values: int
@@ -148,7 +151,8 @@ class DistinctCount:
 
 @dataclass(frozen=True, eq=False)
 class ValueCounts:
-    """How often each value occurs. Raise TooManyDistinctValues if there are more than DISTINCT_LIMIT."""
+    """The number of times that each value occurs. Raises TooManyDistinctValues if there are more than DISTINCT_LIMIT
+    distinct values."""
 
     counts: pd.Series
 
@@ -161,24 +165,24 @@ class ValueCounts:
         return replace(self, counts=merged.groupby(level=0, sort=False).sum())._within_limit()
 
     def metric(self) -> list[Any]:
-        """Return the most common values, sorted as by pandas' `mode`."""
+        """Return the most common values, in the order in which pandas' `mode` returns them."""
         return list(self.counts[self.counts == self.counts.max()].sort_index().index)
 
     def distinct_values(self) -> pd.Series:
-        """Return every value once."""
+        """Return the distinct values."""
         return self.counts.index.to_series().reset_index(drop=True)
 
     def _within_limit(self) -> Self:
         if len(self.counts) > DISTINCT_LIMIT:
             raise TooManyDistinctValues(
                 f"the column {self.counts.index.name!r} holds more than {DISTINCT_LIMIT:,} different values;"
-                " expectations about its distinct or most common values cannot be judged on this file"
+                " expectations about its distinct or most common values cannot be checked on this file"
             )
         return self
 
 
 def hashes_of(keys: pd.DataFrame) -> np.ndarray:
-    """Return one 64-bit hash per row; equal rows have equal hashes, in every partition and every process."""
+    """Return a 64-bit hash for each row. Equal rows have equal hashes in all partitions and processes."""
     if len(keys.columns) == 1 and isinstance(keys.dtypes.iloc[0], pd.StringDtype):
         return text_hashes(text_array(keys.iloc[:, 0]))
     plain = {name: _hashable(keys[name]) for name in keys.columns}
@@ -187,11 +191,12 @@ def hashes_of(keys: pd.DataFrame) -> np.ndarray:
 
 
 def _hashable(column: pd.Series) -> pd.Series:
-    """Return the column with the same bits for equal values: 0.0 and -0.0 are equal, but have different bits."""
+    """Give equal values in a column the same bits. The values 0.0 and -0.0 are equal, but have different bits."""
     return column + 0.0 if pd.api.types.is_float_dtype(column.dtype) else column
 
 
-# By metric of the whole file: the metrics that GX computes per partition, and the function that makes a state of them.
+# For each metric of the whole file: the metrics that GX computes on each partition, and a function that creates a
+# partition's state from them.
 AGGREGATES: dict[str, tuple[tuple[str, ...], Callable[[Metric, Domain], Any]]] = {
     "table.row_count": (("table.row_count",), lambda metric, _: Folded.of(metric("table.row_count"), sum)),
     "column.sum": ((), lambda _, domain: Moments.of(domain(), "sum")),

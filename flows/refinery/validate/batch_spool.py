@@ -1,4 +1,5 @@
-"""Store rows until they are needed: in memory up to a total size, then in Arrow files, one per batch."""
+"""Stores record batches until they are needed. They stay in memory up to a total size; each further batch is written to
+an Arrow file."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,12 +8,12 @@ import pyarrow as pa
 
 
 class BatchSpool:
-    """Record batches that are read again in the order in which they were added. Their schemas may differ.
+    """Stores record batches, and returns them in the order in which they were added. Their schemas may differ.
 
     Args:
         folder: where batches beyond the memory limit are stored.
-        memory_bytes: the total size of the batches in memory.
-        is_large: whether the files are compressed, which takes four times as long as writing them.
+        memory_bytes: the maximum total size of the batches in memory.
+        is_large: whether to compress the files, which makes writing them four times slower.
     """
 
     def __init__(self, folder: Path, *, memory_bytes: int, is_large: bool) -> None:
@@ -35,12 +36,12 @@ class BatchSpool:
         self._batches.append(path)
 
     def columns(self, places: Sequence[int]) -> Iterator[pa.RecordBatch]:
-        """Yield all batches with only the columns at these positions; the others are not read."""
+        """Yield all batches with only the columns at the given positions. Other columns are not read from disk."""
         for batch in self._batches:
             yield _read(batch, places) if isinstance(batch, Path) else batch.select(places)
 
     def drain(self) -> Iterator[pa.RecordBatch]:
-        """Yield each batch once, and delete it."""
+        """Yield each batch, and delete it from the spool."""
         self._batches.reverse()
         while self._batches:
             batch = self._batches.pop()

@@ -1,4 +1,5 @@
-"""Sums of floats without rounding errors: identical to the last bit, whatever the order and size of the parts."""
+"""Sums of floats without rounding errors. They are identical to the last bit, whatever the order and the size of the
+parts that are added."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import numpy as np
 
 _MANTISSA_BITS, _HIGH_BITS, _LOW_BITS = 53, 26, 27
 _AT_ONCE = 32_768  # values; the intermediate results for this many stay in the processor's cache
-_SPLITTER = float((1 << 27) + 1)  # Veltkamp's, for 53-bit mantissas
+_SPLITTER = float((1 << 27) + 1)  # Veltkamp's constant, which splits a 53-bit mantissa into halves
 
 
 class ExactSum:
@@ -19,7 +20,8 @@ class ExactSum:
         self._by_exponent: dict[int, int] = {}
 
     def add(self, values: np.ndarray, scales: np.ndarray | int = 0) -> None:
-        """Add at least one and at most 2**26 finite values, each multiplied by 2 to the power of its scale."""
+        """Add finite values, each multiplied by 2 to the power of its scale. There must be at least one value and at
+        most 2**26."""
         fractions, exponents = np.frexp(values)
         fractions *= 1 << _HIGH_BITS
         high = np.floor(fractions)
@@ -34,13 +36,13 @@ class ExactSum:
                 self._by_exponent[exponent] = self._by_exponent.get(exponent, 0) + total
 
     def merge(self, other: ExactSum) -> None:
-        """Add another sum."""
+        """Add another sum to this one."""
         for exponent, total in other._by_exponent.items():
             self._by_exponent[exponent] = self._by_exponent.get(exponent, 0) + total
 
     @property
     def value(self) -> Fraction:
-        """Return the sum, exactly."""
+        """Return the exact sum."""
         two = Fraction(2)
         return sum(
             (total * two ** (exponent - _MANTISSA_BITS) for exponent, total in self._by_exponent.items()), Fraction(0)
@@ -48,13 +50,13 @@ class ExactSum:
 
 
 class ExactMoments:
-    """Count, minimum, maximum, mean and standard deviation of finite numbers.
+    """The count, minimum, maximum, sum, mean and standard deviation of finite numbers.
 
     Args:
-        deviation: whether the standard deviation is needed; it takes twice as long as all the rest.
+        deviation: whether the standard deviation is needed, which takes twice as long as everything else.
 
     Attributes:
-        low, high: minimum and maximum; 0.0 if there was no number.
+        low, high: the minimum and maximum, or 0.0 if there are no numbers.
     """
 
     def __init__(self, *, deviation: bool = True) -> None:
@@ -64,7 +66,7 @@ class ExactMoments:
         self._sum, self._squares = ExactSum(), ExactSum()
 
     def add(self, values: np.ndarray) -> None:
-        """Add float64 values; infinite ones and NaN are skipped."""
+        """Add float64 values. Infinite values and NaN are skipped."""
         for start in range(0, len(values), _AT_ONCE):
             some = values[start : start + _AT_ONCE]
             self._add(some[np.isfinite(some)])
@@ -79,14 +81,14 @@ class ExactMoments:
         self._sum.add(values)
         if not self._with_deviation:
             return
-        # Squares of large numbers overflow and those of tiny ones vanish; squares of mantissas do neither.
+        # The squares of large numbers overflow, and those of tiny ones underflow; the squares of mantissas do neither.
         fractions, exponents = np.frexp(values)
         squares, errors = _exact_squares(fractions)
         self._squares.add(squares, 2 * exponents)
         self._squares.add(errors, 2 * exponents)
 
     def merge(self, other: ExactMoments) -> None:
-        """Add the numbers of another one."""
+        """Add the numbers of another `ExactMoments` to these."""
         if other.count:
             self.low = min(self.low, other.low) if self.count else other.low
             self.high = max(self.high, other.high) if self.count else other.high
@@ -96,12 +98,12 @@ class ExactMoments:
 
     @property
     def total(self) -> float:
-        """Return the sum."""
+        """Return the sum as the nearest float."""
         return float(self._sum.value)
 
     @property
     def sample_deviation(self) -> float:
-        """Return the standard deviation with n - 1 as divisor; NaN for fewer than two numbers."""
+        """Return the standard deviation with the divisor n - 1, or NaN if there are fewer than two numbers."""
         if self.count < 2:
             return math.nan
         mean = self._sum.value / self.count
@@ -109,13 +111,13 @@ class ExactMoments:
 
     @property
     def mean(self) -> float:
-        """Return the mean; 0.0 if there was no number."""
+        """Return the mean, or 0.0 if there are no numbers."""
         return float(self._sum.value / self.count) if self.count else 0.0
 
     @property
     def population_deviation(self) -> float:
-        """Return the standard deviation with n as divisor, as in scikit-learn's StandardScaler; 0.0 if there was no
-        number."""
+        """Return the standard deviation with the divisor n, as scikit-learn's StandardScaler does, or 0.0 if there are
+        no numbers."""
         if not self.count:
             return 0.0
         mean = self._sum.value / self.count
@@ -123,13 +125,13 @@ class ExactMoments:
 
 
 def _root(square: Fraction) -> float:
-    """Return the square root, even if the square is too large or too small for a float."""
+    """Return the square root of a fraction, which may itself be too large or too small for a float."""
     shift = (square.numerator.bit_length() - square.denominator.bit_length()) // 2
     return math.ldexp(math.sqrt(square / Fraction(4) ** shift), shift)
 
 
 def _exact_squares(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the squares, and their rounding errors (Dekker 1971, doi:10.1007/BF01397083)."""
+    """Return the squares of floats as floats, and their rounding errors (Dekker 1971, doi:10.1007/BF01397083)."""
     squares = values * values
     swollen = _SPLITTER * values
     high = swollen - (swollen - values)

@@ -1,8 +1,8 @@
-"""The part of Great Expectations that checks data, imported late and only once.
+"""Imports the part of Great Expectations (GX) that checks data, on first use.
 
-GX's public entry points validate one frame in memory and fingerprint it first, which takes most of the time. Sluice
-uses the layer below them: the metric graph, with one partition at a time. These are public classes in internal modules,
-so GX's version is pinned, and a test compares verdicts with those of `ValidationDefinition.run`.
+GX's public entry points validate one frame in memory, and compute a fingerprint of it first, which takes most of the
+time. Sluice uses the layer below them, the metric graph, with one partition at a time. Its classes are public, but in
+internal modules. So GX's version is pinned, and a test compares verdicts with those of `ValidationDefinition.run`.
 """
 
 import functools
@@ -15,7 +15,7 @@ from threading import Lock
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-# Needed only for plots and one expectation; they take half of the time and 80 MB of GX's import.
+# GX needs these modules only for plots and for one expectation. They take half of the time of GX's import, and 80 MB.
 _IMPORTED_ON_FIRST_USE = ("altair", "scipy.stats")
 _NAMES_BY_MODULE = {
     "expectations.core": (),  # registers the expectations
@@ -41,50 +41,52 @@ _IMPORTING = Lock()  # a task imports GX in another thread while it waits for it
 
 
 def gx() -> Any:
-    """Return a namespace with the parts of GX that Sluice uses. The first call takes one to three seconds."""
+    """Return a namespace with the parts of GX that Sluice uses. The first call imports GX, which takes one to three
+    seconds."""
     with _IMPORTING:
         return _imported()
 
 
 @functools.cache
 def _imported() -> Any:
-    """Import GX. It sends and writes nothing: no data context is created, and analytics are off."""
+    """Import GX and return the namespace. GX sends and writes nothing, because no data context is created and its
+    analytics are turned off."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     stand_ins = {name: _OnFirstUse(name) for name in _IMPORTED_ON_FIRST_USE if name not in sys.modules}
     sys.modules.update(stand_ins)
     collecting = gc.isenabled()
-    gc.disable()  # hundreds of thousands of objects are made, and none of them is garbage
+    gc.disable()  # the import creates hundreds of thousands of objects, and none of them is garbage
     try:
         modules = {path: importlib.import_module(f"great_expectations.{path}") for path in _NAMES_BY_MODULE}
         names = SimpleNamespace(
             **{name: getattr(modules[path], name) for path, found in _NAMES_BY_MODULE.items() for name in found}
         )
-        gc.freeze()  # they stay forever: a collection after each partition then takes 2 ms instead of 150
+        gc.freeze()  # later collections skip these objects, which are never deleted, and take 2 ms instead of 150
     finally:
         if collecting:
             gc.enable()
         for name, stand_in in stand_ins.items():
             if sys.modules.get(name) is stand_in:
-                del sys.modules[name]  # only GX's own modules hold it; everyone else imports the real one
+                del sys.modules[name]  # only GX's own modules keep a reference to it; all others import the real module
     _configure(names)
     return names
 
 
 def _configure(names: Any) -> None:
-    # A frame at or above this size in bytes gets no fingerprint; 0 means none ever does.
+    # GX computes fingerprints only for frames that are smaller than this size in bytes.
     names.pandas_execution_engine.HASH_THRESHOLD = 0
-    # One expectation (KL divergence) shows progress bars regardless of GX's setting; they would also start a thread.
+    # One expectation (KL divergence) ignores GX's setting for progress bars. The bars would also start a thread.
     bars = names.validation_graph.tqdm
     bars.monitor_interval = 0
     names.validation_graph.tqdm = lambda *given, **options: bars(*given, **{**options, "disable": True})
-    # GX redirects Python's warnings to a logger on import; ours stay on stderr.
+    # When it is imported, GX redirects all of Python's warnings to a logger. This sends them to stderr again.
     logging.captureWarnings(False)
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
 
 
 class _OnFirstUse(ModuleType):
-    """Replaces a module that GX imports at its top and hardly ever uses, and imports it on first use. importlib's
-    LazyLoader is not enough: before Python 3.12, the import statement itself counts as a use."""
+    """Replaces a module that GX imports but rarely uses, and imports the real module on first use. importlib's
+    LazyLoader cannot do this, because before Python 3.12 the import statement itself counts as a use."""
 
     def __getattr__(self, attribute: str) -> Any:
         if attribute.startswith("__"):

@@ -1,4 +1,4 @@
-"""Validate one partition, in this process or in another one."""
+"""Validates one partition of a file, in the main process or in a worker process."""
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +15,12 @@ def validate(partition: Partition, plan: HeaderPlan) -> tuple[pa.RecordBatch, np
     """Convert one partition to the contract's types, and check it with all rules.
 
     Returns:
-        all of its rows in the contract's types, with their numbers;
-        masks (row rules x rows), true where a row breaks the rule;
-        the finding of each expectation.
+        all rows in the contract's types, with their row numbers;
+        the masks, an array of shape (row rules, rows) that is true where a row breaks a rule;
+        what each expectation found.
 
     Raises:
-        ExpectationRaised: GX gives no verdict on the values.
+        ExpectationRaised: GX raised an error instead of giving a verdict on the values.
     """
     rows = len(partition.frame)
     masks = np.zeros((len(plan.row_rules), rows), dtype=bool)
@@ -31,7 +31,7 @@ def validate(partition: Partition, plan: HeaderPlan) -> tuple[pa.RecordBatch, np
         else:
             arrays.append(pa.nulls(rows, ARROW_TYPES[column.type]))
             plan.flag(masks, f"{MISSING_COLUMN}({name})", slice(None))
-            # In JSON, other rows of the file may have the column; then only a value is missing here.
+            # In JSON, other partitions may have the column. Then only its values are missing in this one.
             plan.flag(masks, f"{MISSING_RULE}({name})", slice(None))
     for name in plan.unknown:
         if name in partition.frame.columns:

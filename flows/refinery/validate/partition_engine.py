@@ -1,7 +1,8 @@
-"""A pandas engine for GX that holds one partition, and selects rows and columns that several metrics read only once.
+"""A pandas engine for GX that holds one partition. It selects rows and columns only once, even if several metrics read
+them.
 
-GX's own engine filters the frame again for each metric. The comparisons remain GX's: the metrics that are registered
-here, in GX's registry, only give them the selected columns.
+GX's own engine filters the frame again for each metric. The comparisons are still GX's code: the metrics that this
+module adds to GX's registry only pass the selected columns to them.
 """
 
 import functools
@@ -17,7 +18,8 @@ from flows.refinery.validate.rules import METHODS
 
 
 def partition_engine() -> Any:
-    """Return a new engine. Call `begin` before it reads a partition, and `end` afterwards."""
+    """Return a new engine. For each partition, call the engine's `begin` before it computes metrics, and `end`
+    afterwards."""
     return _engine_class()()
 
 
@@ -29,7 +31,8 @@ def _engine_class() -> type:
 
 
 class _OfOnePartition:
-    """The differences from GX's pandas engine; the engine inherits from both."""
+    """The methods that differ from those of GX's pandas engine. The engine's class inherits from this class and from
+    GX's."""
 
     batch_manager: Any
     load_batch_data: Any
@@ -39,17 +42,17 @@ class _OfOnePartition:
         self.end()
 
     def begin(self, frame: pd.DataFrame, columns: Mapping[str, Sequence[str]]) -> None:
-        """Load a partition. `columns` has the columns of each batch by its name; other batches have all columns."""
+        """Load a partition. `columns` maps the name of a batch to its columns; other batches have all columns."""
         self.frame, self._columns = frame, columns
 
     def end(self) -> None:
-        """Drop the partition."""
+        """Release the partition and everything that was selected from it."""
         self.begin(pd.DataFrame(), {})
         self._kept: dict[str, Any] = {}
         self.batch_manager.batch_data_cache.clear()
 
     def columns_of(self, batch: str) -> list[str]:
-        """Return the columns of a batch."""
+        """Return the names of the columns of a batch."""
         return list(self._columns.get(batch, self.frame.columns))
 
     def column(self, domain_kwargs: Mapping[str, Any], *, with_missing: bool) -> Any:
@@ -62,7 +65,7 @@ class _OfOnePartition:
         return self._kept[key]
 
     def get_domain_records(self, domain_kwargs: Mapping[str, Any]) -> Any:
-        """Return the rows of a domain, as GX selects them."""
+        """Return the rows of a domain, which GX selects. Only the first call for a domain selects them."""
         key, batch = str(domain_kwargs), domain_kwargs["batch_id"]
         if batch not in self.batch_manager.batch_data_cache:
             columns = {name: self.frame[name] for name in self.columns_of(batch)}
@@ -73,7 +76,8 @@ class _OfOnePartition:
 
 
 def _present(values: Any) -> Any:
-    """Return the values of a column that are not missing, with their index; faster than pandas selects them."""
+    """Return the values of a column that are not missing, with their index. This is faster than selecting them with
+    pandas."""
     present = values.notna().to_numpy()
     if present.all():
         return values
@@ -82,8 +86,8 @@ def _present(values: Any) -> Any:
 
 
 def _register(engine: type) -> None:
-    """Register metrics for the engine: the names and types of columns, the number of rows, and all conditions on one
-    column."""
+    """Register the metrics that differ for this engine with GX: the names and types of columns, the number of rows, and
+    all conditions on single columns."""
 
     class ColumnNames(gx().TableMetricProvider):  # type: ignore[misc] # as above
         metric_name = "table.columns"
@@ -117,9 +121,10 @@ def _register(engine: type) -> None:
     class ColumnValuesBetweenVectorized(gx().ColumnValuesBetween):  # type: ignore[misc] # as above
         @gx().column_condition_partial(engine=engine)  # type: ignore[untyped-decorator] # as above
         def _pandas(cls, column: pd.Series, **kwargs: Any) -> Any:  # noqa: N805 as above
-            """GX compares NumPy integers, floats and nanosecond timestamps as columns, all else value by value."""
+            """Compare a column with bounds in one operation where possible. GX does that for NumPy integers, floats and
+            nanosecond timestamps, and compares all other types value by value."""
             if column.dtype == "Int64":
-                column = column.astype("int64")  # the missing values are left out
+                column = column.astype("int64")  # the column has no missing values here
             elif pd.api.types.is_datetime64_dtype(column.dtype):
                 column = column.astype("datetime64[us]")
                 bounds = {name: kwargs.get(name) for name in ("min_value", "max_value", "strict_min", "strict_max")}
@@ -133,7 +138,8 @@ def _register(engine: type) -> None:
 
 
 def _register_on_column(name: str, engine: type) -> None:
-    """Register a condition that gets its one column from the engine. GX would filter and copy a frame for it."""
+    """Register a condition on a single column, so that it gets the column from the engine. Otherwise GX would filter
+    and copy the frame for it."""
     provider, condition = gx().get_metric_provider(name, engine())
     if condition.domain_type.value != "column":
         return

@@ -1,4 +1,4 @@
-"""Search in sorted numbers."""
+"""Finds which numbers of an array are in a sorted array."""
 
 import numpy as np
 
@@ -7,10 +7,11 @@ _BITS = np.uint64((1 << 20) - 1)
 
 
 def is_among(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return a mask of the hashes in `values` that are among `others`, which are sorted and not empty."""
+    """Return a mask that is true for each hash in `values` that is also in `others`. `others` must be sorted and not
+    empty."""
     if len(values) < _MANY:
         return _is_among(values, others)
-    # A few bits distinguish most hashes, several times faster than a search.
+    # Twenty bits are enough to rule out most hashes, and checking them is several times faster than a search.
     seen = np.zeros(int(_BITS) + 1, dtype=bool)
     seen[others & _BITS] = True
     among: np.ndarray = seen[values & _BITS]
@@ -26,7 +27,8 @@ def _is_among(values: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def positions_of(numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the positions in `values` of the numbers that are among them. Both are sorted and without duplicates."""
+    """Return the positions in `values` of the numbers that occur there. Both arrays must be sorted and have no
+    duplicates."""
     if not len(values):
         return np.empty(0, dtype=np.int64)
     inside = numbers[np.searchsorted(numbers, values[0]) : np.searchsorted(numbers, values[-1], side="right")]

@@ -1,6 +1,7 @@
-"""Find duplicates in a file of any size: 64-bit hashes find the suspects, and their values confirm them.
+"""Finds duplicate rows in a file of any size.
 
-So a hash collision between different values never quarantines a good row.
+Rows with equal 64-bit hashes are suspects, and only a comparison of their values confirms that they are duplicates. So
+a hash collision between different values never quarantines a good row.
 """
 
 import shutil
@@ -19,17 +20,18 @@ _BUCKETS = 256
 _FIRST_BYTE = np.uint64(56)
 
 Rows = tuple[pd.DataFrame, np.ndarray]
-"""Keys and their row numbers."""
+"""The keys of some rows, and the numbers of these rows."""
 Take = Callable[[np.ndarray], Rows]
-"""A function that returns the keys at some positions of a partition, without those that are not compared."""
+"""A function that gets positions in a partition, and returns the keys of the rows there. It leaves out rows that are
+not compared."""
 
 
 class HashCollector:
-    """The hashes of all rows of a file: in memory while they are few, then on local disk, as they came, and again in
-    buckets by their first byte.
+    """Stores the hashes of all rows of a file, and finds those that repeat. When there are too many for the memory,
+    they are written to local disk: once in the order of the rows, and once in buckets by their first byte.
 
     Args:
-        folder: a new one, for the hashes for which there is no room in memory.
+        folder: where hashes are stored on disk. It must not exist yet.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,7 +41,7 @@ class HashCollector:
         self._spilled: list[int] = []  # the sizes of the partitions that are on disk
 
     def add(self, hashes: np.ndarray) -> None:
-        """Add the hashes of one partition, one per row."""
+        """Add the hashes of the next partition, one for each row."""
         self._held.append(hashes)
         self._held_rows += len(hashes)
         if self._held_rows > _IN_MEMORY:
@@ -57,7 +59,8 @@ class HashCollector:
             _append(self._folder / f"{bucket:03d}", some)
 
     def repeated(self) -> Iterator[tuple[np.ndarray, int]]:
-        """Yield sorted hashes that occur more than once, some at a time, and how many rows have one of them."""
+        """Yield the hashes that occur more than once. Each result is a sorted array of some of them, and the number of
+        rows that have one of these hashes."""
         if not self._spilled:
             yield _repeated(np.concatenate([np.empty(0, dtype=np.uint64), *self._held]))
             return
@@ -74,7 +77,7 @@ class HashCollector:
         yield np.concatenate(some), rows
 
     def partitions(self) -> Iterator[np.ndarray]:
-        """Yield the hashes of each partition."""
+        """Yield the hashes of each partition, in the order in which they were added."""
         if self._spilled:
             with (self._folder / "all").open("rb") as file:
                 for size in self._spilled:
@@ -82,7 +85,7 @@ class HashCollector:
         yield from self._held
 
     def close(self) -> None:
-        """Delete the hashes."""
+        """Delete the hashes in memory and on disk."""
         self._held.clear()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -93,7 +96,7 @@ def _append(path: Path, hashes: np.ndarray) -> None:
 
 
 def _repeated(hashes: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the sorted hashes that occur more than once, and how many rows have one."""
+    """Return the sorted hashes that occur more than once, and the number of rows that have one of them."""
     hashes.sort()
     repeated = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
     first = np.searchsorted(hashes, repeated, side="left")
@@ -103,11 +106,12 @@ def _repeated(hashes: np.ndarray) -> tuple[np.ndarray, int]:
 def duplicated_rows(
     collector: HashCollector, read_again: Callable[[], Iterable[Take]], keep: Literal["first", "last", False] = False
 ) -> np.ndarray:
-    """Return the sorted row numbers of duplicates: all occurrences, or all except the first or the last.
+    """Return the sorted row numbers of duplicates.
 
     Args:
-        collector: has the hashes of all rows; it is closed.
-        read_again: returns the same partitions again, in the same order; called only if hashes repeat.
+        collector: must have the hashes of all rows. It is closed afterwards.
+        read_again: returns the same partitions in the same order. It is called only if hashes repeat.
+        keep: which of several equal rows is not a duplicate; with False, all of them are.
     """
     found = [np.empty(0, dtype=np.int64)]
     for repeated, suspects in collector.repeated():
@@ -124,8 +128,9 @@ def _confirmed(
     keep: Literal["first", "last", False],
     turn: tuple[int, int],
 ) -> np.ndarray:
-    """Return the duplicates among the suspects of one turn, (number, of how many). Hashes determine the turn, so equal
-    keys are in the same one."""
+    """Return the row numbers of the duplicates among some of the suspects, so that not all suspects are in memory at
+    the same time. `turn` is (number, total); the hash of a key determines its turn, so equal keys have the same
+    turn."""
     number, rounds = turn
     suspects, rows = [], []
     for hashes, take in zip(collector.partitions(), partitions, strict=True):
