@@ -1,5 +1,7 @@
-"""What makes unit tests fast, and `--quick`, which skips those that import Great Expectations or take seconds each
-(make quick)."""
+"""Settings for all unit tests, and the option `--quick` of `make quick`.
+
+The option skips tests that import Great Expectations or take seconds each.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ _GX = "great_expectations"
 
 
 class _SkipAtImport:
-    """Skips the test that is about to import Great Expectations, which takes seconds."""
+    """Import hook that skips the current test when it is about to import Great Expectations, which takes seconds."""
 
     def find_spec(
         self, name: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
@@ -26,19 +28,19 @@ class _SkipAtImport:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --quick."""
+    """Add the option --quick."""
     parser.addoption("--quick", action="store_true", help="skip tests that import Great Expectations, and heavy ones")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Skip at the import, so that no list of tests has to be kept."""
+    """With --quick, skip tests when they import Great Expectations, so that nobody has to maintain a list of them."""
     if config.getoption("--quick"):
         assert _GX not in sys.modules
         sys.meta_path.insert(0, _SkipAtImport())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip the tests that take seconds each."""
+    """With --quick, skip the tests that are marked as heavy, because they take seconds each."""
     if config.getoption("--quick"):
         heavy = pytest.mark.skip(reason="takes seconds; make unit runs it")
         for item in items:
@@ -48,5 +50,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True, scope="module")
 def _imports_are_no_garbage() -> None:
-    """Keep modules and AWS models out of the collection after each partition: it then takes 2 ms, not 100."""
+    """Exclude modules and AWS models from garbage collection, which then takes 2 ms per partition instead of 100 ms."""
     gc.freeze()

@@ -1,4 +1,4 @@
-"""What an earlier release wrote is read by this one: receipts, messages, index, contracts, attempts, batch notes."""
+"""This release can read everything that an earlier release wrote to S3 and to the queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Only the composition root and the settings that it asks for read the environment."""
+"""Only the composition root and the settings modules that it uses read environment variables."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import ast
 from deployment import PROJECT_ROOT
 
 ALLOWED = {
-    "blocks/settings.py",  # the settings from the environment, for the root
+    "blocks/settings.py",  # reads the settings from the environment for the composition root
     "blocks/settings_block.py",  # the AWS credentials of a manual run
-    "flows/composition.py",  # the root
+    "flows/composition.py",  # the composition root
     "flows/refinery/validate/gx.py",  # turns Great Expectations' analytics off before its import; reads nothing
 }
 

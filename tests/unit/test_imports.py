@@ -1,4 +1,4 @@
-"""No module imports itself through others, not even inside a function or only for the type checker."""
+"""There are no import cycles, not even with imports inside functions or only for the type checker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _PACKAGES = ("flows", "blocks", "lambda_trigger", "deployment", "tests")
 
 
 def import_cycles(graph: grimp.ImportGraph) -> list[str]:
-    """Return the imports that close a circle: the imported module imports the importer, directly or indirectly."""
+    """Return the imports that close a cycle: those whose imported module imports the importer, even indirectly."""
     pairs = ((importer, imported) for importer in graph.modules for imported in _imports(graph, importer))
     return sorted(
         f"{importer} -> {' -> '.join(chain)}"

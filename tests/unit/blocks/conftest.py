@@ -1,4 +1,4 @@
-"""AWS in the process of the test."""
+"""Fixtures for blocks: an AWS account that moto simulates in the test's process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LANDING, PUBLISHED = "landing", "published"
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Start an empty AWS account."""
+    """Simulate an empty AWS account."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     with empty_account():
         yield
@@ -24,7 +24,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def store(aws: None) -> ObjectStore:
-    """Create the two buckets; the landing bucket is versioned."""
+    """Create the landing bucket, which is versioned, and the published bucket, and return the store for both."""
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket=LANDING)
     s3.create_bucket(Bucket=PUBLISHED)
@@ -34,6 +34,6 @@ def store(aws: None) -> ObjectStore:
 
 @pytest.fixture
 def queue(aws: None) -> UploadQueue:
-    """Create an empty queue."""
+    """Create an empty queue of uploads."""
     url = boto3.client("sqs").create_queue(QueueName="uploads")["QueueUrl"]
     return UploadQueue(queue_url=url, visibility_timeout_seconds=30)

@@ -1,4 +1,4 @@
-"""The mapping of AWS errors to Sluice's errors, the same for the pipeline and the commands."""
+"""AWS errors are mapped to the same Sluice errors for the pipeline and for the commands."""
 
 from __future__ import annotations
 

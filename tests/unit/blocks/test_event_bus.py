@@ -1,4 +1,4 @@
-"""Events reach the bus in as few calls as EventBridge allows, and each refusal comes with its reason."""
+"""Events are put on the bus in as few calls as EventBridge allows, and each rejected event gets its reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def event(detail: str = "{}") -> Event:
 
 
 def calls_of(bus: EventBus) -> list[list[dict[str, Any]]]:
-    """Return a list that will hold the entries of each call."""
+    """Return a list to which the entries of each PutEvents call will be added."""
     calls: list[list[dict[str, Any]]] = []
     hooks = bus._events.meta.events
     hooks.register("provide-client-params.events.PutEvents", lambda params, **_: calls.append(params["Entries"]))

@@ -1,4 +1,4 @@
-"""The limits of stage, upload, task, message and drain contain each other; contradictions are refused."""
+"""The time limits of a stage, upload, task, message and drain fit into each other, and contradictions are rejected."""
 
 from __future__ import annotations
 

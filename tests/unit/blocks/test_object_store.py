@@ -1,4 +1,4 @@
-"""The store reads the version that it is asked for, and writes under conditions."""
+"""The object store reads exactly the requested version, and supports conditional writes."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_large_output_that_lies_there_already_is_not_uploaded_again(
 def test_a_refused_upload_is_told_from_an_unavailable_s3(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """boto3 wraps S3's response in one of its errors."""
+    """If S3 rejects an upload, the error is AwsRefused, and not AwsUnavailable as it is when S3 cannot be reached."""
 
     def refuse(*_: Any, **__: Any) -> Any:
         raise ClientError({"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}, "PutObject")  # type: ignore[typeddict-item]
@@ -196,11 +196,11 @@ def test_an_upload_in_parts_is_an_object_once_it_is_completed(store: ObjectStore
     found = store.get(EARLY)
     assert found is not None
     assert (found.body == b"".join(parts), found.metadata["sha256"]) == (True, "aa")
-    store.complete_upload(pending)  # the answer was lost
+    store.complete_upload(pending)  # as if the first response had been lost
 
 
 def test_an_upload_that_was_deleted_before_it_was_completed_is_tried_again() -> None:
-    in_memory = ObjectStore(LANDING, PUBLISHED, client=InMemoryS3())  # moto breaks there
+    in_memory = ObjectStore(LANDING, PUBLISHED, client=InMemoryS3())  # moto fails in this case
     pending = in_memory.create_upload(EARLY, sha256="aa")
     in_memory.abort_upload(pending)
     with pytest.raises(AwsUnavailable):

@@ -1,4 +1,4 @@
-"""Stacks that share a Prefect server have different names for everything."""
+"""Stacks that share a Prefect server use different names for everything that they create on it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from itertools import combinations
 
 from blocks.prefect_names import PrefectNames
 
-# Names that hold each other, and words of ours.
+# Names that contain each other, or words that Sluice itself uses in names.
 STACKS = ("sluice", "sluice-sluice", "trial", "sluice-trial", "a", "a-aws", "aws", "aws-aws", "local", "a-local", "b-a")
 
 
 def names_of(stack: str) -> set[str]:
     names = PrefectNames(stack)
-    # Names of different kinds share no space, so each kind is marked.
+    # Objects of different types have separate namespaces, so each name is prefixed with its type.
     return {
         f"settings {names.settings_block}",
         *(f"block {name}" for name in (names.credentials_block, names.notify_block)),

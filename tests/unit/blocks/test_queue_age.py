@@ -1,4 +1,4 @@
-"""What came before the oldest message of a queue is in no message."""
+"""The age of a queue's oldest message shows which uploads are too old to be in any of its messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from blocks.queue_age import oldest_message_since
 
 
 class Ages:
-    """CloudWatch with these points of the queue's age: minutes ago, and the age in seconds."""
+    """CloudWatch with these data points for the age of the oldest message: (minutes ago, age in seconds)."""
 
     def __init__(self, *points: tuple[int, float]) -> None:
         self.points = points

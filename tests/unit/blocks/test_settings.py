@@ -1,4 +1,4 @@
-"""Settings are read once and checked; a missing one is named."""
+"""Settings are read once and validated, and the error for a missing setting names it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_setting_out_of_bounds_is_named(name: str, value: str) -> None:
 
 
 def test_every_setting_is_described() -> None:
-    """The UI shows the description of each field."""
+    """Prefect's UI shows the description of each field of the settings block."""
     assert all(field.description for field in PipelineSettings.model_fields.values())
 
 

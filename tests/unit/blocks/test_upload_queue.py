@@ -1,4 +1,4 @@
-"""Messages stay invisible while they are worked on, and are deleted only when their uploads are done."""
+"""Messages stay invisible while a task works on them, and are deleted only when their uploads are done."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_the_heartbeat_keeps_extending_what_is_held_while_the_work_goes_on(
     send(queue)
     quick = UploadQueue(queue.queue_url, visibility_timeout_seconds=1)
     message = receive(quick)
-    quick.visibility_timeout_seconds = 0.03  # a beat within milliseconds
+    quick.visibility_timeout_seconds = 0.03  # so that the next heartbeat follows within milliseconds
     beats: list[list[ReceivedMessage]] = []
     touched, twice = [], Event()
 

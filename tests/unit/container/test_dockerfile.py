@@ -1,4 +1,4 @@
-"""Checks of the Dockerfile's text; tests/image builds and inspects the image."""
+"""Checks on the text of the Dockerfile. The tests in tests/image build and inspect the image itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def of(name: str) -> list[str]:
 
 
 def test_every_stage_stands_on_the_base_that_is_given() -> None:
-    """A release specifies the base by digest: the Dockerfile names no other image."""
+    """The Dockerfile uses no other image, so that a release can pin the base image by its digest."""
     assert of("FROM") == ["${BASE_IMAGE} AS build", "${BASE_IMAGE}"]
 
 
@@ -23,12 +23,12 @@ def test_packages_come_from_the_lock_by_hash_and_from_nowhere_else() -> None:
     installs = [command for command in of("RUN") if "pip" in command and "install" in command]
     for lock, install in zip(["requirements", "steps"], installs, strict=True):
         assert re.search(rf"--require-hashes +-r {lock}\.lock", install)
-        assert "--only-binary :all:" in install  # no code of a package runs while it is installed
+        assert "--only-binary :all:" in install  # so that no package can run code while it is installed
     assert not [command for command in of("RUN") if re.search(r"\b(apt|apt-get|curl|wget|git)\b", command)]
 
 
 def test_it_ends_as_a_user_by_number() -> None:
-    """The user is a number, so that ECS and Kubernetes can check that it is not root."""
+    """The user is given as a number, so that ECS and Kubernetes can check that it is not root."""
     assert of("USER") == ["10001:10001"]
 
 

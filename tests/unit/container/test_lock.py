@@ -1,4 +1,4 @@
-"""The packages of the lock that belong into the image."""
+"""The packages in the lock file that belong in the image are selected and written with their hashes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files that the image omits are unused; files that only look unused are kept."""
+"""The image omits only unused files, and keeps files that are needed although they look unused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TRIM = Path(__file__).resolve().parents[3] / "container" / "trim.py"
 
 @pytest.fixture(scope="module")
 def trim() -> ModuleType:
-    """Load the script, which is not part of a package: it runs during the build of the image."""
+    """Load the script trim.py, which is not part of a package because it runs while the image is built."""
     spec = importlib.util.spec_from_file_location("trim", _TRIM)
     assert spec is not None
     assert spec.loader is not None

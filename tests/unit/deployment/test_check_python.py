@@ -1,4 +1,4 @@
-"""A wrong Python version is reported in one sentence, before anything is set up."""
+"""An unsupported Python version is reported in one sentence, before anything is set up."""
 
 from __future__ import annotations
 

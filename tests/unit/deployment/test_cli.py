@@ -1,4 +1,4 @@
-"""The sluice command reports an error in one sentence, with an exit code for its kind."""
+"""The sluice command reports an error in one sentence, with an exit code that depends on the type of error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flows import __version__
 
 LOCAL_COMMANDS = ("demo", "up", "upload", "status", "read", "redrive", "pause", "resume", "repair", "clean")
 COMMANDS = (*LOCAL_COMMANDS, "deploy", "destroy")
-# What a user may have, and what must make no difference.
+# A user's configuration, which must not make a difference.
 _USERS_OWN = {
     "AWS_PROFILE": "production",
     "AWS_ACCESS_KEY_ID": "AKIAUSERSOWNKEY",
@@ -28,7 +28,7 @@ _USERS_OWN = {
 
 
 def sluice(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user does, with the user's own configuration."""
+    """Run the sluice command as a user with AWS and Prefect configuration would."""
     return subprocess.run(
         [str(Path(sys.executable).parent / "sluice"), *arguments],
         env={"PATH": os.environ["PATH"], "HOME": str(home), **_USERS_OWN},
@@ -155,7 +155,7 @@ def test_the_notification_settings_reach_commands(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_command_starts_quickly() -> None:
-    """Prefect, pandas and Great Expectations take seconds to import, and --help needs none of them."""
+    """The command does not import libraries that --help does not need, because some of them take seconds to import."""
     heavy = {"prefect", "pandas", "great_expectations", "boto3"}
     code = f"import sys, deployment.cli; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60)
@@ -163,7 +163,7 @@ def test_the_command_starts_quickly() -> None:
 
 
 def test_a_command_that_asks_the_stack_imports_no_pandas() -> None:
-    """`sluice status` and `sluice upload` are called often, and importing pandas takes longer than their answer."""
+    """`sluice status` and `sluice upload` are used often, and importing pandas would take longer than their work."""
     heavy = {"prefect", "pandas", "pyarrow", "great_expectations"}
     code = f"import sys, deployment.commands.status, deployment.commands.upload; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""A command works with a stack of this release, and names what is wrong with another one."""
+"""A command works with a stack of the same release, and reports why it cannot work with any other stack."""
 
 from __future__ import annotations
 

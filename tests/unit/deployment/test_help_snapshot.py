@@ -1,4 +1,4 @@
-"""The wording of --help."""
+"""The --help of every command matches the snapshot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.snapshot import check_snapshot
 
 
 def commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Every command and group below `command`, as the words that follow `sluice`."""
+    """Yield `command` and every command below it, each as the words that follow `sluice` on the command line."""
     yield words
     for name, part in sorted(getattr(command, "commands", {}).items()):
         yield from commands(part, (*words, name))

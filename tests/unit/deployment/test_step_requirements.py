@@ -1,4 +1,4 @@
-"""What own steps need is locked with hashes, in versions that fit the project, and again only if it changed."""
+"""The packages that custom steps need are locked with hashes, and locked again only if the requirements change."""
 
 from pathlib import Path
 

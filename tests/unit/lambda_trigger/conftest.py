@@ -1,4 +1,4 @@
-"""The golden events, as copies that a test may change."""
+"""The S3 events recorded in tests/events, as copies that a test may modify."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ EVENTS = Path(__file__).resolve().parents[2] / "events"
 
 @pytest.fixture
 def s3_put() -> dict[str, Any]:
-    """Return an S3 event with one uploaded object."""
+    """Return the event that S3 sends for one uploaded object."""
     event: dict[str, Any] = json.loads((EVENTS / "s3_put.json").read_text())
     return deepcopy(event)
 
 
 @pytest.fixture
 def s3_test_event() -> dict[str, Any]:
-    """Return the event that S3 sends when a notification is set up."""
+    """Return the test event that S3 sends when a notification is configured."""
     event: dict[str, Any] = json.loads((EVENTS / "s3_test_event.json").read_text())
     return event

@@ -1,4 +1,4 @@
-"""Which records of an S3 event are uploads, and which are not."""
+"""The Lambda recognizes which records of an S3 event are uploads."""
 
 from __future__ import annotations
 

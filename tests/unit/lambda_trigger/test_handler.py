@@ -1,4 +1,4 @@
-"""The Lambda queues every upload, and reports the ones that it could not queue."""
+"""The Lambda queues every upload, and fails if it could not queue one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MACHINE = {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}
 
 
 class Cloud:
-    """Create a queue and a state machine in moto."""
+    """The resources that the Lambda uses, created in moto: a queue, a state machine and a bucket."""
 
     def __init__(self) -> None:
         self.sqs = boto3.client("sqs")
@@ -74,7 +74,7 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
 
 
 class Counting:
-    """Counts the calls of StartExecution, and forwards everything."""
+    """Wraps a Step Functions client and counts its StartExecution calls."""
 
     def __init__(self, inner: Any) -> None:
         self._inner, self.starts = inner, 0
@@ -85,7 +85,7 @@ class Counting:
 
 
 class Refusing:
-    """Denies one operation, and forwards everything else."""
+    """Wraps a boto3 client whose calls to one operation fail for the first `times` calls."""
 
     def __init__(self, inner: Any, operation: str, times: int = 1_000) -> None:
         self._inner, self._operation, self._left = inner, operation, times
@@ -114,7 +114,7 @@ def test_an_upload_is_one_message_and_the_drain_of_its_window(cloud: Cloud, s3_p
 
 
 def test_the_drain_is_told_its_source_and_nothing_of_the_upload(cloud: Cloud, s3_put: dict[str, Any]) -> None:
-    """Every upload of the window gives the same input, so starting a running drain again returns it."""
+    """All uploads of a window use the same input, because StartExecution is idempotent only for equal input."""
     handle_event(s3_put, cloud.trigger())
     (execution,) = cloud.step_functions.list_executions(stateMachineArn=cloud.machine_arn)["executions"]
     described = cloud.step_functions.describe_execution(executionArn=execution["executionArn"])
@@ -134,14 +134,14 @@ def test_the_uploads_of_a_window_share_a_drain_and_those_of_the_next_have_anothe
 
 
 def test_processes_that_know_nothing_of_each_other_start_a_drain_once(cloud: Cloud, s3_put: dict[str, Any]) -> None:
-    """Step Functions answers that it exists, running or closed: the window is covered."""
+    """If Step Functions responds that the execution already exists, running or closed, the window has its drain."""
     for _ in range(5):
         assert handle_event(s3_put, cloud.trigger())["dispatched"] == 1
     assert cloud.executions() == ["upload-1"]
 
 
 def test_the_message_is_sent_before_the_clock_is_read(cloud: Cloud, s3_put: dict[str, Any]) -> None:
-    """A drain of an earlier window may end before a message that is sent afterwards is there."""
+    """If the clock were read first, the drain of that window could end before the message arrives."""
 
     class SlowQueue:
         def send_message(self, **call: Any) -> Any:
@@ -178,7 +178,7 @@ def test_a_refused_send_starts_nothing_and_fails_the_invocation(cloud: Cloud, s3
 
 
 def test_a_refused_start_fails_the_invocation_and_the_retry_heals_it(cloud: Cloud, s3_put: dict[str, Any]) -> None:
-    """Also in the same process: a window whose drain was not started is not remembered."""
+    """The retry also works in the same process, because the Lambda remembers only windows whose drain it started."""
     trigger = cloud.trigger(step_functions=Refusing(cloud.step_functions, "start_execution", times=1))
     with pytest.raises(RecordsFailed):
         handle_event(s3_put, trigger)
@@ -195,7 +195,7 @@ def test_ignored_records_reach_neither_queue_nor_machine(cloud: Cloud, s3_put: d
 
 @pytest.fixture
 def lines() -> Iterator[list[str]]:
-    """Return what the Lambda logs; its logger does not propagate to the root logger, where pytest listens."""
+    """Return the lines that the Lambda logs. pytest does not capture them, because the logger does not propagate."""
     logger, written = logging.getLogger("sluice.trigger"), list[str]()
 
     class Listening(logging.Handler):

@@ -1,4 +1,4 @@
-"""One upload has one identity, in every component and every time."""
+"""An upload has the same identity in every component, no matter how often it is computed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_run_id_is_the_same_for_every_delivery_of_an_object_version() -> Non
 
 
 def test_the_run_id_never_changes_between_releases() -> None:
-    """The run id names receipts in users' buckets, so it must not change."""
+    """The run ID is part of the keys of receipts in users' buckets, so the way it is computed must not change."""
     assert run_id_of("b", "k", "v", "e", None) == "31b60cc0b81fcf4a6c39ce59fa6eed93"
     assert run_id_of("b", "k", None, "e", "s") == "bcb1e397c4236cae15e7442f9ad5619c"
 

@@ -1,4 +1,4 @@
-"""The notification of a bucket that outlives its stack, with S3's own rules for what it accepts.
+"""The event notification of a bucket that outlives its stack. The fake S3 validates notifications by S3's rules.
 
 docs.aws.amazon.com/AmazonS3/latest/userguide/notification-how-to-filtering.html (no overlapping prefixes for one event)
 docs.aws.amazon.com/AmazonS3/latest/API/API_PutBucketNotificationConfiguration.html (destinations are validated)
@@ -31,7 +31,7 @@ def entry(name: str, prefix: str, entry_id: str = "made-by-cloudformation") -> d
 
 
 class Functions:
-    """Lambda with some functions; others are gone, or may not be looked at."""
+    """Fake Lambda client that has only the given functions, and denies access to the function `forbidden`."""
 
     def __init__(self, *names: str, forbidden: str = "") -> None:
         self._names, self._forbidden = names, forbidden
@@ -46,7 +46,7 @@ class Functions:
 
 
 class S3:
-    """One bucket, which refuses what S3 refuses."""
+    """Fake S3 client with one bucket, which rejects the notification configurations that S3 rejects."""
 
     class exceptions:  # noqa: N801 (boto3's)
         class NoSuchBucket(Exception): ...
@@ -102,7 +102,7 @@ def test_functions_that_exist_or_may_not_be_looked_at_are_still_called(forbidden
 
 
 def test_a_stack_that_goes_takes_away_what_cloudformation_would_leave_on_its_bucket() -> None:
-    """CloudFormation keeps the bucket, and with it the entry for a function that it deletes."""
+    """CloudFormation keeps the bucket and its notification for the Lambda function, but deletes the function."""
     functions = Functions("old-trigger")
     s3 = S3(functions, entry("old-trigger", "incoming/"), entry("gone", "reports/"))
     forget_bucket(s3, "old", outputs_of_stack("old"))

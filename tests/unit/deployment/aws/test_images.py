@@ -1,4 +1,4 @@
-"""The tag of deployed images, which the repository's lifecycle policy keeps apart from pushed ones."""
+"""Deployed images get a tag that distinguishes them in the repository's lifecycle policy from images only pushed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MANIFEST = json.dumps({"schemaVersion": 2, "mediaType": DOCKER, "config": {"dige
 
 
 def test_a_deployed_image_is_tagged_once_however_often_it_is_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """docs.aws.amazon.com/AmazonECR/latest/userguide/image-retag.html; tags are immutable, so none may be put twice."""
+    """Putting an immutable tag twice is an error: docs.aws.amazon.com/AmazonECR/latest/userguide/image-retag.html"""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     with mock_aws():

@@ -1,4 +1,4 @@
-"""Objects of a dataset expire when its retention is over, all their versions with them, and no others."""
+"""When the retention period of a dataset is over, its objects expire with all their versions, and no others do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RETENTIONS = {
 
 
 def rules_of(bucket: str, body: str) -> dict[str, dict[str, Any]]:
-    """Return the lifecycle rules of a bucket in a template, without the template's own, by their prefixes."""
+    """Return prefix → rule for the lifecycle rules that were added to a bucket in a template."""
     rules = json.loads(body)["Resources"][bucket]["Properties"]["LifecycleConfiguration"]["Rules"]
     added = [rule for rule in rules if rule["Id"].startswith("retention-")]
     assert len(rules) > len(added)
@@ -48,7 +48,7 @@ def test_receipts_and_the_index_never_expire() -> None:
 
 
 def test_old_versions_go_soon_but_not_before_a_waiting_message_is_processed() -> None:
-    """A message waits for at most 14 days, in the dead-letter queue."""
+    """A message in the dead-letter queue, which waits the longest, is kept for 14 days."""
     body = template_body(TEMPLATE, retentions=RETENTIONS)
     days = {
         prefix: rule["NoncurrentVersionExpiration"]["NoncurrentDays"]

@@ -1,4 +1,4 @@
-"""Stopping the executions of a stack."""
+"""Stopping the running Step Functions executions of a stack."""
 
 from __future__ import annotations
 

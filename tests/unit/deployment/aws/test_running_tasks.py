@@ -1,4 +1,4 @@
-"""Stopping the tasks of a cluster before its deletion, with ECS's responses as on AWS."""
+"""Stopping the tasks of a cluster before its deletion, with a fake ECS that responds as AWS does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLUSTER = "arn:aws:ecs:eu-central-1:123456789012:cluster/sluice"
 
 
 class Ecs:
-    """A cluster of tasks that end some polls after they are stopped."""
+    """Fake ECS client for a cluster whose tasks end some polls after they were stopped."""
 
     def __init__(self, *names: str, looks: int = 2, later: tuple[str, ...] = (), exists: bool = True) -> None:
         self._left = dict.fromkeys(names, looks)
@@ -53,7 +53,7 @@ class Ecs:
         return self
 
     def wait(self, *, cluster: str, tasks: list[str], WaiterConfig: dict[str, Any]) -> None:  # noqa: N803 (boto3's)
-        """Act like boto3's waiter, without its pauses."""
+        """Act like boto3's waiter, but do not pause between polls."""
         for _ in range(WaiterConfig["MaxAttempts"]):
             described: Any = self.describe_tasks(cluster=cluster, tasks=tasks)
             if all(task["lastStatus"] == "STOPPED" for task in described["tasks"]):
@@ -66,7 +66,7 @@ class Ecs:
 
 
 def ended(ecs: Ecs, deadline_seconds: float = 60.0) -> tuple[int, list[int]]:
-    """Return how many tasks were stopped, and the messages about them."""
+    """Return how many tasks end_tasks() stopped, and the numbers of tasks that it reported while it waited."""
     said: list[int] = []
     count = end_tasks(ecs, CLUSTER, said.append, reason="enough", deadline_seconds=deadline_seconds, delay_seconds=0.01)
     return count, said

@@ -1,4 +1,4 @@
-"""A contract whose rows wait on the disk gets a warning if the disk is too small for the largest file."""
+"""If a contract makes rows wait on the disk, and the disk is too small for the largest file, there is a warning."""
 
 from __future__ import annotations
 

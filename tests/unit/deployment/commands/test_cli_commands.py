@@ -1,4 +1,4 @@
-"""Decisions of the commands: the dataset of a file, the expected outcome, what may be deleted."""
+"""The commands decide correctly which dataset a file belongs to, which outcome to expect, and what may be deleted."""
 
 from __future__ import annotations
 
@@ -180,11 +180,11 @@ def test_clean_refuses_while_a_cloud_runs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("character", "shown"),
     [
-        ("\x1b]0;owned\x07", "\\x1b]0;owned\\x07"),  # ESC and BEL: sets the window's title
+        ("\x1b]0;owned\x07", "\\x1b]0;owned\\x07"),  # sets the window's title, with ESC and BEL
         ("\x1b[2J", "\\x1b[2J"),
         ("\r", "\\r"),
         ("\n", "\\n"),
-        ("\x9b2J", "\\x9b2J"),  # CSI in one character
+        ("\x9b2J", "\\x9b2J"),  # CSI as a single character
         ("\u202e", "\\u202e"),  # right-to-left override
         ("\u2066", "\\u2066"),
     ],

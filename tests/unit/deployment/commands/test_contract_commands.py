@@ -1,4 +1,4 @@
-"""`sluice contract` writes a contract that its sample passes, and checks a file against a contract."""
+"""`sluice contract` writes a contract that the sample file satisfies, and checks a file against a contract."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WIDE = {"COLUMNS": "200"}
 
 
 def sluice(*arguments: object) -> Result:
-    """Run a command as the console script does."""
+    """Run `sluice contract` with these arguments, as the console script does."""
     return CliRunner().invoke(cli.app, ["contract", *map(str, arguments)], env=WIDE)
 
 
@@ -33,7 +33,7 @@ def a_file(folder: Path, content: bytes, name: str = "monday.csv") -> Path:
 
 
 def line_of(shown: str, *words: str) -> str:
-    """Return the line of the output that contains all of the words."""
+    """Return the only line of the output that contains all of these words."""
     (line,) = [line for line in shown.splitlines() if all(word in line for word in words)]
     return line
 

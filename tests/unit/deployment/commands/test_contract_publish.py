@@ -1,4 +1,4 @@
-"""`sluice contract publish`, `rollback` and `show`, on a stack in the test's account."""
+"""`sluice contract publish`, `rollback` and `show`, on a stack in a simulated AWS account."""
 
 import io
 import json
@@ -164,7 +164,9 @@ def test_upload_shows_that_a_task_did_not_know_the_live_contract_yet(
     assert "before the live one" not in uploaded()
     publish(Console(file=io.StringIO()), stack, contract(tmp_path, "on_reupload: append\n"), yes)
     assert "used the previous contract of orders" in uploaded()
-    live = LiveContracts(account.parts.settings.contracts_root, account.parts.store)  # of a task that starts now
+    live = LiveContracts(
+        account.parts.settings.contracts_root, account.parts.store
+    )  # as a task that starts now reads them
     task[0] = Account(replace(account.parts, read_contracts=live.read, keep_contract=live.keep))
     assert "before the live one" not in uploaded()
 

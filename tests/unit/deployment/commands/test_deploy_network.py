@@ -1,4 +1,4 @@
-"""A network that is in use is not changed."""
+"""`sluice deploy` refuses to change a network that executions or tasks are using."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STACK = {
 
 
 class Services:
-    """Step Functions and ECS, with what runs there."""
+    """Fake clients for Step Functions and ECS, with the given numbers of running executions and tasks."""
 
     def __init__(self, *, executions: int, tasks: int) -> None:
         self._executions, self._tasks = executions, tasks
@@ -36,7 +36,7 @@ class Services:
 @pytest.mark.parametrize(("executions", "tasks"), [(1, 0), (0, 1)])
 @pytest.mark.parametrize("name", NETWORK)
 def test_a_network_that_executions_or_tasks_use_is_not_changed(name: str, executions: int, tasks: int) -> None:
-    """docs.aws.amazon.com/step-functions/latest/apireference/API_UpdateStateMachine.html"""
+    """A running execution keeps its definition, so it would keep launching tasks in the old network."""
     with pytest.raises(NetworkInUse):
         check_network(Services(executions=executions, tasks=tasks), STACK, {name: "new"})
 

@@ -1,4 +1,4 @@
-"""`sluice destroy` and tasks that start while it deletes."""
+"""`sluice destroy` also stops tasks that start while it deletes the stack."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FAILED = StackFailed("sluice", "DELETE_FAILED", ())
 
 
 def deleting(*answers: StackFailed | tuple[str, ...]) -> Callable[[], tuple[str, ...]]:
-    """A deletion with the given results, one per call."""
+    """Return a fake deletion of a stack, which returns or raises the next of `answers` each time it is called."""
     left = iter(answers)
 
     def delete() -> tuple[str, ...]:
@@ -26,7 +26,7 @@ def deleting(*answers: StackFailed | tuple[str, ...]) -> Callable[[], tuple[str,
 
 
 def test_a_task_that_started_while_the_stack_was_deleted_is_stopped_and_the_rest_deleted() -> None:
-    """An execution may start a task until the state machine is deleted; then the cluster remains."""
+    """An execution can start a task until the state machine is deleted. A running task blocks the cluster's deletion."""
     tasks = [2, 1]
     assert delete_without_tasks(deleting(FAILED, ("kept",)), lambda: tasks.pop(0)) == ("kept",)
     assert tasks == []

@@ -1,4 +1,4 @@
-"""A command that takes longer than a second shows what it does on a terminal, and only there."""
+"""A command that takes longer than a second shows its progress, but only if its output is a terminal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_where_the_output_is_kept_nothing_is_shown(monkeypatch: pytest.MonkeyPat
 
 
 def bars(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, seconds: float) -> str:
-    """What is shown while half of one file was sent, and nothing of the other one."""
+    """Return what is shown once half of one file has been sent, and nothing yet of a second file."""
     monkeypatch.setattr(show, "FIRST_SECONDS", 0.1)
     output = io.StringIO()
     files = [LocalFile(Path(name), name, (), 1_000, name) for name in ("a.csv", "b.csv")]

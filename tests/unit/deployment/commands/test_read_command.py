@@ -1,4 +1,4 @@
-"""`sluice read`, as typed: rows on the terminal, exports, the exit code."""
+"""`sluice read` shows rows on the terminal, exports them, and returns the right exit code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STACK = AwsStack("us-east-1", "", "sluice", BUCKETS, {})
 
 
 def publish(key: str) -> Receipt:
-    """Publish the sample file under this key."""
+    """Upload the sample file penguins.csv with this key, process it, and return the receipt."""
     body = Path("deployment/samples/penguins.csv").read_bytes()
     etag = boto3.client("s3").put_object(Bucket="landing", Key=key, Body=body)["ETag"].strip('"')
     settings = PipelineSettings(stack="sluice", landing_bucket="landing", published_bucket="published", queue_url="")
@@ -39,7 +39,7 @@ def publish(key: str) -> Receipt:
 
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receipt]:
-    """Publish a file of the sample dataset penguins; return its receipt."""
+    """Publish the sample file penguins.csv and return its receipt."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     with empty_account():
         for bucket in BUCKETS.values():
@@ -48,7 +48,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receipt]:
 
 
 def shown(selection: Selection, *, width: int = 0, export: Path | None = None, complete: bool = True) -> list[str]:
-    """Read the dataset as a command; a width makes the output a terminal."""
+    """Return the lines that `sluice read penguins` prints. If `width` is given, the output is a terminal."""
     output = io.StringIO()
     console = SafeConsole(file=output, soft_wrap=True, highlight=False, force_terminal=width > 0, width=width or None)
     console.no_color = True

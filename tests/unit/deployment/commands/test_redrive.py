@@ -1,4 +1,4 @@
-"""Uploads that were given up are tried again, each once, and what is left is named."""
+"""`sluice redrive` queues each upload in the dead-letter queue again, once, and lists the messages that it leaves."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _MACHINE = {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}
 
 @pytest.fixture
 def dead(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
-    """A stack with a state machine, whose uploads can be given up."""
-    monkeypatch.setattr(dead_letters, "_WAIT_SECONDS", 0)  # moto has all messages at once
+    """Return a stack with a state machine, whose dead-letter queue a test can fill and redrive."""
+    monkeypatch.setattr(dead_letters, "_WAIT_SECONDS", 0)  # moto delivers all messages at once
     arn = boto3.client("stepfunctions").create_state_machine(
         name="drain", definition=json.dumps(_MACHINE), roleArn="arn:aws:iam::123456789012:role/machine"
     )["stateMachineArn"]
@@ -54,7 +54,7 @@ def redriven(stack: Stack, choice: Choice = _ALL) -> str:
 
 
 def messages(stack: Stack, queue: str = "QueueUrl") -> set[str]:
-    """Return the runs whose messages are visible, as often as SQS delivers them."""
+    """Return the run IDs of a queue's visible messages, or the text of a message that is not about an upload."""
     answer = boto3.client("sqs").receive_message(
         QueueUrl=stack.cloud.outputs[queue], MaxNumberOfMessages=10, VisibilityTimeout=0
     )
@@ -146,7 +146,7 @@ def test_a_message_that_is_unreadable_is_named_and_stays(dead: Stack) -> None:
 
 def test_an_upload_whose_message_has_expired_is_sent_from_its_attempt(dead: Stack) -> None:
     upload = give_up(dead, "a.csv", OutOfMemory("too small"), is_in_queue=False)
-    assert "Nothing to redrive" in redriven(dead)  # its message is perhaps on its way to the dead-letter queue
+    assert "Nothing to redrive" in redriven(dead)  # because its message may be on its way to the dead-letter queue
     found = find_attempt(dead.uploads.store, upload.run_id)
     assert found is not None
     earlier = (datetime.now(UTC) - timedelta(days=15)).isoformat()

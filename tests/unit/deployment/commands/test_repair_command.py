@@ -1,4 +1,4 @@
-"""`sluice repair` with a pipeline: export rows by the run id, correct them, and publish them."""
+"""`sluice repair` exports the quarantined rows of a run and publishes them after they have been corrected."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DIRTY = orders(*(order(number, unit_price="cheap") if number == 2 else order(num
 
 @pytest.fixture
 def deployed(account: Account, monkeypatch: pytest.MonkeyPatch) -> AwsStack:
-    """Return a stack in the test's account, as a command gets it."""
+    """Return a stack in the simulated account, as a command receives it."""
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     outputs = {
         "LandingBucket": LANDING,
@@ -107,7 +107,7 @@ def test_what_is_no_run_is_refused_before_anything_is_asked(deployed: AwsStack, 
 
 
 def quarantine_of(account: Account, folder: Path) -> tuple[str, Path]:
-    """A run with a row in quarantine, and that row's file under a name without a run id."""
+    """Publish a file with a bad row; return the run ID and a quarantine file whose name does not contain the run ID."""
     run_id = account.process(account.upload("incoming/orders/monday.csv", DIRTY)).run_id
     fetch_quarantine(account.parts, run_id, folder / "rows")
     (path,) = (folder / "rows").iterdir()

@@ -1,4 +1,4 @@
-"""What `sluice upload` makes of files, folders, patterns and ZIP files, and which dataset each file is of."""
+"""`sluice upload` finds the files in folders, patterns and ZIP files, and chooses the right dataset for each."""
 
 import os
 import stat
@@ -35,7 +35,7 @@ def file_named(name: str, *folders: str) -> LocalFile:
 
 
 def found(*given: Path | str) -> dict[str, tuple[str, ...]]:
-    """The names of the files to upload, each with its folders."""
+    """Return name → folders for the files that would be uploaded."""
     files, _ = files_to_upload(list(map(str, given)), lambda name: name.endswith(".tmp"))
     return {file.name: file.folders for file in files}
 
@@ -138,7 +138,7 @@ def test_a_folder_is_uploaded_without_what_is_no_file_or_not_at_all(tmp_path: Pa
         folder = tmp_path / str(number)
         folder.mkdir()
         (folder / "a.csv").touch()
-        make(folder / "b.tmp")  # is ignored
+        make(folder / "b.tmp")  # ignored, because of its name
         assert list(found(folder)) == ["a.csv"], make
         make(folder / "b.csv")
         with pytest.raises(FileUnusable):
@@ -158,7 +158,7 @@ def test_a_folder_that_may_not_be_read_is_not_left_out() -> None:
 
 @contextmanager
 def without_privileges() -> Iterator[None]:
-    """Have the rights of a user who is not root."""
+    """Drop root's privileges for the duration of the context."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)
@@ -247,7 +247,7 @@ def test_a_zip_that_is_damaged_or_encrypted_is_refused(tmp_path: Path) -> None:
         found(tmp_path / "no.zip")
     encrypted = zipped(tmp_path / "locked.zip", {"a.csv": "x"})
     content = bytearray(encrypted.read_bytes())
-    content[content.index(b"PK\x01\x02") + 8] |= 1  # the flags of the central directory's entry
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # sets the encryption flag in the entry of the central directory
     encrypted.write_bytes(content)
     with pytest.raises(ArchiveUnusable):
         found(encrypted)

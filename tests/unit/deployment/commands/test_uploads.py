@@ -1,4 +1,4 @@
-"""The state of uploads, as the commands read it from receipts, attempts, batch notes and queues."""
+"""The commands determine the state of uploads from receipts, recorded attempts, batch notes and queues."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class S3Busy(TransientError):
 
 @dataclass
 class Stack:
-    """A stack's buckets and queues, written to as its tasks would."""
+    """The buckets and queues of a stack, to which tests write as the stack's tasks would."""
 
     cloud: AwsStack
     uploads: Uploads
@@ -200,7 +200,7 @@ def test_an_upload_to_a_paused_stack_says_what_it_waits_for(stack: Stack, tmp_pa
 
 
 def uploaded(stack: Stack, *given: Path, **options: Any) -> tuple[bool, str]:
-    """Upload without waiting; return what the command returns and prints."""
+    """Run `sluice upload` without waiting for the outcome; return its result and what it prints."""
     printed = io.StringIO()
     console = SafeConsole(file=printed, soft_wrap=True, highlight=False)
     options = {"dataset": None, "wait": False, "deadline_seconds": 5, **options}
@@ -417,7 +417,7 @@ def test_only_the_newest_notes_are_read(stack: Stack) -> None:
 
 
 def landed(stack: Stack, key: str) -> UploadMessage:
-    """Put an object into the landing bucket."""
+    """Put an object into the landing bucket, and return the message for its upload."""
     put = boto3.client("s3").put_object(Bucket="landing", Key=key, Body=b"x")
     return replace(stack.message(), key=key, version_id=put["VersionId"])
 
@@ -429,7 +429,7 @@ def indexed(stack: Stack, receipt: Receipt) -> None:
 
 
 def searched(stack: Stack, text: str = "", *, limit: int = 20, **more: Any) -> dict[str, set[str]]:
-    """The runs that a search finds, by what is known of them."""
+    """Return the run IDs that `sluice status` finds, grouped by the state of their uploads."""
     found = status_of(stack.uploads, limit=limit, wanted=Wanted(text, **more))
     return {
         "waiting": {one.run_id for one in found.waiting},

@@ -1,4 +1,4 @@
-"""The local Prefect server's log has no secrets, and nobody else can read it."""
+"""The log of the local Prefect server contains no secrets, and only the user who started the server can read it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Refusing(BaseHTTPRequestHandler):
         self.send_error(500)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Do not log requests."""
 
 
 @pytest.fixture

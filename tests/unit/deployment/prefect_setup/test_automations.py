@@ -1,4 +1,4 @@
-"""The automations are derived from files under version control."""
+"""Prefect automations are derived from automations.yaml and the deployments that exist on the server."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_contract_with_a_deadline_has_an_automation_and_one_without_does_not()
 
 
 def test_what_names_nothing_is_left_out_and_an_automation_without_any_action_is() -> None:
-    """A server without the notification block still explains crashes."""
+    """On a server without the notification block, crashes are still explained."""
     inventory = PrefectInventory(deployments={"explain-crash/trial": DEPLOYMENT_ID})
     by_name = {entry["name"]: entry for entry in declared(TRIAL)}
     crashed, missing = resolved(inventory, by_name["Sluice: a run crashed (trial)"])
@@ -68,15 +68,17 @@ def test_a_file_that_is_not_a_list_of_named_automations_is_refused(tmp_path: Pat
 
 
 def test_a_dead_run_is_set_to_crashed_within_the_documented_time() -> None:
-    """docs/prefect.md promises 130 seconds: a heartbeat every 30, and 100 without one."""
+    """docs/prefect.md promises 130 seconds: the 30 until the next heartbeat is due, and 100 in which none arrives."""
     entry = next(entry for entry in declared(TRIAL) if "heartbeat" in entry["name"])
     assert HEARTBEAT_SECONDS + entry["trigger"]["within"] == 130
     assert "within 130 seconds" in (PROJECT_ROOT / "docs" / "prefect.md").read_text()
 
 
 def test_a_run_that_never_begins_is_set_to_crashed_within_the_documented_time() -> None:
-    """The automation starts at each state that a worker proposes before Running (prefect.workers.base,
-    prefect_aws.observers.ecs)."""
+    """The automation starts with each state that a worker sets before Running.
+
+    The states are set in prefect.workers.base and prefect_aws.observers.ecs.
+    """
     entry = next(entry for entry in declared(TRIAL) if "did not begin" in entry["name"])
     assert {name.rpartition(".")[2] for name in entry["trigger"]["after"]} == {
         state().name for state in (Pending, Submitting, InfrastructurePending)

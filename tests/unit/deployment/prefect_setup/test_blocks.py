@@ -1,4 +1,4 @@
-"""The blocks of one stack: created from its outputs, described for the UI, without readable secrets."""
+"""A stack's Prefect blocks are created from its outputs, have descriptions for the UI, and expose no secrets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_stacks_blocks_have_its_name_and_its_outputs() -> None:
 
 
 def test_no_block_holds_a_key() -> None:
-    """The credentials come from the task's role or the environment."""
+    """The credentials block contains no access key, because the key comes from the task's role or the environment."""
     credentials = blocks_of(TRIAL, OUTPUTS, {})["sluice-trial-aws"]
     assert isinstance(credentials, AwsCredentials)
     assert (credentials.aws_access_key_id, credentials.aws_secret_access_key) == (None, None)

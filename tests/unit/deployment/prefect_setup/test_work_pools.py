@@ -1,5 +1,4 @@
-"""The ECS pool's job template: the stack's values are filled in, and only values that differ between runs are
-variables."""
+"""In the job template of the ECS work pool, only values that differ between runs are variables."""
 
 from __future__ import annotations
 
@@ -36,7 +35,7 @@ def test_a_run_is_a_task_in_the_stacks_network() -> None:
 
 
 def test_a_run_uses_the_stacks_task_definition_and_describes_none_of_its_own() -> None:
-    """A description would be registered as a new revision, and so would every change of a run's size."""
+    """If runs described a task definition, each change to a run's CPU or memory would register a new revision."""
     assert request()["taskDefinition"] == OUTPUTS["OperatorTaskDefinitionArn"]
     job = ecs_template(OUTPUTS)["job_configuration"]
     assert job["cluster"] == request()["cluster"] == OUTPUTS["ClusterArn"]
@@ -45,7 +44,7 @@ def test_a_run_uses_the_stacks_task_definition_and_describes_none_of_its_own() -
 
 @pytest.mark.parametrize("template", [local_template(), ecs_template(OUTPUTS)])
 def test_the_variables_are_few_and_described_and_each_has_its_place(template: dict[str, Any]) -> None:
-    """The server validates them for every run, and again for each default."""
+    """Variables are few and have no defaults, because the Prefect server validates them for every run."""
     variables = template["variables"]["properties"]
     assert all(variable["title"] and variable["description"] for variable in variables.values())
     assert not any("default" in variable for variable in variables.values())
