@@ -1,4 +1,4 @@
-"""The cost tables of docs/production.md, from the counts that `make bench-burst RECORD=1` keeps."""
+"""Generates the cost tables of docs/production.md from the counts that `make bench-burst RECORD=1` records."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from tests.benchmarks.counts import Counts
 from tests.benchmarks.prices import Line
 from tests.infra.template import load_template, resources_of
 
-METRICS = 7  # of a stack, when everything that they count happens
+METRICS = 7  # custom metrics of a stack, if everything that they count occurs
 DATASET_METRICS = 6
 
 
 def cost_at_rest() -> str:
-    """Return a month without uploads."""
+    """Return the table of what a month without uploads costs."""
     return _bill(rest())
 
 
 def cost_alone() -> str:
-    """Return 1,000 files, each of which arrives when no task runs."""
+    """Return the table of what 1,000 files cost if each arrives when no task is running."""
     return _bill(prices.bill(Counts.recorded("alone")))
 
 
 def cost_together() -> str:
-    """Return 1,000 files at once."""
+    """Return the table of what 1,000 files cost if all arrive at once."""
     return _bill(prices.bill(Counts.recorded("burst")))
 
 
 def cost_a_month() -> str:
-    """Return months of 30 days with so many files a day."""
+    """Return the table of what a month of 30 days costs for several numbers of files per day."""
     alone, together = (sum(line.dollars for line in prices.bill(Counts.recorded(name))) for name in ("alone", "burst"))
     base = prices.total(rest()) + METRICS * prices.METRIC_MONTH
     cases = (("1,000, each alone", alone), ("1,000, at once", together), ("1,000,000, in bursts", 1_000 * together))
@@ -40,7 +40,7 @@ def cost_a_month() -> str:
 
 
 def cost_of_metrics() -> str:
-    """Return the price of CloudWatch's metrics."""
+    """Return the table of what CloudWatch metrics cost in a month."""
     lines = [
         Line("metrics of the stack", METRICS, prices.METRIC_MONTH),
         Line("with `DatasetMetrics`, for each dataset", DATASET_METRICS, prices.METRIC_MONTH),
@@ -49,7 +49,7 @@ def cost_of_metrics() -> str:
 
 
 def quotas() -> str:
-    """Return the quotas that files meet, those that bind first at the top."""
+    """Return the table of AWS quotas that limit throughput, starting with the one that is reached first."""
     met = sorted(prices.quotas(Counts.recorded("burst")), key=lambda quota: quota.files_per_second)
     return _table(
         ("quota", "lowest value", "each file takes", "binds at, files per second", "remark"),
@@ -58,7 +58,7 @@ def quotas() -> str:
 
 
 def rest() -> list[Line]:
-    """Return the lines of a month without uploads."""
+    """Return the lines of the bill for a month without uploads."""
     alarms = len(resources_of(load_template(), "AWS::CloudWatch::Alarm"))
     return prices.at_rest(Counts.recorded("sweep"), alarms)
 
@@ -70,7 +70,7 @@ def _bill(lines: Sequence[Line], *, with_total: bool = True) -> str:
 
 
 def _price(dollars: float) -> str:
-    """Return a price without an exponent."""
+    """Format a price in dollars without an exponent and without trailing zeros."""
     return f"{dollars:.10f}".rstrip("0").rstrip(".")
 
 

@@ -1,8 +1,9 @@
-"""Generate the tables of the documentation from their sources: models, template, state machines.
+"""Generates the tables in the documentation from the models, the template and the state machines.
 
     python -m tests.unit.docs.doc_tables
 
-writes them between their marks, `<!-- made: NAME -->` and `<!-- end -->`; test_docs.py checks that they are current.
+This writes each table between the comments `<!-- made: NAME -->` and `<!-- end -->`. test_docs.py checks that the
+tables are up to date.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def _cell(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Escape globs and placeholders, so that Markdown does not treat them as markup."""
+    """Escape the characters in globs and placeholders that Markdown would treat as markup."""
     return text.replace("<", "&lt;").replace("*", "\\*")
 
 
@@ -74,7 +75,7 @@ def _first_sentence(documented: object) -> str:
 
 
 def type_name(annotation: Any) -> str:
-    """Describe a type in words that a reader of YAML or JSON knows."""
+    """Describe a Python type in words that a reader of YAML or JSON knows."""
     if get_origin(annotation) is Annotated:
         return type_name(get_args(annotation)[0])
     origin, parts = get_origin(annotation), get_args(annotation)
@@ -163,7 +164,7 @@ def steps() -> str:
 
 
 def expectations() -> str:
-    """The expectations that a contract may name, with the arguments that each must have."""
+    """List the expectations that a contract may use, with the arguments of each."""
     shared = {"mostly", "row_condition", "condition_parser", "ignore_row_if", "severity"}
     return _table(
         ("expectation", "judges", "arguments (the bold ones are required)"),
@@ -183,12 +184,12 @@ def expectations() -> str:
 
 
 def expectations_unsupported() -> str:
-    """The expectations of GX that a contract may not name."""
+    """List the expectations of GX that a contract must not use, with the reasons."""
     return _table(("expectation", "why not"), ((_code(name), why) for name, why in sorted(UNSUPPORTED.items())))
 
 
 def expectation_methods() -> str:
-    """How each expectation is judged on a file that is read in partitions."""
+    """List how expectations are checked on a file that is read in partitions."""
     return _table(
         ("how", "expectations"),
         ((method.value, ", ".join(_code(name) for name, its in METHODS.items() if its is method)) for method in Method),
@@ -196,7 +197,7 @@ def expectation_methods() -> str:
 
 
 def limits() -> str:
-    """List the limits on a file, with the descriptions from the docstring of `Limits`."""
+    """List the limits that apply to a file, with the descriptions from the docstring of `Limits`."""
     text = Limits.__doc__ or ""
     described = dict(re.findall(r"^\s+(\w+): (.+)$", text, re.MULTILINE))
     bounds = Limits()
@@ -255,7 +256,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def states() -> str:
-    """List the states of the drain, and of each task that its state `Launch` launches."""
+    """List the states of the drain's state machine, and those of the tasks that its state `Launch` starts."""
     machine = json.loads((PROJECT_ROOT / "stepfunctions" / "drain.asl.json").read_text(encoding="utf-8"))
     launch = machine["States"]["Launch"]["ItemProcessor"]
     return "\n".join(
@@ -280,7 +281,7 @@ def _state_rows(states: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def roles() -> str:
-    """List the actions that each role may do."""
+    """List the actions that each role in the template may perform."""
     resources = load_template()["Resources"]
     found = {name for name, resource in resources.items() if resource["Type"] == "AWS::IAM::Role"}
     if found != set(_SERVICE_ROLES):
@@ -353,12 +354,12 @@ def settings() -> str:
 
 
 def flow_parameters() -> str:
-    """List the parameters of a run that is started manually."""
+    """List the parameters of `process_upload`, which can be set when a run is started manually."""
     return _parameters_of(process_upload.fn)
 
 
 def reconcile_parameters() -> str:
-    """List the parameters of a run of reconcile."""
+    """List the parameters of the flow `reconcile`."""
     return _parameters_of(reconcile.fn)
 
 
@@ -406,12 +407,12 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def pages() -> list[Path]:
-    """Return the pages that people read: those in the project's root and below docs/."""
+    """Return the Markdown pages in the project root and below docs/."""
     return [*sorted(PROJECT_ROOT.glob("*.md")), *sorted((PROJECT_ROOT / "docs").rglob("*.md"))]
 
 
 def with_tables(text: str) -> str:
-    """Return a page with its tables generated again."""
+    """Return the text of a page with its tables regenerated."""
 
     def generated(match: re.Match[str]) -> str:
         return f"{match['begin']}\n{TABLES[match['name']]()}\n{match['end']}"
@@ -420,12 +421,12 @@ def with_tables(text: str) -> str:
 
 
 def tables_of(text: str) -> list[str]:
-    """Return the names of the tables of a page."""
+    """Return the names of the generated tables in the text of a page."""
     return [match["name"] for match in _MARKED.finditer(text)]
 
 
 def main() -> None:
-    """Generate all tables again."""
+    """Regenerate the tables of all pages."""
     for page in pages():
         text = page.read_text(encoding="utf-8")
         made = with_tables(text)

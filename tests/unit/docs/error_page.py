@@ -1,4 +1,4 @@
-"""Generate docs/errors.md, the list of every named error, from the classes and the state machines.
+"""Generates docs/errors.md, the list of all errors, from the error classes and the state machines.
 
 python -m tests.unit.docs.error_page > docs/errors.md
 """
@@ -24,7 +24,7 @@ from flows.refinery.errors import FileRejected, SluiceError, TerminalError, Tran
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "errors.md"
 _PACKAGES = (lambda_trigger, flows, blocks, deployment)
-_NO_ERRORS = (".contracts", ".emulator", "__main__")  # users' steps; code that runs in the embedded cloud
+_NO_ERRORS = (".contracts", ".emulator", "__main__")  # users' custom steps, and code that runs in the AWS emulator
 _BASES = (SluiceError, TransientError, TerminalError)
 _INTRODUCTION = """\
 # Errors
@@ -54,13 +54,13 @@ _KINDS = (
 
 
 def error_classes() -> list[type[Exception]]:
-    """Return every error class of the project except the bases."""
+    """Return every error class of the project, except the base classes, sorted by name."""
     found = {kind for module in _modules() for kind in vars(module).values() if _is_own_error(kind)}
     return sorted(found - set(_BASES), key=lambda kind: kind.__name__)
 
 
 def kind_of(error: type[Exception]) -> int:
-    """Return the section of the page that lists an error."""
+    """Return the index of the section in which the page lists an error."""
     from flows.refinery.refine import REJECTING
 
     if issubclass(error, (FileRejected, *REJECTING)):
@@ -69,7 +69,7 @@ def kind_of(error: type[Exception]) -> int:
 
 
 def state_errors() -> list[tuple[str, str, str]]:
-    """Return each Fail state as state machine, error and cause."""
+    """Return (state machine, error, cause) for each Fail state."""
     rows = []
     for path in sorted((ROOT / "stepfunctions").glob("*.asl.json")):
         for state in json.loads(path.read_text())["States"].values():
@@ -79,7 +79,7 @@ def state_errors() -> list[tuple[str, str, str]]:
 
 
 def page() -> str:
-    """Return the current content of the page."""
+    """Return the content that the page should have."""
     parts = [_INTRODUCTION]
     for number, (title, meaning) in enumerate(_KINDS):
         rows = [error for error in error_classes() if kind_of(error) == number]
@@ -115,7 +115,7 @@ def _condition(error: type[Exception]) -> str:
 
 
 def _plain_cause(cause: str) -> str:
-    """Return a cause without JSONata: its literals, with dots in place of the inserted values."""
+    """Return the string literals of a JSONata cause, with an ellipsis in place of each inserted value."""
     if not cause.startswith("{%"):
         return cause
     literals = re.findall(r"'([^']*)'", cause)

@@ -1,4 +1,4 @@
-"""The documentation is true: its commands exist, its output is real, and its tables match the code."""
+"""The documentation is correct: its commands exist, its output is real, and its tables match the code."""
 
 from __future__ import annotations
 
@@ -43,7 +43,13 @@ _LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 
 @dataclass(frozen=True)
 class Block:
-    """A code block: its language, the name after it, its text without common indentation."""
+    """A code block in a page.
+
+    Attributes:
+        kind: the language, such as sh.
+        name: the name after the language, or "".
+        text: the content, without common indentation.
+    """
 
     kind: str
     name: str
@@ -67,7 +73,7 @@ def block_of_readme(kind: str, name: str) -> str:
 
 
 def commands_of(page: Path) -> list[str]:
-    """Return the commands of a page: those in code blocks, and those in the text that name make or sluice."""
+    """Return the commands of a page, both in shell code blocks and in inline code, such as `make test`."""
     in_blocks = [line for block in blocks_of(page) if block.kind == "sh" for line in block.text.splitlines() if line]
     prose = _FENCE.sub("", read(page))
     in_text = re.findall(r"`((?:make|sluice|prefect|python -m) [^`]+)`", prose)
@@ -91,11 +97,11 @@ def check_sluice(words: list[str]) -> None:
         context = typer.Context(command, parent=context, info_name=name)
         assert rest[0] in command.commands, f"{name} has no command {rest[0]}"
         name, command, rest = rest[0], command.commands[rest[0]], rest[1:]
-    # A command that is only named is not a call: arguments are checked only where there are some.
+    # The text may only mention a command without its required arguments, so they are checked only if there are any.
     command.make_context(name, list(rest), parent=context, resilient_parsing=not rest or hasattr(command, "commands"))
 
 
-# The commands that the chain tests run.
+# The Prefect commands that the tests in tests/chain run.
 _PREFECT_COMMANDS = {
     ("deploy", "--all"),
     ("flow-run", "execute"),
@@ -150,7 +156,10 @@ def check_export(words: list[str]) -> None:
 
 
 def check_builder(words: list[str]) -> None:
-    """Check a command that all three builders accept; tests/image builds with one of them."""
+    """Check that an image build command has the form that all three container tools accept.
+
+    The tests in tests/image build the image with one of these tools.
+    """
     assert words[1:3] == ["build", "-f"]
     assert (PROJECT_ROOT / words[3]).is_file()
     assert (words[4], words[-1]) == ("-t", ".")
@@ -178,7 +187,9 @@ def test_every_command_exists_with_the_options_that_it_is_given(page: Path) -> N
             words = words[: words.index(">")]
         words[0] = words[0].removeprefix(".venv/bin/")
         written = {block.name for block in blocks_of(page)} | {"FILE", "SAMPLE"}
-        words = [str(README) if word in written else word for word in words]  # any file can replace the reader's
+        words = [
+            str(README) if word in written else word for word in words
+        ]  # any existing file can stand in for the reader's
         assert words[0] in CHECKS, f"{command!r}: add a check for {words[0]!r} to CHECKS"
         try:
             CHECKS[words[0]](words)
@@ -188,7 +199,7 @@ def test_every_command_exists_with_the_options_that_it_is_given(page: Path) -> N
 
 @pytest.mark.parametrize("name", ["production.md", "first-hour-on-aws.md"])
 def test_a_walk_through_names_the_region_before_it_creates_anything(name: str) -> None:
-    """What AWS's command line creates elsewhere, no stack can use: the boundary names its region in every ARN."""
+    """A stack cannot use what was created in another region, because the permissions boundary names the region."""
     page = read(PROJECT_ROOT / "docs" / name)
     assert 0 < page.index("export AWS_REGION=") < page.index("\naws cloudformation ")
 
@@ -296,7 +307,7 @@ def test_the_readme_names_only_actions_that_some_role_may_do() -> None:
 
 
 def outcome_of(pipeline_account: Account, path: Path, key: str, name: str) -> Iterator[str]:
-    """What the commands print of a file that went through the stages, without the receipt's address."""
+    """Process a file, and yield the lines that the commands print about it, except the S3 URI of its receipt."""
     upload = pipeline_account.upload(key, path.read_bytes())
     receipt = pipeline_account.process(upload)
     followed = TrackedUpload(name, upload, stage=UploadState(str(receipt.status)), receipt=receipt)

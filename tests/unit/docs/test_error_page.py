@@ -1,4 +1,4 @@
-"""Every error documents its condition, and the page of errors matches the code."""
+"""The docstring of every error class states when the error occurs, and docs/errors.md matches the code."""
 
 from __future__ import annotations
 

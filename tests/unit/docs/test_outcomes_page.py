@@ -1,4 +1,4 @@
-"""docs/outcomes.md shows events and metrics as the code makes them."""
+"""docs/outcomes.md shows the events and metrics that the code emits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check for plain English finds archaic words in what people read, and in nothing else."""
+"""The plain English linter finds archaic words in what people read, and nowhere else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The costs in docs/production.md are those of the recorded counts, and these counts keep the promises."""
+"""The costs in docs/production.md follow from the recorded counts, which are within the promised bounds."""
 
 from __future__ import annotations
 
@@ -52,13 +52,16 @@ def test_a_thousand_files_cost_no_more_than_promised() -> None:
     ("billed", "times"),
     [
         (60, task(12, busy=5)),
-        (65, task(65, busy=5, stay=55)),  # it stays, and its image is pulled meanwhile
+        (65, task(65, busy=5, stay=55)),  # the pull is part of the time that the task has to stay
         (60 + prices.START_SECONDS, task(60, busy=50)),
-        (58 + prices.START_SECONDS, task(60, busy=48, stay=50)),  # the pull ends in the time that it stays
+        (58 + prices.START_SECONDS, task(60, busy=48, stay=50)),  # the pull takes longer than the task has to stay
     ],
 )
 def test_a_task_is_billed_from_the_pull_of_its_image_and_for_a_minute_at_least(billed: float, times: TaskTimes) -> None:
-    """aws.amazon.com/fargate/pricing: by the second, from the image's pull to the task's end, and at least a minute."""
+    """Fargate bills by the second, from the image's pull to the task's end, and at least a minute.
+
+    See aws.amazon.com/fargate/pricing.
+    """
     assert prices.billed_seconds(times) == pytest.approx(billed)
 
 
@@ -75,7 +78,7 @@ def test_every_request_that_aws_bills_is_on_the_bill() -> None:
 
 
 def test_the_counted_requests_are_of_services_that_the_bill_knows() -> None:
-    """ECS, IAM, the log driver and Step Functions' own rule are free, or billed as tasks, transitions and logs."""
+    """Requests to services in `free` cost nothing; their work, if billed, is part of tasks, transitions and logs."""
     billed = {"s3", "sqs", "events", "states"}
     free = {"ecs", "iam", "logs", "xray", "secretsmanager", "ecr"}
     assert {action.split(":")[0] for action in (*ALONE.aws, *BURST.aws)} <= billed | free
@@ -94,7 +97,7 @@ def test_the_prices_of_a_task_are_for_the_templates_size() -> None:
 
 
 def test_the_page_names_the_quotas_of_a_new_account_that_the_defaults_meet() -> None:
-    """docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html (Fargate On-Demand vCPUs: 6)"""
+    """A new account has 6 Fargate vCPUs: docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html"""
     defaults = defaults_of(load_template(), "Default")
     vcpus = defaults["MaxConcurrentTasks"] * int(defaults["TaskCpu"]) / 1_024
     rows = re.findall(r"^\| ([^|]+) \| (\d+) \|.*$", PAGE, re.M)

@@ -26,7 +26,7 @@ def deleting(*answers: StackFailed | tuple[str, ...]) -> Callable[[], tuple[str,
 
 
 def test_a_task_that_started_while_the_stack_was_deleted_is_stopped_and_the_rest_deleted() -> None:
-    """An execution can start a task until the state machine is deleted. A running task blocks the cluster's deletion."""
+    """Until the state machine is deleted, an execution can start a task, which then blocks the cluster's deletion."""
     tasks = [2, 1]
     assert delete_without_tasks(deleting(FAILED, ("kept",)), lambda: tasks.pop(0)) == ("kept",)
     assert tasks == []
