@@ -1,4 +1,5 @@
-"""Convert raw columns to the contract's types. A row with a value that cannot be converted is quarantined."""
+"""Converts the columns of a partition to the contract's types. Rows with a value that cannot be converted are
+quarantined."""
 
 import json
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from flows.refinery.validate.column_text import TEXT, Unreadable, arrow_array, a
 from flows.refinery.validate.moments import read_date, read_time, read_timestamp, time_text, times_of_day
 from flows.refinery.validate.numbers import read_integer, read_number
 
-# The types in which rows are stored. Published texts are `string`.
+# The Arrow types in which rows are stored. In published files, strings have the type `string`.
 ARROW_TYPES: dict[str, pa.DataType] = {
     "string": TEXT,
     "integer": pa.int64(),
@@ -29,7 +30,7 @@ ARROW_TYPES: dict[str, pa.DataType] = {
     "time": pa.time64("us"),
     "json": TEXT,
 }
-# The rule that a value breaks when it is not of its column's type.
+# For each type, the rule that a value breaks if it does not have that type.
 TYPE_RULES: dict[str, str] = {
     "string": "not_a_string",
     "integer": "not_an_integer",
@@ -49,12 +50,12 @@ _PLAIN_MARKS = SourceFormat(type="jsonl")
 
 @dataclass(frozen=True)
 class Coerced:
-    """One column in the contract's type."""
+    """A column of a partition, converted to the contract's type."""
 
     kind: str
-    array: pa.Array  # of ARROW_TYPES; null if the raw value is missing or could not be read
-    unreadable: np.ndarray  # mask of the rows whose value exists but cannot be read as the type
-    missing: np.ndarray  # mask of the rows without a value
+    array: pa.Array  # of the type in ARROW_TYPES; null if the value is missing or could not be converted
+    unreadable: np.ndarray  # a mask of the rows whose value exists but could not be converted
+    missing: np.ndarray  # a mask of the rows without a value
 
     @cached_property
     def values(self) -> pd.Series:
@@ -65,17 +66,17 @@ class Coerced:
 def coerce(
     raw: pd.Series, column: Column, source_format: SourceFormat = _PLAIN_MARKS, unreadable: Unreadable | None = None
 ) -> Coerced:
-    """Read a raw column as the type that the contract declares. It never raises because of a value.
+    """Convert a column as it was read to the type that the contract declares. No value makes this raise an error.
 
     Args:
-        unreadable: texts known to be unreadable from other partitions; those of this one may be added.
+        unreadable: strings that could not be converted in other partitions; those in this partition may be added.
     """
     missing = _is_missing(raw)
     array = _READERS[column.type](raw, column, source_format, unreadable or Unreadable()).cast(ARROW_TYPES[column.type])
     is_unread = np.zeros(len(raw), dtype=bool)
     if array.null_count > np.count_nonzero(missing):
         is_unread = array.is_null().to_numpy(zero_copy_only=False) & ~missing
-        # The text for "missing" may have spaces around it, or be only spaces.
+        # A string that means a missing value may have spaces around it, or consist only of spaces.
         marks = ("",) if column.missing_values is None else column.missing_values
         marked = as_text(raw[is_unread]).str.strip().isin(marks).to_numpy()
         places = np.flatnonzero(is_unread)[marked]
@@ -92,8 +93,8 @@ def _is_missing(raw: pd.Series) -> np.ndarray:
 
 
 def judged_values(array: pa.Array | pa.ChunkedArray, kind: str) -> Any:
-    """Convert a column of ARROW_TYPES to the dtype that GX checks: str, int64 or Int64, float64, bool or boolean, or
-    datetime64[us] (in UTC, without a zone; dates at midnight); times and JSON are text."""
+    """Convert a column with a type in ARROW_TYPES to the dtype that GX checks, which `dtype_of` returns. Timestamps are
+    in UTC without a time zone, dates are timestamps at midnight, and times and JSON are strings."""
     if kind in ("timestamp", "date"):
         array = array.cast(pa.timestamp("us"))
     elif kind == "time":
@@ -102,7 +103,7 @@ def judged_values(array: pa.Array | pa.ChunkedArray, kind: str) -> Any:
 
 
 def to_arrow(values: pd.Series, kind: str) -> pa.Array:
-    """Convert a coerced column to the Arrow type in which it is stored and published."""
+    """Convert a column from the dtype that GX checks to the type in ARROW_TYPES."""
     array = arrow_array(values)
     wanted = ARROW_TYPES[kind]
     if array.type == wanted:
@@ -115,12 +116,12 @@ def to_arrow(values: pd.Series, kind: str) -> pa.Array:
 
 
 def holds_only(kind: str, values: pd.Series) -> bool:
-    """Return whether all values of a column, except missing ones, can be published as this type."""
+    """Return whether all values of a column that are not missing can be published with the type `kind`."""
     return not coerce(values, Column.model_validate({"type": kind})).unreadable.any()
 
 
 def dtype_of(kind: str, *, nulls: bool) -> str:
-    """Return the pandas dtype in which GX checks a column of this type."""
+    """Return the pandas dtype in which GX checks a column of the given type. `nulls` is whether values are missing."""
     if kind == "integer":
         return "Int64" if nulls else "int64"
     if kind == "boolean":
@@ -168,7 +169,7 @@ def _json_or_none(value: str) -> str | None:
 
 
 def _no_json(constant: str) -> None:
-    """Reject NaN and Infinity, which Python's decoder accepts."""
+    """Raise ValueError for NaN and Infinity, which Python's JSON decoder would accept."""
     raise ValueError(constant)
 
 

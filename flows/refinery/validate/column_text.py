@@ -1,4 +1,4 @@
-"""Convert raw columns to text and to Arrow arrays, without changing a value."""
+"""Converts the columns of a partition to strings and to Arrow arrays, without changing a value."""
 
 import json
 from collections.abc import Callable
@@ -14,29 +14,30 @@ from flows.refinery.read.columns import text_values
 _SAMPLED = 5_000
 _SET_ASIDE = 32
 TEXT = pa.large_string()
-"""Arrow's type for texts in a task, which is also that of pandas, so texts need no conversion. Files have `string`."""
-EXACT_IN_FLOAT = float(1 << 53)  # from here on not every integer is a float64
+"""The Arrow type of strings while a file is processed. pandas uses the same type, so no conversion is needed. Published
+files have the type `string`."""
+EXACT_IN_FLOAT = float(1 << 53)  # a float64 can hold every integer below this limit
 
 
 def as_text(raw: pd.Series) -> pd.Series:
-    """Convert a raw column to text; missing values stay missing. Whole numbers have no decimal point."""
+    """Convert a column as it was read to strings. Missing values stay missing, and integers have no decimal point."""
     return raw if isinstance(raw.dtype, pd.StringDtype) else pandas_column(text_array(raw), "str")
 
 
 def text_array(raw: pd.Series) -> pa.Array:
-    """Convert a raw column to an Arrow array of text; see `as_text`."""
+    """Convert a column as it was read to an Arrow array of strings; see `as_text`."""
     return text_of(raw_array(raw))
 
 
 def raw_array(raw: pd.Series) -> pa.Array:
-    """Convert a raw column to an Arrow array; an object column becomes text."""
+    """Convert a column as it was read to an Arrow array. The values in a column of dtype object become strings."""
     if pd.api.types.is_object_dtype(raw.dtype):
         raw = raw.map(_text_of, na_action="ignore").astype("str")
     return arrow_array(raw)
 
 
 def text_of(raw: pa.Array) -> pa.Array:
-    """Convert an array from `raw_array` to text."""
+    """Convert an array that `raw_array` returned to strings."""
     if pa.types.is_floating(raw.type):
         return _float_text(raw)
     text = raw.cast(TEXT)
@@ -46,13 +47,13 @@ def text_of(raw: pa.Array) -> pa.Array:
 
 
 def arrow_array(values: pd.Series) -> pa.Array:
-    """Convert a column to one Arrow array; missing values are null."""
+    """Convert a pandas column to a single Arrow array, in which missing values are null."""
     array = pa.array(values, from_pandas=True)
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
 def pandas_column(array: pa.Array | pa.ChunkedArray, dtype: str) -> pd.Series:
-    """Convert an Arrow column to a pandas column with this dtype."""
+    """Convert an Arrow column to a pandas column with the given dtype."""
     return pd.Series(pandas_values(array, dtype), copy=False)
 
 
@@ -69,22 +70,25 @@ def pandas_values(array: pa.Array | pa.ChunkedArray, dtype: str) -> Any:
 
 
 class Unreadable:
-    """The few texts of a column that are known not to be values of its type, such as marks for a missing value.
+    """A few strings in a column that are known not to be values of its type, such as "n/a" in a column of numbers.
 
-    Without them, a column can be read at once and not value by value. They do not change the result.
+    Without these strings, the whole column can be converted at once instead of value by value. They do not change the
+    result.
     """
 
     def __init__(self) -> None:
         self._texts: pa.Array | None = None
 
     def set_aside(self, text: pa.Array) -> pa.Array:
-        """Return the texts with null, without characters, in place of those that are known to be unreadable."""
+        """Replace the strings that are known to be unreadable with null. The array's buffer does not contain their
+        characters either."""
         if self._texts is None:
             return text
         return pc.replace_with_mask(text, pc.is_in(text, self._texts), pa.scalar(None, TEXT))
 
     def learn(self, text: pa.Array, each: Callable[[pa.Array], pa.Array]) -> bool:
-        """Add those of the first texts that `each` cannot read; return whether there were new ones, and only a few."""
+        """Look for strings that `each` cannot convert at the beginning of a column. If there are new ones, and only a
+        few in total, add them and return True."""
         sample = text.slice(0, _SAMPLED)
         found = sample.filter(pc.and_(sample.is_valid(), each(sample).is_null()))
         known = found if self._texts is None else pa.concat_arrays([self._texts, found])
@@ -102,11 +106,12 @@ def read_texts(
     each: Callable[[pa.Array], pa.Array],
     unreadable: Unreadable,
 ) -> pa.Array:
-    """Convert texts to another type, with null for those that cannot be read.
+    """Convert strings to another type. Those that cannot be converted become null.
 
     Args:
-        at_once: converts texts like `each`, but several times faster; returns None if it cannot read all of them.
-        unreadable: texts known to be unreadable from other partitions.
+        at_once: converts strings like `each`, but several times faster; returns None if it cannot convert all of them.
+        each: converts strings; those that cannot be converted become null.
+        unreadable: strings in the same column, perhaps in other partitions, that cannot be converted.
     """
     read = at_once(unreadable.set_aside(text))
     if read is None and len(text) > _SAMPLED and unreadable.learn(text, each):
@@ -115,8 +120,8 @@ def read_texts(
 
 
 def is_digits_and_marks(text: pa.Array) -> bool:
-    """Return whether texts have no letters, so that what Arrow reads as numbers has no `0x`, no exponent and no `nan`.
-    Texts that are missing and still have characters may have letters."""
+    """Return whether strings have no letters, so that Arrow can read none of them as a number with `0x`, with an
+    exponent or as `nan`. A missing value that still has characters in the array's buffer counts, too."""
     _, offsets, content = text.buffers()
     if content is None:
         return True
@@ -126,7 +131,8 @@ def is_digits_and_marks(text: pa.Array) -> bool:
 
 
 def whole_numbers(numbers: pa.Array) -> pa.Array:
-    """Convert floats to integers if they are whole and below 2**53, so exact; others become null."""
+    """Convert floats to integers if they are whole and their absolute value is below 2**53, where floats are exact.
+    Other floats become null."""
     whole = pc.and_(pc.equal(numbers, pc.floor(numbers)), pc.less(pc.abs(numbers), EXACT_IN_FLOAT))
     return pc.if_else(whole, numbers, None).cast(pa.int64())
 
@@ -138,12 +144,13 @@ def _text_of(value: Any) -> str:
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, bool):
         return "true" if value else "false"
-    # As in a column of floats, so that the text does not depend on the partition's other values.
+    # A float gets the same string as in a column of floats, so that it does not depend on the other values.
     return str(_float_text(pa.array([value]))[0]) if isinstance(value, float) else str(value)
 
 
 def _float_text(floats: pa.Array) -> pa.Array:
-    """Convert floats to text, large whole ones like integers: integers in a column with floats are read as floats."""
+    """Convert floats to strings. Large whole numbers are written like integers, because integers in a column with
+    floats are read as floats."""
     size = pc.abs(floats)
     whole = pc.and_(pc.equal(floats, pc.floor(floats)), pc.and_(pc.less(size, EXACT_IN_FLOAT), pc.greater(size, 1e9)))
     return pc.if_else(whole, whole_numbers(floats).cast(TEXT), floats.cast(TEXT))

@@ -1,4 +1,5 @@
-"""Infer the types of columns that the contract does not name: the narrowest type that fits all values of a column."""
+"""Infers the types of columns that the contract does not name. A column's type is the narrowest type that fits all of
+its values."""
 
 import datetime as dt
 import re
@@ -16,11 +17,11 @@ from flows.refinery.validate.column_text import EXACT_IN_FLOAT, TEXT, text_array
 from flows.refinery.validate.numbers import INTEGER, MAX_DIGITS, MAX_INTEGER, NUMBER
 
 Kind = Literal["string", "integer", "number", "boolean", "timestamp", "date", "time", "json"]
-# great_integer: from 2**53 on, where floats are not exact. With other integers such a column is integer, with fractions
-# string.
+# A great_integer is at least 2**53, where floats are no longer exact. A column with such integers and other integers is
+# an integer column; a column with such integers and fractions is a string column.
 Inferred = Kind | Literal["great_integer"]
 
-_MORE_THAN_VALUE = rf"^({MARKED}|{CODE})$"  # texts that would lose something as numbers
+_MORE_THAN_VALUE = rf"^({MARKED}|{CODE})$"  # strings that would lose information as numbers
 _LIKE_NUMBER = re.compile(r"[ \t]*[+-]?[.,]?[0-9]")
 _FLAGS = ("true", "True", "TRUE", "false", "False", "FALSE")
 _PLAIN_MARKS = SourceFormat(type="jsonl")
@@ -29,13 +30,15 @@ _PLAIN_MARKS = SourceFormat(type="jsonl")
 def infer_kind(
     raw: pd.Series, source_format: SourceFormat = _PLAIN_MARKS, marks: Collection[str] = ("",)
 ) -> Inferred | None:
-    """Infer the type of a column that the contract does not name; None if it has no value.
+    """Infer the type of a column that the contract does not name from its values in one partition. Return None if there
+    are no values.
 
     Args:
-        marks: texts that mean "missing" in a column whose other values are not text.
+        marks: the strings that mean a missing value in a column whose other values are not text.
 
-    A file's type is the join of its partitions' types, and must not depend on where it is cut. So each value counts by
-    itself: whole numbers are integers, even if pandas stored them as floats because of a missing value.
+    The type of a column in a file is the join of its types in all partitions, and must not depend on where the file is
+    cut. So each value counts by itself. For example, whole numbers are integers even if pandas has stored them as
+    floats because a value is missing.
     """
     if raw.notna().sum() == 0:
         return None
@@ -67,7 +70,8 @@ def join_kinds(one: Inferred | None, other: Inferred | None) -> Inferred | None:
 
 
 def settled_kind(kind: Inferred | None) -> Kind:
-    """Return the contract's type for an inferred one, once all values are known; string if there were none."""
+    """Return the type in a contract for a type that was inferred from all values of a column. Without any values, it is
+    string."""
     return "integer" if kind == "great_integer" else kind or "string"
 
 
@@ -105,11 +109,11 @@ def _infer_objects(values: pd.Series) -> Inferred:
 
 
 def _infer_texts(values: pd.Series, source_format: SourceFormat, marks: Collection[str]) -> Inferred:
-    """Infer the type of texts in CSV, from each text by itself."""
+    """Infer the type of the strings in a CSV column. Each string counts by itself."""
     if values.iloc[0].strip() in _FLAGS:
         return "boolean" if values.isin([*_FLAGS, *marks]).all() else "string"
     if not _LIKE_NUMBER.match(values.iloc[0]):
-        return "string"  # this decides most text columns fast
+        return "string"  # the first value is enough to decide most text columns
     decimal = source_format.decimal
     texts = pc.utf8_trim(text_array(values), " \t")
     texts = texts.filter(pc.invert(pc.is_in(texts, pa.array(marks, TEXT))))
@@ -131,7 +135,8 @@ def _infer_texts(values: pd.Series, source_format: SourceFormat, marks: Collecti
 
 
 def _plain_kind(texts: pa.Array) -> Inferred | None:
-    """Return the type if all texts are written as Arrow writes floats; else None. This check is five times faster."""
+    """Return the type if all strings are numbers in the form in which Arrow writes floats, or None otherwise. This
+    check is five times faster than the general one."""
     try:
         floats = texts.cast(pa.float64())
     except pa.ArrowInvalid:
@@ -142,7 +147,7 @@ def _plain_kind(texts: pa.Array) -> Inferred | None:
 
 
 def _loses_digits(fractions: pa.Array) -> bool:
-    """Return whether a number has more digits than a float keeps."""
+    """Return whether any of the numbers has more digits than a float can hold."""
     many = fractions.filter(pc.match_substring_regex(fractions, MANY_DIGITS))
     if not len(many):
         return False

@@ -1,14 +1,15 @@
-"""Find columns of a file that almost have an expected name, and make the difference visible."""
+"""Finds columns of a file whose names are almost those in the contract, and describes the difference."""
 
 import unicodedata
 from collections.abc import Iterable
 
 
 def near_misses(missing: Iterable[str], seen: Iterable[str]) -> str:
-    """Return, for a rejection's message, the file's columns that may be the missing ones; empty if none is close.
+    """Return the end of a rejection's message, which names the file's columns that may be the missing ones and how
+    their names differ. Return "" if no name is close.
 
     Args:
-        missing: the contract's columns that the file lacks.
+        missing: the columns in the contract that the file lacks.
         seen: the file's columns that are not in the contract.
     """
     by_key: dict[str, str] = {}
@@ -16,14 +17,14 @@ def near_misses(missing: Iterable[str], seen: Iterable[str]) -> str:
         by_key.setdefault(_key(name), name)
     by_key.pop("", None)
     pairs = [(name, by_key[_key(name)]) for name in missing if _key(name) in by_key]
-    found = [f"{wanted!r} is there as {_visible(name)}, {_difference(name, wanted)}" for wanted, name in pairs[:5]]
+    found = [f"the file has {wanted!r} as {_visible(name)}, {_difference(name, wanted)}" for wanted, name in pairs[:5]]
     if not found:
         return ""
     return f" ({'; '.join(found)}); write the names as the file has them, or correct the file"
 
 
 def _key(name: str) -> str:
-    """Return a name without what is often changed by accident: case, accents, white space and punctuation."""
+    """Return a name without everything that often differs by accident: case, accents, white space and punctuation."""
     return "".join(sign for sign in unicodedata.normalize("NFKD", name).casefold() if sign.isalnum())
 
 
@@ -49,7 +50,8 @@ def _difference(seen: str, wanted: str) -> str:
 
 
 def _is_blank(sign: str) -> bool:
-    """Return whether a character is invisible: white space, a byte order mark, a zero-width character."""
+    """Return whether a character is invisible: white space, a control character, a byte order mark or a zero-width
+    character."""
     return sign.isspace() or unicodedata.category(sign) in ("Cf", "Cc")
 
 
@@ -69,7 +71,8 @@ def _place(name: str, sign: str) -> str:
 
 
 def _visible(name: str) -> str:
-    """Return a quoted name in which invisible and combining characters are escaped."""
+    """Return a name in quotes, in which invisible characters other than spaces, and combining characters, are
+    escaped."""
     odd = {sign for sign in name if _is_blank(sign) and sign != " "} | {
         sign for sign in name if unicodedata.combining(sign)
     }

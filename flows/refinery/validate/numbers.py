@@ -1,4 +1,4 @@
-"""Convert texts and raw numbers to integers and numbers, with the file's decimal and thousands marks."""
+"""Converts the values in a file to integers and floats, according to the file's decimal and thousands separators."""
 
 import re
 from functools import partial
@@ -21,7 +21,7 @@ INTEGER = r"^[+-]?[0-9]+$"
 NUMBER = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 MAX_INTEGER = (1 << 63) - 1
 MAX_DIGITS = 20  # with the sign; longer integers do not fit into 64 bits
-_SAFE_INTEGER_DIGITS = 18  # every integer of this many digits fits into 64 bits
+_SAFE_INTEGER_DIGITS = 18  # every integer with this many digits fits into 64 bits
 
 
 def read_integer(raw: pd.Series, _: Column, source_format: SourceFormat, unreadable: Unreadable) -> pa.Array:
@@ -35,7 +35,8 @@ def read_integer(raw: pd.Series, _: Column, source_format: SourceFormat, unreada
 
 
 def _integers_at_once(text: pa.Array) -> pa.Array | None:
-    """Read texts of digits as integers, with the same result as by INTEGER; None if there are other texts."""
+    """Convert strings of digits to integers, with the same result as `_each_integer`. Return None if there are other
+    strings."""
     longest = pc.max(pc.binary_length(text)).as_py() or 0
     if longest > _SAFE_INTEGER_DIGITS or not is_digits_and_marks(text):
         return None
@@ -71,7 +72,8 @@ def read_number(raw: pd.Series, _: Column, source_format: SourceFormat, unreadab
 
 
 def _numbers_at_once(source_format: SourceFormat, text: pa.Array) -> pa.Array | None:
-    """Read texts of digits and a point as numbers, with the same result as by NUMBER; None if there are other texts."""
+    """Convert strings of digits with at most a decimal point to floats, with the same result as `_each_number`. Return
+    None if there are other strings."""
     has_marks = source_format.decimal != "." or source_format.thousands
     if has_marks or not is_digits_and_marks(text):
         return None
@@ -86,7 +88,7 @@ def _each_number(source_format: SourceFormat, text: pa.Array) -> pa.Array:
 
 
 def plain_numbers(raw: pd.Series, source_format: SourceFormat) -> pa.Array:
-    """Return a raw column's numbers as text without thousands marks, with a point as the decimal mark."""
+    """Return a column's numbers as strings without thousands separators, and with a decimal point."""
     return _with_plain_marks(text_array(raw), source_format)
 
 
@@ -99,7 +101,7 @@ def _with_plain_marks(text: pa.Array, source_format: SourceFormat) -> pa.Array:
         grouped = pc.match_substring_regex(text, rf"^[+-]?[0-9]{{1,3}}(\x{ord(mark):02x}[0-9]{{3}})+([^0-9].*)?$")
         text = pc.if_else(grouped, pc.replace_substring(text, mark, ""), text)
     if source_format.decimal != ".":
-        # A point is then no decimal mark: it must not be read as one.
+        # A point is not the decimal separator of this file, so it must not be read as one.
         pointed = pc.match_substring(text, ".")
         text = pc.if_else(pointed, "not a number", pc.replace_substring(text, source_format.decimal, "."))
     return pc.replace_substring_regex(text, r"^\+([0-9.])", r"\1")  # Arrow's cast does not accept a plus sign
@@ -110,7 +112,8 @@ def _numbers(text: pa.Array) -> pa.Array:
 
 
 def _long_integers(text: pa.Array) -> pa.Array:
-    """Read long integers, which may not fit into 64 bits, one by one; null for those that do not."""
+    """Convert strings to integers one by one, because long integers may not fit into 64 bits. Those that do not fit
+    become null."""
     low, high = -MAX_INTEGER - 1, MAX_INTEGER
 
     def read(value: str | None) -> int | None:

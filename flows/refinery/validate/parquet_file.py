@@ -1,4 +1,4 @@
-"""Write Parquet files."""
+"""Opens Parquet files for writing, with dictionaries only where they save space."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ _SAMPLED = 20_000
 
 
 def parquet_writer(path: Path, first: pa.Table, compression: str) -> pq.ParquetWriter:
-    """Open a Parquet file for tables with the schema of the first one. Only columns whose values repeat get a
-    dictionary: in others it would cost time and space."""
+    """Open a Parquet file for tables with the same schema as `first`. Only columns whose values repeat get a
+    dictionary, because in other columns it would cost time and space."""
     sample = first.slice(0, _SAMPLED)
     repeating = []
     for field in first.schema:
@@ -24,7 +24,7 @@ def parquet_writer(path: Path, first: pa.Table, compression: str) -> pq.ParquetW
 
 def _repeats(values: pa.ChunkedArray) -> bool:
     try:
-        # Most columns whose values do not repeat show it in a third of the sample.
+        # For most columns whose values do not repeat, a third of the sample is enough to see that.
         parts = values.slice(0, len(values) // 3), values
         return all(pc.count_distinct(part).as_py() * 4 <= len(values) for part in parts)
     except pa.ArrowNotImplementedError:

@@ -1,4 +1,5 @@
-"""A contract's expectations as rules, and how each expectation is checked on a file that is read in partitions."""
+"""A contract's expectations as rules, and the method by which each expectation is checked on a file that is read in
+partitions."""
 
 import datetime as dt
 from collections import Counter
@@ -13,22 +14,22 @@ import pandas as pd
 from flows.refinery.contract.loading import ContractInvalid
 from flows.refinery.contract.model import KEEP, UNIQUE, Contract, Expectation
 
-WHOLE_FILE_ROW_LIMIT = 10_000_000  # a column of so many numbers takes 80 MB
+WHOLE_FILE_ROW_LIMIT = 10_000_000  # a column with this many numbers takes 80 MB
 
 
 class Method(Enum):
-    """How an expectation is checked although the file is read in partitions."""
+    """The ways to check an expectation on a file that is read in partitions."""
 
-    ROWS = "each row by itself; counts are added up"
-    ORDER = "each row against the row before it; the last value is carried from partition to partition"
+    ROWS = "each row is checked by itself, and the counts are added up"
+    ORDER = "each row is compared with the row before it, which may be in the partition before"
     UNIQUE = (
-        "64-bit hashes of all rows are sorted, and equal hashes compared by value; every occurrence fails, with `keep`"
-        " all but the first or the last of the file"
+        "64-bit hashes of all rows are sorted, and rows with equal hashes are compared by value; every occurrence"
+        " fails, or with `keep` every occurrence except the first or the last in the file"
     )
-    MERGED = "each partition gives a state; the merged state gives the same metric as the whole file"
-    DISTINCT = "each partition gives its distinct values; GX judges their union (at most 1,000,000 values)"
-    STRUCTURE = "GX judges the file's column names and types"
-    WHOLE = f"GX judges the columns concerned as a whole (at most {WHOLE_FILE_ROW_LIMIT:,} rows)"
+    MERGED = "each partition gives a state, and the merged state gives the same metric as the whole file"
+    DISTINCT = "each partition gives its distinct values, and GX checks their union (at most 1,000,000 values)"
+    STRUCTURE = "GX checks the file's column names and types"
+    WHOLE = f"GX checks the whole columns that the expectation reads (at most {WHOLE_FILE_ROW_LIMIT:,} rows)"
 
 
 _NAMES_BY_METHOD = {
@@ -107,14 +108,14 @@ UNSUPPORTED: Mapping[str, str] = MappingProxyType(
         "expect_column_values_to_match_like_pattern_list": _NO_PANDAS.format("") + "_list",
         "expect_column_values_to_not_match_like_pattern": _NO_PANDAS.format("not_"),
         "expect_column_values_to_not_match_like_pattern_list": _NO_PANDAS.format("not_") + "_list",
-        "expect_query_results_to_match_comparison": "it needs an SQL engine; a contract judges one file",
-        "expect_table_row_count_to_equal_other_table": "it needs a second table; a contract judges one file",
-        "unexpected_rows_expectation": "it needs an SQL engine; a contract judges one file",
+        "expect_query_results_to_match_comparison": "it needs an SQL engine, but a contract checks a single file",
+        "expect_table_row_count_to_equal_other_table": "it needs a second table, but a contract checks a single file",
+        "unexpected_rows_expectation": "it needs an SQL engine, but a contract checks a single file",
     }
 )
-"""Expectations of the installed GX that a contract cannot use, and why."""
+"""The expectations of the installed GX that a contract cannot use, with the reason."""
 
-# Expectations whose method gives one verdict on the file, but which count failing rows, too.
+# Expectations that are checked on the whole file, but count failing rows, too.
 _COUNT_ROWS = frozenset(
     {
         "expect_column_value_z_scores_to_be_less_than",
@@ -126,7 +127,7 @@ _COUNT_ROWS = frozenset(
 
 
 def level_of(name: str) -> Literal["row", "table"]:
-    """Return whether an expectation checks each row, or only the whole file."""
+    """Return "row" if an expectation counts failing rows, and "table" if it only checks the file as a whole."""
     counts_rows = METHODS[name] in (Method.ROWS, Method.ORDER, Method.UNIQUE) or name in _COUNT_ROWS
     return "row" if counts_rows else "table"
 
@@ -135,8 +136,8 @@ def level_of(name: str) -> Literal["row", "table"]:
 class Rule:
     """One expectation of a contract."""
 
-    id: str  # unique in the contract and stable: "expect_column_values_to_not_be_null(order_id)"
-    name: str  # GX's name of the expectation
+    id: str  # stable and unique in the contract, such as "expect_column_values_to_not_be_null(order_id)"
+    name: str  # GX's name for the expectation
     arguments: Mapping[str, Any]  # the arguments for GX
     severity: str  # info (only counted), warning or critical (its failure rejects the file)
     level: str  # "row" if single rows fail, "table" if only the whole file does
@@ -146,30 +147,35 @@ class Rule:
 
     @property
     def method(self) -> Method:
-        """Return how it is checked."""
+        """Return how the expectation is checked on a file."""
         return METHODS[self.name]
 
     @property
     def keep(self) -> Literal["first", "last", False]:
-        """Return which of the rows with the same key passes a uniqueness rule; False if none does."""
+        """Return which of the rows with the same key passes a uniqueness rule, or False if none of them does."""
         keep = self.written.get(KEEP)
         return "first" if keep == "first" else "last" if keep == "last" else False
 
     @property
     def is_late(self) -> bool:
-        """Return whether its failing rows are known only at the end of the file."""
+        """Return whether the rows that break the rule are known only at the end of the file."""
         return self.method in (Method.UNIQUE, Method.WHOLE, Method.ORDER)
 
     def columns_needed(self, available: list[str]) -> list[str]:
-        """Return the columns of `available` that GX needs for it, including those of its row_condition."""
+        """Return the columns in `available` that GX needs to check the rule, including those in its row_condition."""
         condition = self.arguments.get("row_condition")
         text = repr(condition) if condition else ""
-        # A column too many costs time, one too few would fail: so a mention anywhere in the condition is enough.
+        # A missing column would make GX fail, but an extra one only costs time. So it is enough that the condition
+        # mentions the column's name anywhere.
         return [column for column in available if column in self.columns or (text and column in text)]
 
     def columns_missing(self, in_file: Collection[str], judged: Collection[str]) -> list[str]:
-        """Return the columns that it needs and that are missing. `judged` is the columns of the file that are checked,
-        and those that are filled in."""
+        """Return the columns that the rule needs but that do not exist.
+
+        Args:
+            in_file: the columns of the file.
+            judged: the columns of the file that are checked, and the columns that are filled in.
+        """
         if self.name == "expect_column_to_exist":
             return []
         # A column that is filled in has no type in the file.
@@ -178,8 +184,8 @@ class Rule:
 
 
 def rules_of(contract: Contract) -> tuple[Rule, ...]:
-    """Return the contract's expectations in their order, with unique ids. Raise ContractInvalid if one cannot be
-    checked on a file."""
+    """Return the contract's expectations as rules with unique IDs, in their order. Raise ContractInvalid if an
+    expectation cannot be checked on a file."""
     seen: Counter[str] = Counter()
     return tuple(_rule(contract, expectation, seen) for expectation in contract.expectations)
 
@@ -187,7 +193,7 @@ def rules_of(contract: Contract) -> tuple[Rule, ...]:
 def _rule(contract: Contract, expectation: Expectation, seen: Counter[str]) -> Rule:
     name = expectation.name
     if name not in METHODS:
-        why = UNSUPPORTED.get(name, "this release cannot judge it in partitions")
+        why = UNSUPPORTED.get(name, "this release cannot check it in partitions")
         raise ContractInvalid(f"contract {contract.dataset!r}: {name} cannot be used: {why}")
     columns = tuple(expectation.columns)
     rule_id = f"{name}({', '.join(columns)})" if columns else name
@@ -210,7 +216,8 @@ def _rule(contract: Contract, expectation: Expectation, seen: Counter[str]) -> R
 
 
 def _for_gx(arguments: Mapping[str, Any], timed: bool) -> dict[str, Any]:
-    """Return the arguments for GX, with timestamps as in the frames: in UTC, without a time zone."""
+    """Return the arguments for GX. Timestamps are converted to UTC without a time zone, as in the frames that GX
+    checks."""
     given = {name: value for name, value in arguments.items() if name != KEEP}
     return {name: _moment(value, timed) if name in _MOMENTS else value for name, value in given.items()}
 

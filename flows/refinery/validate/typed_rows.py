@@ -1,4 +1,4 @@
-"""Rows in the contract's types as Arrow record batches, each with its row number."""
+"""Functions on Arrow record batches that hold rows in the contract's types, each with its row number."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -11,21 +11,22 @@ from flows.refinery.read.header import GOOD_ROW_NUMBER
 from flows.refinery.validate.coercion import ARROW_TYPES, dtype_of, judged_values
 from flows.refinery.validate.column_text import pandas_values
 
-ROW_NUMBER = GOOD_ROW_NUMBER  # the row's number in the source; never published
+ROW_NUMBER = GOOD_ROW_NUMBER  # the column with each row's number in the source file, which is never published
 
 
 def to_batch(arrays: Sequence[pa.Array], row_numbers: np.ndarray, kinds: Mapping[str, str]) -> pa.RecordBatch:
-    """Make a record batch of coerced columns and their row numbers, in the types of `kinds`."""
+    """Create a record batch from converted columns and their row numbers. `kinds` maps the name of each column to its
+    type."""
     return pa.RecordBatch.from_arrays([*arrays, pa.array(row_numbers)], schema=_schema(kinds))
 
 
 def beside(batch: pa.RecordBatch, more: Mapping[str, pa.Array]) -> pa.RecordBatch:
-    """Return a batch with more columns at the end, whose names may repeat existing ones."""
+    """Return a batch with columns added at the end. Their names may repeat the names of existing columns."""
     return pa.RecordBatch.from_arrays([*batch.columns, *more.values()], names=[*batch.schema.names, *more])
 
 
 def no_rows(kinds: Mapping[str, str]) -> pa.RecordBatch:
-    """Return a batch with these columns and no rows."""
+    """Return a batch without rows that has a column of each type in `kinds`, and row numbers."""
     return pa.RecordBatch.from_pylist([], schema=_schema(kinds))
 
 
@@ -41,16 +42,19 @@ def numbers_of(batch: pa.RecordBatch) -> np.ndarray:
 
 
 def as_judged(data: pa.RecordBatch | pa.Table, kinds: Mapping[str, str]) -> pd.DataFrame:
-    """Convert rows to the form that GX checks: with a RangeIndex, timestamps in UTC without a zone, times as text."""
+    """Convert rows to the frame that GX checks. It has a RangeIndex, timestamps in UTC without a time zone, and times
+    as strings."""
     columns = {name: judged_values(data.column(name), kind) for name, kind in kinds.items()}
     return pd.DataFrame(columns, index=pd.RangeIndex(len(data)), copy=False)
 
 
 def as_stepped(batch: pa.RecordBatch, kinds: Mapping[str, str], nullable: Collection[str]) -> pd.DataFrame:
-    """Convert good rows to the form that steps get: row numbers as the index, timestamps in UTC, dates at midnight.
+    """Convert good rows to the frame that preprocessing steps get. Its index is the row numbers, timestamps are in UTC,
+    and dates are timestamps at midnight.
 
     Args:
-        nullable: columns that may have missing values: they get a nullable dtype, even if no value is missing here.
+        nullable: the columns that may have missing values. They get a nullable dtype even if no value is missing in
+            this batch.
     """
     columns = {name: _stepped(batch.column(name), kind, nulls=name in nullable) for name, kind in kinds.items()}
     return pd.DataFrame(columns, index=pd.Index(numbers_of(batch)), copy=False)

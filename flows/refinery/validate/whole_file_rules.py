@@ -1,4 +1,5 @@
-"""Check rules whose failing rows are known only at the end of a file: uniqueness, order, and whole columns."""
+"""Checks rules whose failing rows are known only at the end of a file: rules on uniqueness, on the order of rows, and
+on whole columns."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -24,10 +25,11 @@ class TooManyRowsToJudge(FileRejected):
 
 
 class WholeFileJudge:
-    """Collects what rules need until the end of the file, and then returns their verdicts.
+    """Collects what rules on a whole file need until the end of the file, and then returns the verdicts.
 
     Args:
-        rows: the caller adds all rows to it, good and bad, with the columns of `kinds` and then the row numbers.
+        rows: a spool to which the caller must add all rows, good and bad. Its batches have the columns in `kinds`,
+            followed by the row numbers.
         folder: an existing folder for what does not fit in memory.
     """
 
@@ -40,15 +42,16 @@ class WholeFileJudge:
         }
 
     def take(self, key_hashes: Sequence[np.ndarray | None]) -> None:
-        """Add the hashes of one partition's rows, by rule."""
+        """Add the hashes of the rows in the next partition: one array for each rule, or None if the rule needs none."""
         for position, collector in self._collectors.items():
             hashes = key_hashes[position]
             if hashes is not None:
                 collector.add(hashes)
 
     def verdict(self, position: int, state: Any, structure: pd.DataFrame) -> tuple[Verdict, np.ndarray]:
-        """Return the verdict on one rule, and the sorted numbers of failing rows that are not marked yet. Raise
-        TooManyRowsToJudge if the rule needs whole columns and the file has too many rows."""
+        """Return the verdict on the rule at a position, and the sorted row numbers of the failing rows that no
+        partition has shown yet. `state` is the merged state of all partitions. Raise TooManyRowsToJudge if the rule
+        needs whole columns and the file has too many rows."""
         rule = self._judge.rules[position]
         if rule.method is Method.UNIQUE:
             rows = duplicated_rows(self._collectors[position], lambda: self._keys(position), rule.keep)
@@ -63,7 +66,7 @@ class WholeFileJudge:
         rule = self._judge.rules[position]
         if self._rows.rows > WHOLE_FILE_ROW_LIMIT:
             raise TooManyRowsToJudge(
-                f"{rule.id} is judged on the whole column, for at most {WHOLE_FILE_ROW_LIMIT:,} rows;"
+                f"{rule.id} is checked on whole columns of at most {WHOLE_FILE_ROW_LIMIT:,} rows;"
                 f" the file has {self._rows.rows:,}"
             )
         kinds, batches = self._columns_of(position)
@@ -83,7 +86,8 @@ class WholeFileJudge:
             yield partial(take, batch)
 
     def _columns_of(self, position: int) -> tuple[dict[str, str], Iterator[pa.RecordBatch]]:
-        """Return the types of the columns that a rule needs, and batches with only these and the row numbers."""
+        """Return the types of the columns that a rule needs, and batches with only these columns and the row
+        numbers."""
         names = list(self._kinds)
         needed = self._judge.rules[position].columns_needed(names)
         places = [*map(names.index, needed), len(names)]
