@@ -273,7 +273,7 @@ class Stack:
         for pause in _pauses():
             stack = self._cloudformation.describe_stacks(StackName=stack_id)["Stacks"][0]
             status = str(stack["StackStatus"])  # read before the events, so that no event is missed
-            new = list(takewhile(lambda event: event["EventId"] != newest, self._events(stack_id)))  # noqa: B023 (used at once)
+            new = list(takewhile(lambda event: event["EventId"] != newest, self._events(stack_id)))  # noqa: B023 (used immediately)
             for event in reversed(new):
                 reason = event.get("ResourceStatusReason", "")
                 step = StackEvent(event["LogicalResourceId"], event["ResourceType"], event["ResourceStatus"], reason)

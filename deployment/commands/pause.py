@@ -20,7 +20,7 @@ def resume(console: Console, cloud: DeployedStack) -> None:
     """End the pause and start a drain. If the stack was not paused, this starts an additional drain, which is
     harmless."""
     _pause_of(cloud).end()
-    drains_of(cloud).start()  # only now, because a task that is started during a pause ends at once
+    drains_of(cloud).start()  # only now, because a task that is started during a pause ends immediately
     console.print("Resumed, and a drain was started. To see the progress: sluice status", style="green")
 
 

@@ -250,7 +250,7 @@ class LocalCloud:
         log = self.worker.log_path
         self.worker.wait_until(lambda: _WORKER_READY in log.read_text(), START_DEADLINE_SECONDS)
 
-    # --- addresses and clients ---
+    # --- URLs and clients ---
 
     @property
     def endpoints(self) -> Endpoints:
