@@ -47,7 +47,7 @@ def dirty_orders() -> bytes:
     )
 
 
-WIDE_ROWS = 6_144
+WIDE_ROWS = 762
 WIDE_CONTRACT = """
 columns:
   id: {type: integer}
@@ -57,17 +57,17 @@ bad_rows: {max_fraction: 1}
 """
 
 
-def wide_rows(rows: int = WIDE_ROWS, *, different_notes: int = 6) -> bytes:
-    """Return a Parquet file of six row groups, whose rows fill several files of WIDE_CONTRACT.
+def wide_rows(*, different_notes: int = 6) -> bytes:
+    """Return a Parquet file of six row groups, each a partition (8 MiB) that fills a file of WIDE_CONTRACT.
 
     Args:
         different_notes: how many of the row groups have other notes than the first; the ids repeat with the notes.
     """
-    size = rows // 6
+    size = WIDE_ROWS // 6
     schema, file = pa.schema({"id": pa.int64(), "note": pa.string()}), io.BytesIO()
     with pq.ParquetWriter(file, schema) as writer:
         for group in range(6):
             ids = range(group % different_notes * size, (group % different_notes + 1) * size)
-            notes = [random.Random(number).randbytes(512).hex() for number in ids]  # they hardly compress
+            notes = [random.Random(number).randbytes(1 << 15).hex() for number in ids]  # they hardly compress
             writer.write_table(pa.table({"id": ids, "note": notes}, schema=schema))
     return file.getvalue()
