@@ -21,6 +21,7 @@ from flows.refinery.check_contract import check_contract
 from flows.refinery.checks import RejectionReason
 from flows.refinery.contract.model import Contract
 from flows.refinery.errors import FileRejected, SluiceError, TerminalError
+from flows.refinery.freed_memory import returning_memory
 from flows.refinery.output_files import LEAVE, OutputFile, TakeAway
 from flows.refinery.part_seconds import ELSEWHERE, PartSeconds
 from flows.refinery.preprocess.own_steps import OwnStep
@@ -139,7 +140,7 @@ def refine_file(
             return _rejected(judged, dropped, seconds)
         # Validation stays in this thread. In a task's main thread, the time limit can also stop a regular expression
         # that backtracks for hours; in any other thread, that expression would hold the GIL.
-        validated = map_partitions(partial(refine_partition, plan=plan), partitions)
+        validated = returning_memory(map_partitions(partial(refine_partition, plan=plan), partitions))
         part = "validate" if plan.waits else "refine"
         reported = _reported(seconds.inside(ELSEWHERE, validated), partial(report, part))
         good = stack.enter_context(closing(judged.good_rows(reported, is_small=is_small)))

@@ -1,0 +1,26 @@
+"""Return to the system the memory that was freed and that the allocator keeps."""
+
+import ctypes
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+_ITEMS = 8  # partitions between two returns: a return costs CPU time for the pages that are needed again
+
+
+def returning_memory(items: Iterable[_T]) -> Iterator[_T]:
+    """Yield the same items, and return freed memory after every eighth one. Otherwise the gaps between blocks in use
+    grow with the file: 100 MB in 1 GB of CSV."""
+    for number, item in enumerate(items, start=1):
+        yield item
+        del item
+        if number % _ITEMS == 0:
+            return_freed_memory()
+
+
+def return_freed_memory() -> None:
+    """Return all pages without a block in use."""
+    with suppress(AttributeError):  # other C libraries than glibc
+        ctypes.CDLL(None).malloc_trim(0)
