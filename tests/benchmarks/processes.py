@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from deployment import PROJECT_ROOT
@@ -36,11 +37,23 @@ def own_and_childrens(pid: int | None) -> tuple[float, float]:
 
 
 def memory_mb(pid: int) -> float:
-    """Return the memory in use, in MB, of a process and of its children; what they share counts once."""
+    """Return the memory in use, in MB, of a process and of its children, as if they were alone on the machine.
+
+    What they share counts once. Of the pages of files, those of the process with the most count: the others use the
+    same libraries.
+    """
+    found = list(_memory(pid))
+    return (sum(own for own, _ in found) + max((of_files for _, of_files in found), default=0)) * 1024 / 1e6
+
+
+def _memory(pid: int) -> Iterator[tuple[int, int]]:
+    """Yield for a process and its children the KiB that no file has, and those of files."""
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
         running = [child for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
     except OSError:  # it has just ended
-        return 0.0
-    proportional = int((rollup.partition("Pss:")[2].split() or ["0"])[0])
-    return proportional * 1024 / 1e6 + sum(memory_mb(int(child)) for child in running)
+        return
+    sizes = {line.split()[0]: int(line.split()[1]) for line in rollup.splitlines()[1:]}
+    yield sizes["Pss_Anon:"], sizes["Rss:"] - sizes["Anonymous:"]
+    for child in running:
+        yield from _memory(int(child))
