@@ -1,4 +1,5 @@
-"""Plan how the partitions of a file are checked, from its header and the contract: columns, types and rules."""
+"""Plans how the partitions of a file are checked. The header and the contract decide which columns are checked, with
+which types and which rules."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ UNKNOWN_COLUMN, MISSING_COLUMN = "unknown_column", "missing_column"
 
 @dataclass(frozen=True)
 class Header:
-    """A file's columns in their order, the inferred types of undeclared ones, and how the file is written."""
+    """The columns of a file in their order, the inferred types of columns that the contract does not declare, and the
+    format in which the file is written."""
 
     columns: tuple[str, ...] = ()
     kinds: Mapping[str, Inferred | None] = field(default_factory=dict)
@@ -38,9 +40,9 @@ class Header:
     def of_file(
         cls, partitions: Iterator[Partition], contract: Contract, waiting: PartitionSpool
     ) -> tuple[Header, Iterator[Partition]]:
-        """Return a file's header, and its partitions. If later ones may change the header, all partitions are read into
-        `waiting` first: in JSON, later rows may have more columns, and in all formats, later values may widen the type
-        of an undeclared column."""
+        """Return a file's header, and its partitions. If later partitions may change the header, all of them are first
+        read into `waiting`. In JSON, later rows may have more columns, and in all formats, later values may widen the
+        type of an undeclared column."""
         first = next(partitions)
         header, partitions = cls().joined(first, contract), chain([first], partitions)
         takes_undeclared = contract.unknown_columns == "evolve" and not contract.columns.keys() >= set(header.columns)
@@ -53,7 +55,7 @@ class Header:
         return header, waiting.drain()
 
     def joined(self, partition: Partition, contract: Contract) -> Header:
-        """Return the header after one more partition."""
+        """Return the header that also describes the next partition."""
         frame, found = partition.frame, partition.source_format
         columns = tuple(dict.fromkeys((*self.columns, *map(str, frame.columns))))
         if contract.unknown_columns != "evolve":
@@ -68,15 +70,16 @@ class Header:
 
 @dataclass(frozen=True)
 class HeaderPlan:
-    """How the partitions of a file with a known header are checked. It can be pickled."""
+    """How the partitions of a file are checked, once its header is known. A plan can be pickled."""
 
-    file_columns: tuple[str, ...]  # the file's columns, in its order
-    # every column to be checked, with its type; first those in the file, then those that are filled in
+    file_columns: tuple[str, ...]  # all columns of the file, in its order
+    # the columns to check, with their types: first those that are in the file, then those that are filled in
     columns: Mapping[str, Column]
-    filled: tuple[str, ...]  # declared columns that the file lacks
-    unknown: tuple[str, ...]  # columns of the file that are not published
-    row_rules: tuple[RowRule, ...]  # all rules that single rows can break; a bad row is counted for the first it breaks
-    judged: tuple[Rule, ...]  # the expectations for which the file has the columns
+    filled: tuple[str, ...]  # the declared columns that the file lacks
+    unknown: tuple[str, ...]  # the columns of the file that are not published
+    # all rules that single rows can break; a bad row is counted for the first blocking rule that it breaks
+    row_rules: tuple[RowRule, ...]
+    judged: tuple[Rule, ...]  # the expectations whose columns the file has
     source_format: SourceFormat  # how the file is written
 
     @classmethod
@@ -103,48 +106,49 @@ class HeaderPlan:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return only the fields, without cached properties: each process makes its own judge."""
+        """Return only the fields for pickling. Cached properties are left out, because each process creates its own
+        judge."""
         return {name: self.__dict__[name] for name in self.__dataclass_fields__}
 
     @cached_property
     def judge(self) -> Judge | None:
-        """Return the judge for `judged`; None if there are no expectations."""
+        """Return the judge that checks the expectations in `judged`, or None if there are no expectations."""
         return judge_of(self.judged) if self.judged else None
 
     @cached_property
     def unreadable(self) -> defaultdict[str, Unreadable]:
-        """Return, by column, the unreadable texts that partitions have shown so far."""
+        """Return, for each column, the unreadable strings that were found in partitions so far."""
         return defaultdict(Unreadable)
 
     @cached_property
     def places(self) -> dict[str, int]:
-        """Return the position of each row rule, by its id."""
+        """Return the position of each row rule in `row_rules`, by the rule's ID."""
         return {rule.id: place for place, rule in enumerate(self.row_rules)}
 
     @cached_property
     def blocking(self) -> np.ndarray:
-        """Return the positions of the row rules that quarantine a row."""
+        """Return the positions of the row rules whose failure quarantines a row."""
         return np.array([place for place, rule in enumerate(self.row_rules) if rule.blocking], dtype=np.int64)
 
     @cached_property
     def waits(self) -> bool:
-        """Return whether rows may turn out to be bad only at the end of the file, so that all must wait."""
+        """Return whether some rows may turn out to be bad only at the end of the file, so that all rows must wait."""
         late = {rule.id for rule in self.judged if rule.is_late}
         return any(rule.blocking and rule.id in late for rule in self.row_rules)
 
     @cached_property
     def asks_structure(self) -> bool:
-        """Return whether a rule judges the names and types of the file's columns."""
+        """Return whether a rule checks the names and types of the file's columns."""
         return any(rule.method is Method.STRUCTURE for rule in self.judged)
 
     @cached_property
     def judged_kinds(self) -> dict[str, str]:
-        """Return the types of the columns that rules read."""
+        """Return the types of the columns that expectations read, by column name."""
         return self._kinds_for(self.judged)
 
     @cached_property
     def whole_file_kinds(self) -> dict[str, str]:
-        """Return the types of the columns that are kept for rules that need the whole file."""
+        """Return the types of the columns that must be kept for expectations on the whole file, by column name."""
         return self._kinds_for(rule for rule in self.judged if rule.is_late)
 
     def _kinds_for(self, rules: Iterable[Rule]) -> dict[str, str]:
@@ -153,36 +157,43 @@ class HeaderPlan:
 
     @cached_property
     def nullable(self) -> frozenset[str]:
-        """Return the columns in which a good row may have no value."""
+        """Return the columns in which good rows may have missing values."""
         return frozenset(name for name, column in self.columns.items() if column.nullable)
 
     @cached_property
     def raw_columns(self) -> list[str]:
-        """Return the file's columns whose original texts cannot be recovered from the typed columns."""
+        """Return the file's columns whose original values cannot be recovered from the converted columns."""
         return [name for name in self.file_columns if self.kinds.get(name) != "string"]
 
     def raw_place(self, name: str) -> int:
-        """Return the position of a column's original values in a batch of typed columns, row numbers, `raw_columns`."""
+        """Return the position of a column's original values in a batch that has the converted columns, the row numbers
+        and `raw_columns`, in this order."""
         if name in self.raw_columns:
             return len(self.columns) + 1 + self.raw_columns.index(name)
         return list(self.columns).index(name)
 
     @cached_property
     def kinds(self) -> dict[str, str]:
-        """Return the type of each column that is checked."""
+        """Return the type of each column that is checked, by column name."""
         return {name: column.type for name, column in self.columns.items()}
 
     def flag(self, masks: np.ndarray, rule_id: str, rows: Any) -> None:
-        """Mark rows (positions, slice or mask) as breaking a rule, if the plan has that rule."""
+        """Mark rows as breaking a rule, if the plan has that rule.
+
+        Args:
+            masks: an array of shape (row rules, rows), which is changed.
+            rows: positions, a slice or a mask.
+        """
         place = self.places.get(rule_id)
         if place is not None:
             masks[place, rows] = True
 
     def structure(self, nulls: Collection[str]) -> pd.DataFrame:
-        """Return an empty frame with the file's columns in their order, in the dtypes in which they were checked.
+        """Return a frame without rows that has the file's columns in their order, with the dtypes in which GX checks
+        them.
 
         Args:
-            nulls: the columns with missing values.
+            nulls: the columns in which values are missing.
         """
         kinds = self.kinds
         dtypes = {name: dtype_of(kinds.get(name, "string"), nulls=name in nulls) for name in self.file_columns}

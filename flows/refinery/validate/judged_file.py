@@ -1,4 +1,5 @@
-"""Merge the validated partitions of a file: its findings, its bad rows, and its good rows as soon as they are known."""
+"""Merges the validated partitions of a file. The result is the good rows, as soon as they are known, the files of bad
+rows, and the findings on the whole file."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -44,51 +45,51 @@ _IN_MEMORY_BYTES = 32 << 20  # of waiting rows
 
 @dataclass(frozen=True)
 class JudgedPartition:
-    """One partition after *validate*. It can be pickled."""
+    """The result of validating one partition. It can be pickled."""
 
     rows_in: int
     misfits: pa.RecordBatch  # rows that could not be decoded, from `misfit_rows`
-    # the good rows in the contract's types; or, if rows may turn out to be bad at the end of the file, all rows, with
-    # the original values of `raw_columns` after the row numbers
+    # the good rows in the contract's types. If rows may turn out to be bad only at the end of the file, it has all rows
+    # instead, with the original values of `raw_columns` after the row numbers
     rows: pa.RecordBatch
-    bad: pa.Table | None  # the bad rows and misfits, as in the quarantine file; None if `rows` has all rows
+    bad: pa.Table | None  # the bad rows and misfits, in the form of the quarantine file; None if `rows` has all rows
     bad_numbers: np.ndarray  # the numbers of the bad rows, without the misfits
-    bad_masks: np.ndarray  # row rules x bad rows; true where a row breaks the rule
-    broken: np.ndarray  # by row rule, the number of rows that break it
-    no_numbers: dict[str, Texts]  # by rule, some texts that should be numbers
-    nulls: frozenset[str]  # the columns with missing values, in good or bad rows, if a rule judges types
-    # all rows, with the columns that rules need at the end of the file; None if there are no such rules, or `rows` has
-    # the columns
+    bad_masks: np.ndarray  # an array of shape (row rules, bad rows), which is true where a row breaks a rule
+    broken: np.ndarray  # for each row rule, the number of rows that break it
+    no_numbers: dict[str, Texts]  # for each rule ID, some strings that should be numbers
+    nulls: frozenset[str]  # the columns with missing values in good or bad rows; empty if no rule checks types
+    # all rows, with the columns that rules need at the end of the file; None if there are no such rules, or if `rows`
+    # has these columns
     whole_file_rows: pa.RecordBatch | None
-    states: tuple[Any, ...]  # by expectation, its mergeable state
-    key_hashes: tuple[np.ndarray | None, ...]  # by expectation, one hash per row if it is about uniqueness
-    seconds: Mapping[str, float]  # by part, the time spent in it
+    states: tuple[Any, ...]  # for each expectation, its mergeable state
+    key_hashes: tuple[np.ndarray | None, ...]  # for each expectation, one hash per row if it is on uniqueness
+    seconds: Mapping[str, float]  # for each part of the work, such as "write", the time spent on it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What *validate* found in a file."""
+    """What the validation of a whole file found."""
 
     rows_in: int
-    quarantined: dict[str, int]  # bad rows by the first rule that each broke
-    checks: tuple[Check, ...]  # what every rule found
-    rejected: tuple[RejectionReason, ...]  # why the file is rejected; empty when it is accepted
-    columns_in: tuple[str, ...] = ()  # the file's columns
+    quarantined: dict[str, int]  # the number of bad rows, by the first rule that each of them broke
+    checks: tuple[Check, ...]  # what each rule found
+    rejected: tuple[RejectionReason, ...]  # why the file is rejected; empty if it is accepted
+    columns_in: tuple[str, ...] = ()  # the names of the file's columns
     decisions: tuple[Decision, ...] = ()  # how the file was read
 
 
 class JudgedFile:
-    """Merges validated partitions, in their order. It writes the bad rows, and yields the good ones to the caller.
+    """Merges the validated partitions of a file in their order, writes the bad rows, and yields the good rows.
 
     Args:
-        folder: an existing folder for the quarantine files and for rows that wait.
-        take_away: gets each full quarantine file.
-        is_large: whether rows that wait on disk are compressed.
+        folder: an existing folder for the quarantine files and for rows that wait until the end of the file.
+        take_away: receives each full quarantine file.
+        is_large: whether to compress the rows that wait on disk.
 
     Attributes:
         is_rejected: whether the file is already rejected because of its columns.
-        rows_in: the number of rows so far.
-        findings: None until all partitions are merged.
+        rows_in: the number of rows in the partitions merged so far.
+        findings: what was found in the file; None until all partitions are merged.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class JudgedFile:
         self._waiting_misfits = BatchSpool(folder / "misfits", memory_bytes=_IN_MEMORY_BYTES, is_large=is_large)
         self._bad_rows: list[
             tuple[int, np.ndarray, np.ndarray]
-        ] = []  # by partition the last row's number, and the bad ones
+        ] = []  # for each partition: the number of its last row, the numbers of its bad rows, and their packed masks
         as_parquet = OutputOptions(max_file_bytes=contract.output.max_file_bytes)
         self._quarantine = FileSeries("quarantine", folder / "quarantine", "", as_parquet, take_away)
         kinds = plan.kinds if plan.waits else plan.whole_file_kinds
@@ -126,23 +127,25 @@ class JudgedFile:
         self._whole_file = WholeFileJudge(judge, self._waiting, kinds, folder) if judge else None
 
     def quarantine(self) -> tuple[OutputFile, ...]:
-        """Return the files of bad rows (Parquet, see quarantine.py), once all are known; none where there are none."""
+        """Return the Parquet files with the bad rows (see quarantine.py). All bad rows must already be known. Without
+        bad rows, there are no files."""
         with self._seconds.of("write"):
             return self._quarantine.finish()
 
     def count(self, partitions: Iterable[Partition]) -> None:
-        """Count the rows of a file that is already rejected."""
+        """Count the rows of a file that is already rejected because of its columns, without checking them."""
         for partition in partitions:
             self.rows_in += partition.rows_in
             self._misfits.update(misfit.reason for misfit in partition.misfits)
         self.findings = self._findings()
 
     def good_rows(self, judged: Iterable[JudgedPartition], *, is_small: bool) -> Generator[pa.RecordBatch, None, None]:
-        """Merge all partitions and yield their good rows: at once, or after the last partition if rules may still find
-        bad ones. If the rules reject the file at the end, some rows may already have been yielded.
+        """Merge all partitions and yield their good rows. They are yielded after the last partition if rules on the
+        whole file may still find bad rows, and immediately otherwise. If the rules reject the file at the end, some
+        rows may already have been yielded.
 
         Args:
-            is_small: whether a thread that writes the bad rows would cost more than it saves.
+            is_small: whether the file is so small that a separate thread to write the bad rows is not worth its cost.
 
         Raises:
             FileRejected: an expectation cannot be checked on this file.
@@ -168,7 +171,7 @@ class JudgedFile:
                 self._quarantine.write(rows)
 
     def close(self) -> None:
-        """Close the quarantine file and delete waiting rows. More than one call is allowed."""
+        """Close the quarantine file and delete the waiting rows. May be called more than once."""
         self._quarantine.close()
         self._waiting.close()
         self._waiting_misfits.close()
@@ -199,13 +202,14 @@ class JudgedFile:
     # --- rows that waited ---------------------------------------------------------------------------------
 
     def _marked(self, late_rows: Mapping[int, np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the bad rows of each partition that waits, once all of them are known.
+        """Yield the bad rows of each waiting partition, once rules on the whole file have been checked.
 
         Args:
-            late_rows: by row rule, the sorted numbers of the rows that break it according to the whole file.
+            late_rows: by the position of a row rule, the sorted numbers of the rows that were found to break it only at
+                the end of the file.
 
         Yields:
-            the sorted numbers of the bad rows, and masks (row rules x bad rows).
+            the sorted numbers of the bad rows, and their masks, an array of shape (row rules, bad rows).
         """
         rules, before = self._plan.row_rules, 0
         for last, numbers, packed in self._bad_rows:
@@ -225,7 +229,7 @@ class JudgedFile:
     def _parted(
         self, late_rows: Mapping[int, np.ndarray], write_bad: Callable[[pa.Table], None]
     ) -> Iterator[pa.RecordBatch]:
-        """Write the bad rows of the partitions that waited; yield the good ones unless the file is rejected."""
+        """Write the bad rows of the partitions that waited, and yield their good rows unless the file is rejected."""
         plan, is_rejected = self._plan, bool(self.findings and self.findings.rejected)
         typed = len(plan.kinds) + 1
         waiting = zip(self._waiting.drain(), self._waiting_misfits.drain(), self._marked(late_rows), strict=True)
@@ -242,8 +246,9 @@ class JudgedFile:
     # --- the verdict --------------------------------------------------------------------------------------
 
     def _judge_expectations(self) -> dict[int, np.ndarray]:
-        """Add the checks and reasons of all expectations; return the rows that only the whole file shows to be bad, by
-        row rule (none if the file is rejected)."""
+        """Add the checks and rejection reasons of all expectations. Return the sorted numbers of the rows that were
+        found to be bad only at the end of the file, by the position of the row rule, or none if the file is
+        rejected."""
         judge, late_rows = self._plan.judge, dict[int, np.ndarray]()
         if judge is None:
             return late_rows
@@ -269,7 +274,7 @@ class JudgedFile:
         )
         reasons = self._reasons
         if not reasons or (is_unread and not self.is_rejected):
-            # The bad rows are the cause, and expectations that fail for lack of rows only follow from it.
+            # The bad rows are the cause. Expectations that fail because too few rows are left only follow from it.
             reasons = [*reasons_of_bad_rows(self._contract.bad_rows, quarantined, self.rows_in, hints), *reasons]
         found = self._plan.source_format
         if reasons:
@@ -284,7 +289,7 @@ class JudgedFile:
         )
 
     def _check_rows(self) -> list[str]:
-        """Add the checks that rows failed; return hints on what to write into the contract, if they are known."""
+        """Add the checks of the rules that some rows broke. Return suggestions on what to write into the contract."""
         decoded = self.rows_in - self._misfits.total()
         for reason, rows in sorted(self._misfits.items()):
             self._checks.append(failed_check(reason, "decode", rows_evaluated=self.rows_in, rows_failing=rows))

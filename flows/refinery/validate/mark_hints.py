@@ -1,4 +1,5 @@
-"""Suggest the decimal and thousands marks to declare, from values that could not be read as numbers."""
+"""Suggests which decimal and thousands separators to declare in the contract, from values that could not be read as
+numbers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,10 +13,10 @@ from flows.refinery.read.partition import Partition, SourceFormat
 from flows.refinery.validate.coercion import TYPE_RULES, coerce
 from flows.refinery.validate.quarantine import RowRule
 
-_LOOKED_AT = 1_000  # values per rule
+_LOOKED_AT = 1_000  # how many values are examined for each rule
 _TYPES = {TYPE_RULES["integer"]: "integer", TYPE_RULES["number"]: "number"}
 Texts = dict[str, None]
-"""Distinct texts, in the order in which they were found."""
+"""Distinct strings, in the order in which they were found. All values are None."""
 _MARKS: tuple[dict[str, Any], ...] = (
     {"thousands": ","},
     {"decimal": ","},
@@ -28,10 +29,11 @@ _MARKS: tuple[dict[str, Any], ...] = (
 
 
 def no_numbers(partition: Partition, rules: Sequence[RowRule], masks: np.ndarray) -> dict[str, Texts]:
-    """Return, by rule, some values in CSV that should be numbers and are not.
+    """Return some of a CSV partition's values that should be numbers but could not be read as numbers, by the ID of the
+    rule that they break.
 
     Args:
-        masks: rules x rows; true if the row breaks the rule.
+        masks: an array of shape (rules, rows), which is true where a row breaks a rule.
     """
     if partition.source_format.type != "csv":
         return {}
@@ -43,10 +45,11 @@ def no_numbers(partition: Partition, rules: Sequence[RowRule], masks: np.ndarray
 
 
 def mark_hints(values: Mapping[str, Texts], found: SourceFormat) -> dict[str, str]:
-    """Suggest, by rule, the marks to declare in the contract: those with which all of a rule's values are numbers.
+    """Return suggestions for the contract, by the ID of a rule. They name the separators with which all values that
+    broke the rule can be read as numbers.
 
     Args:
-        values: the results of `no_numbers`.
+        values: the merged results of `no_numbers` for all partitions.
         found: how the file was read.
     """
     return {
@@ -62,7 +65,7 @@ def _type_of(rule: str) -> Any:
 
 def _hint(texts: list[str], column: Column, found: SourceFormat) -> str:
     if not all(any(sign.isdigit() for sign in text) for text in texts):
-        return ""  # no mark turns a word into a number
+        return ""  # no separator turns a word into a number
     lines: list[dict[str, Any]] = []
     for marks in _MARKS:
         form = replace(found, **marks)

@@ -1,4 +1,5 @@
-"""Convert texts, and the dates of typed formats, to timestamps, dates and times. A "moment" is a date or timestamp."""
+"""Converts strings, and the dates in typed formats such as Parquet, to timestamps, dates and times of day. In the names
+here, a "moment" is a date or a timestamp."""
 
 import datetime as dt
 import functools
@@ -34,7 +35,7 @@ _SINCE_EPOCH = r"^(?P<sign>-?)0*(?P<whole>[0-9]{1,18}?)(?:\.(?P<fraction>[0-9]*)
 _UTC_ALONE = r"(?:^|[^A-Za-z/_])(?:UTC|GMT)(?:$|[^A-Za-z/_+0-9-])"
 _ZONE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+/-]*")
 _IN_UTC = pd.DatetimeTZDtype("us", "UTC")
-_SAFE_DIGITS = 18  # every integer of this many digits fits into 64 bits
+_SAFE_DIGITS = 18  # every integer with this many digits fits into 64 bits
 _FIRST_MOMENT, _LAST_MOMENT = np.datetime64("0001-01-01", "us"), np.datetime64("9999-12-31T23:59:59.999999", "us")
 _FIRST_MICROSECOND, _LAST_MICROSECOND = _FIRST_MOMENT.astype(int), _LAST_MOMENT.astype(int)
 _LAST_YEAR = 9999
@@ -44,7 +45,7 @@ _PLAIN_MARKS = SourceFormat(type="jsonl")
 
 
 def read_timestamp(raw: pd.Series, column: Column, source_format: SourceFormat, unreadable: Unreadable) -> pa.Array:
-    """Read a column as timestamps, and return them in UTC; a value without a time zone is in that of the column."""
+    """Convert a column to timestamps in UTC. A value without a time zone is in the column's time zone."""
     if _is_iso(raw, column.format) and column.timezone is None:
         return _read_iso(raw, unreadable)
     return arrow_array(_read_timestamp(raw, column, source_format, unreadable)).cast(pa.timestamp("us"))
@@ -54,7 +55,7 @@ def _read_timestamp(raw: pd.Series, column: Column, source_format: SourceFormat,
     moments = _moments(raw, column.format, source_format, unreadable)
     if column.timezone is None or getattr(raw.dtype, "tz", None) is not None:
         return moments
-    # A local time that a clock change skips or repeats is not one point in time.
+    # A local time that is skipped or repeated when the clocks change does not name a single point in time.
     shift = _away_from_the_ends(moments)
     located = (moments + shift).dt.tz_localize(column.timezone, ambiguous="NaT", nonexistent="NaT")
     in_utc = _within_calendar(located.dt.tz_convert("UTC").dt.tz_localize(None) - shift)
@@ -69,7 +70,8 @@ def _read_timestamp(raw: pd.Series, column: Column, source_format: SourceFormat,
 
 
 def read_date(raw: pd.Series, column: Column, source_format: SourceFormat, unreadable: Unreadable) -> pa.Array:
-    """Read a column as days, as written, whatever their time zone. A day with a time other than midnight is NaT."""
+    """Convert a column to dates. A date is the day that is written in the file, whatever its time zone. A value with a
+    time other than midnight becomes null."""
     if getattr(raw.dtype, "tz", None) is not None:
         raw = raw.dt.tz_localize(None)
     moments = _moments(raw, column.format, source_format, unreadable)
@@ -79,9 +81,9 @@ def read_date(raw: pd.Series, column: Column, source_format: SourceFormat, unrea
 
 
 def read_time(raw: pd.Series, column: Column, *_: object) -> pa.Array:
-    """Read a column as times of day."""
+    """Convert a column to times of day."""
     if column.format is not None:
-        timed = _given_as(raw, dt.time)  # cells that are times already, among texts in the contract's format
+        timed = _given_as(raw, dt.time)  # cells that are already times; the others are strings in the contract's format
         moments = _read_by_format(as_text(raw.mask(timed)), column.format)
         read: pd.Series = moments.dt.strftime("%H:%M:%S.%f").astype("str")
         return times_of_day(text_array(read.mask(timed, as_text(raw)) if timed.any() else read))
@@ -94,12 +96,13 @@ def read_time(raw: pd.Series, column: Column, *_: object) -> pa.Array:
 
 
 def time_text(times: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Convert times of day to the one form that GX and the steps get: 08:00:00, or 08:00:00.500000."""
+    """Convert times of day to the strings that GX and the preprocessing steps get, such as 08:00:00 or
+    08:00:00.500000."""
     return pc.replace_substring_regex(times.cast(TEXT), r"\.0+$", "")
 
 
 def times_of_day(text: pa.Array) -> pa.Array:
-    """Convert texts such as 08:00:00 or 08:00:00.5 to times of day."""
+    """Convert strings such as 08:00:00 or 08:00:00.5 to times of day."""
     moments = _joined("1970-01-01 ", text)
     return moments.cast(pa.timestamp("us")).cast(_TIME_OF_DAY)
 
@@ -117,13 +120,14 @@ def _moments(
     source_format: SourceFormat = _PLAIN_MARKS,
     unreadable: Unreadable | None = None,
 ) -> pd.Series:
-    """Read a column as timestamps in UTC, without a time zone in the dtype; NaT for those that cannot be read."""
+    """Convert a column to timestamps in UTC, with a dtype that has no time zone. Values that cannot be converted become
+    NaT."""
     if _is_iso(raw, written):
         moments = pandas_column(_read_iso(raw, unreadable or Unreadable()), "datetime64[us]")
     elif pd.api.types.is_datetime64_any_dtype(raw.dtype):
         moments = raw
     elif written is not None and (dated := _given_as(raw, dt.date)).any():
-        # Cells that are dates already, among texts in the contract's format.
+        # Some cells are already dates; the others are strings in the contract's format.
         others = _moments(as_text(raw.mask(dated)), written, source_format)
         return _moments(raw.where(dated), None).where(dated, others)
     elif written in EPOCHS:
@@ -149,13 +153,14 @@ def _read_iso(raw: pd.Series, unreadable: Unreadable) -> pa.Array:
 
 
 def _iso_text(text: pa.Array) -> pa.Array:
-    """Convert `2024-07-01 7:05` and `… UTC` to ISO 8601; other texts stay unchanged."""
+    """Convert strings such as `2024-07-01 7:05` or `2024-07-01 07:05 UTC` to ISO 8601. Other strings stay unchanged."""
     text = pc.replace_substring_regex(text, _UTC, r"\1Z")
     return pc.replace_substring_regex(text, _SHORT_HOUR, r"\10\2")
 
 
 def _plain_moments(text: pa.Array) -> pa.Array | None:
-    """Read all texts at once, ten times faster, if all are ISO 8601 without a time zone; else return None."""
+    """Convert all strings at once, which is ten times faster, if all are in ISO 8601 without a time zone. Otherwise
+    return None."""
     try:
         return text.cast(pa.timestamp("us"))
     except pa.ArrowInvalid:
@@ -163,9 +168,9 @@ def _plain_moments(text: pa.Array) -> pa.Array | None:
 
 
 def _iso_moments(text: pa.Array) -> pa.Array:
-    # One value with nanoseconds would narrow the range of years for all others.
+    # A single value with nanoseconds would narrow the range of years for all other values.
     short = pc.replace_substring_regex(_iso_text(text), r"(\.[0-9]{6})[0-9]+", r"\1")
-    # pandas also accepts a year alone, and "-3" as a year.
+    # pandas would also accept a year alone, and "-3" as a year.
     days = pandas_column(pc.if_else(pc.match_substring_regex(short, _ISO_DAY), short, None), "str")
     moments = pd.to_datetime(days, format="ISO8601", errors="coerce", utc=True)
     in_utc = moments.dt.tz_convert("UTC").dt.tz_localize(None)
@@ -173,10 +178,11 @@ def _iso_moments(text: pa.Array) -> pa.Array:
 
 
 def _since_epoch(raw: pd.Series, decimals: int, source_format: SourceFormat) -> pd.Series:
-    """Read numbers that count from 1970 as timestamps in UTC; digits beyond microseconds are cut off.
+    """Convert numbers that count from the beginning of 1970 to timestamps in UTC. Digits beyond microseconds are cut
+    off.
 
     Args:
-        decimals: the decimal places that the numbers' unit needs for microseconds: 6 for seconds.
+        decimals: how many decimal places the numbers need to express microseconds, for example 6 for seconds.
     """
     parts = pc.extract_regex(plain_numbers(raw, source_format), _SINCE_EPOCH)
     sign, whole, fraction = (pc.struct_field(parts, name) for name in ("sign", "whole", "fraction"))
@@ -188,10 +194,13 @@ def _since_epoch(raw: pd.Series, decimals: int, source_format: SourceFormat) -> 
 
 
 def _read_by_format(text: pd.Series, written: str) -> pd.Series:
-    """Read texts with strftime codes as timestamps in UTC. pandas reads second 60 as the next minute, and day 366 or
-    week 53 of any year as days of the next year: such values, which differ when written again, become NaT."""
+    """Convert strings in the format `written`, which has strftime codes, to timestamps in UTC.
+
+    pandas reads second 60 as the next minute, and day 366 or week 53 of any year as a day in the next year. Such
+    values, which differ from the result in the same format, become NaT.
+    """
     named = np.zeros(len(text), dtype=bool)
-    if "%Z" in written:  # of zone names, pandas gets only UTC and GMT
+    if "%Z" in written:  # the only zone names that are passed to pandas are UTC and GMT
         named = (text.notna() & ~text.str.contains(_UTC_ALONE, na=False)).to_numpy()
     moments = pd.to_datetime(text.mask(named, "x"), format=written, errors="coerce", utc=True)
     doubtful = moments.notna()
@@ -235,7 +244,7 @@ def _zone_names() -> set[str]:
 
 
 def _as_written(raw: pd.Series, written: str | None, moments: pd.Series) -> pd.Series:
-    """Return timestamps in UTC as the local times that the texts show."""
+    """Replace timestamps in UTC with the local times that are written in the column `raw`."""
     if written is None:
         text = _iso_text(text_array(raw))
         if (pc.max(pc.utf8_length(text)).as_py() or 0) <= len("2024-01-01"):
@@ -251,12 +260,14 @@ def _as_written(raw: pd.Series, written: str | None, moments: pd.Series) -> pd.S
 
 
 def _digits(text: str) -> str:
-    """Return a timestamp's digits to compare, without zeros, which may be left out, and without nanoseconds."""
+    """Return the digits of a timestamp, for a comparison. Zeros are left out, because they may be optional, and so are
+    digits beyond microseconds."""
     return re.sub(r"[^1-9]", "", re.sub(r"(\.\d{6})\d+", r"\1", text))
 
 
 def _given_as(raw: pd.Series, kind: type[dt.date] | type[dt.time]) -> pd.Series:
-    """Return a mask of the values that are of this type already, as in typed formats, and not texts."""
+    """Return a mask of the values that already have the type `kind`, as values in typed formats may, and are not
+    strings."""
     if not pd.api.types.is_object_dtype(raw.dtype):
         return pd.Series(np.zeros(len(raw), dtype=bool), index=raw.index)
     found: pd.Series = raw.map(lambda value: value is not pd.NaT and isinstance(value, kind)).astype(bool)
@@ -264,8 +275,9 @@ def _given_as(raw: pd.Series, kind: type[dt.date] | type[dt.time]) -> pd.Series:
 
 
 def _away_from_the_ends(moments: pd.Series) -> pd.Series:
-    """Return a shift of 400 years away from the limit for timestamps in the years 1 and 9999, and 0 for others: Python
-    cannot localize those, because UTC may be in year 0 or 10000. The calendar repeats after 400 years."""
+    """Return by how much to shift each timestamp before it is localized. Python cannot localize timestamps in the years
+    1 and 9999, because in UTC they may be in the year 0 or 10000. So they are shifted by 400 years, after which the
+    calendar repeats; the shift of all others is 0."""
     years = moments.dt.year
     cycles = (years == 1).astype("int64") - (years == _LAST_YEAR).astype("int64")
     shift: pd.Series = cycles * _CALENDAR_CYCLE
@@ -273,7 +285,7 @@ def _away_from_the_ends(moments: pd.Series) -> pd.Series:
 
 
 def _within_calendar(moments: pd.Series) -> pd.Series:
-    """Replace timestamps outside of the years 1 to 9999, which Python and most databases cannot store, with NaT."""
+    """Replace timestamps outside the years 1 to 9999 with NaT, because Python and most databases cannot store them."""
     if moments.min() >= _FIRST_MOMENT and moments.max() <= _LAST_MOMENT:
         return moments
     within: pd.Series = moments.where((moments >= _FIRST_MOMENT) & (moments <= _LAST_MOMENT))

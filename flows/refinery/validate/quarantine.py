@@ -1,4 +1,5 @@
-"""The quarantine file: bad rows in their original form, with row number, broken rules and offending values."""
+"""Creates the rows of the quarantine file, which has the bad rows with their original values, their row numbers, the
+rules that they broke and the offending values."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,10 @@ ROW_NUMBER, RULES, VALUES, RAW = QUARANTINE_COLUMNS
 class RowRule:
     """A rule that single rows can break."""
 
-    id: str  # as in the checks
+    id: str  # the ID that receipts show
     columns: tuple[str, ...]  # the columns with the offending values
     blocking: bool = True  # whether a row that breaks it is quarantined
-    is_expectation: bool = False  # whether it is one of the contract's expectations, not a rule on types or columns
+    is_expectation: bool = False  # whether it is an expectation in the contract; if not, it is about types or columns
 
 
 def quarantine_table(
@@ -32,16 +33,16 @@ def quarantine_table(
     columns: Sequence[str],
     misfits: pa.RecordBatch,
 ) -> pa.Table:
-    """Return the bad rows and misfits of one partition, by row number.
+    """Return the bad rows and the misfits (rows that could not be decoded) of one partition, sorted by row number.
 
-    The table has the columns _row_number (int64), _rules (list of text), _values (list of text, one per rule), _raw
-    (the text of a row that could not be decoded), and the file's columns as text.
+    The table has the columns _row_number (int64), _rules (a list of strings), _values (a list with one string for each
+    rule), _raw (the text of a misfit), and the file's columns as strings.
 
     Args:
-        bad: the bad rows' original values (`raw_array`), by column.
-        row_numbers: the bad rows' numbers.
-        masks: rules x bad rows; true if the row breaks the rule.
-        columns: the file's columns.
+        bad: the original values of the bad rows by column, as returned by `raw_array`.
+        row_numbers: the numbers of the bad rows.
+        masks: an array of shape (rules, bad rows), which is true where a row breaks a rule.
+        columns: the names of the file's columns.
         misfits: the result of `misfit_rows`.
     """
     texts = {column: text_of(values).cast(pa.string()) for column, values in bad.items()}
@@ -55,7 +56,7 @@ def quarantine_table(
 
 
 def _broken(texts: dict[str, pa.Array], masks: np.ndarray, rules: Sequence[RowRule]) -> tuple[pa.Array, pa.Array]:
-    """Return two list columns: the ids of the rules that each row broke, and the offending values."""
+    """Return two columns of lists: the IDs of the rules that each row broke, and the offending values."""
     nowhere = np.empty(0, dtype=np.int64)
     places, names, values = [nowhere], [nowhere], [pa.nulls(0, pa.string())]
     for position, rule in enumerate(rules):
@@ -73,7 +74,8 @@ def _broken(texts: dict[str, pa.Array], masks: np.ndarray, rules: Sequence[RowRu
 
 
 def misfit_rows(misfits: Sequence[Misfit]) -> pa.RecordBatch:
-    """Return misfits as a record batch: number, reason and text of each row."""
+    """Convert misfits, which are rows that could not be decoded, to a record batch with the number, the reason and the
+    text of each row."""
     arrays = [
         pa.array([misfit.row_number for misfit in misfits], pa.int64()),
         pa.array([misfit.reason for misfit in misfits], pa.string()),
@@ -92,10 +94,10 @@ def _misfits(misfits: pa.RecordBatch, columns: Sequence[str]) -> pa.Table:
 
 
 def first_broken(masks: np.ndarray, rules: Sequence[RowRule]) -> dict[str, int]:
-    """Count bad rows by the first blocking rule that each broke.
+    """Return the number of bad rows by rule ID, where each row counts only for the first blocking rule that it broke.
 
     Args:
-        masks: rules x rows; true if the row breaks the rule.
+        masks: an array of shape (rules, rows), which is true where a row breaks a rule.
     """
     left = np.ones(masks.shape[1], dtype=bool)
     counts = {}
@@ -108,7 +110,7 @@ def first_broken(masks: np.ndarray, rules: Sequence[RowRule]) -> dict[str, int]:
 
 
 def _offending(rule: RowRule, texts: dict[str, pa.Array], rows: np.ndarray) -> pa.Array:
-    """Return the offending values as text: the value, or `column=value, ...` if the rule reads several columns."""
+    """Return the offending value of each row as a string, or `column=value, ...` if the rule reads several columns."""
     taken: Callable[[str], pa.Array] = lambda column: texts[column].take(pa.array(rows))  # noqa: E731
     columns = [column for column in rule.columns if column in texts]
     if not columns:
