@@ -51,9 +51,7 @@ class PrefectServer:
 
         def answer() -> httpx.Response | None:
             response = httpx.request(method, f"{self.url}{path}", json=body, timeout=60)
-            busy = (
-                response.status_code == httpx.codes.SERVICE_UNAVAILABLE
-            )  # SQLite is locked; Prefect's client retries this too
+            busy = response.status_code == httpx.codes.SERVICE_UNAVAILABLE  # SQLite is locked, and clients must retry
             return None if busy else response
 
         response = self.eventually(answer, 60).raise_for_status()

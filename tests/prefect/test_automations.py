@@ -200,11 +200,8 @@ def test_the_example_trains_once_orders_was_published_and_no_more_comes(
         ["deploy", "--all", "--prefect-file", str(project)],
     ):
         subprocess.run([*prefect, *command], cwd=PROJECT_ROOT, env=environment, check=True, capture_output=True)
-    for number in (
-        70_000,
-        70_001,
-        70_002,
-    ):  # one by one, because Prefect may take any of several simultaneous events for the last
+    # One by one, because Prefect may take any of several simultaneous events for the last.
+    for number in (70_000, 70_001, 70_002):
         recorder.record([receipt_of(upload(number))])
     last = upload(70_002).run_id
 

@@ -59,9 +59,7 @@ def test_a_lone_upload_is_shown_with_its_stages_in_few_requests(
     account: Account, server: PrefectServer, requests: list[str]
 ) -> None:
     upload = account.upload("incoming/orders/monday.csv", dirty_orders(), "0101")
-    account.process(
-        account.upload("incoming/orders/warm.csv", good_orders(1))
-    )  # so that slow imports are done, which would report progress
+    account.process(account.upload("incoming/orders/warm.csv", good_orders(1)))  # else slow imports report progress
     with temporary_settings({PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False}):
         receipt = FlowRunner(account.parts).process(UploadJob(upload, Chain(task_arn=TASK, receive_count=1)))
     server.eventually(lambda: events_of(server, receipt))

@@ -1,4 +1,4 @@
-"""A pipeline on AWS in the process of the test, without Prefect."""
+"""A pipeline without Prefect, on AWS services that moto simulates in the test's process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LANDING, PUBLISHED = "landing", "published"
 
 @dataclass
 class Account:
-    """The account, with methods for tests."""
+    """The simulated AWS account and the parts of its pipeline, with methods that upload, process and look up files."""
 
     parts: Parts
 
@@ -42,7 +42,7 @@ class Account:
         return boto3.client("sqs")
 
     def upload(self, key: str, body: bytes, sequencer: str = "0001") -> UploadMessage:
-        """Put a file into the landing bucket."""
+        """Put a file into the landing bucket, and return the message for its upload."""
         response = self._s3.put_object(Bucket=LANDING, Key=key, Body=body)
         return UploadMessage(
             bucket=LANDING,
@@ -54,26 +54,26 @@ class Account:
         )
 
     def process(self, upload: UploadMessage, **options: Any) -> Receipt:
-        """Take an upload to its end, without Prefect."""
+        """Process an upload without Prefect, update the Data Docs index, and return the receipt."""
         receipt = run_upload(self.parts, UploadJob(upload, **options))
         list_pages(self.parts.store, [receipt])
         return receipt
 
     def receipt(self, upload: UploadMessage) -> Receipt | None:
-        """The receipt of an upload."""
+        """Return the receipt of an upload, or None if it does not exist yet."""
         return read_receipt(self.parts.store, upload.run_id)
 
     def send(self, body: str) -> None:
-        """Put a message into the queue."""
+        """Send a message with this body to the queue of uploads."""
         self._sqs.send_message(QueueUrl=self.parts.queue.queue_url, MessageBody=body)
 
     def keys(self, prefix: str = "") -> list[str]:
-        """Return the keys of the published bucket."""
+        """Return the object keys below a prefix in the published bucket."""
         listed = self._s3.list_objects_v2(Bucket=PUBLISHED, Prefix=prefix)
         return [entry["Key"] for entry in listed.get("Contents", [])]
 
     def messages(self) -> int:
-        """Return how many messages the queue contains, visible or not."""
+        """Return how many messages the queue of uploads contains, both visible and invisible."""
         return self._messages_in(self.parts.queue.queue_url)
 
     def dead_letters(self) -> int:
@@ -87,7 +87,7 @@ class Account:
 
 @pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Account]:
-    """Create two buckets and a queue."""
+    """Simulate an AWS account with a landing and a published bucket, a queue of uploads and its dead-letter queue."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(drain, "_PREFETCH_WAIT_SECONDS", 0)  # moto has no other servers to ask, and sleeps

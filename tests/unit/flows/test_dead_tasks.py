@@ -1,4 +1,4 @@
-"""What a task that died has left is explained, announced and recorded by another one."""
+"""Another task explains, announces and records the uploads that a task left unfinished when it died."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ def world(account: Account) -> World:
 def die_with(
     account: Account, uploads: Iterable[UploadMessage], *, refining: str | None = None, task: str = DEAD
 ) -> None:
-    """Leave what a task leaves that received the uploads' messages and was killed."""
+    """Send the uploads' messages, and leave the state that a task leaves when it is killed after receiving them.
+
+    If `refining` is given, the task was refining the upload with this run ID when it was killed.
+    """
     for upload in uploads:
         account.send(upload.to_json())
     take_and_die(account, refining=refining, task=task)
@@ -69,7 +72,7 @@ def uploads(account: Account, count: int) -> list[UploadMessage]:
 
 
 def spying(account: Account, seen: dict[str, str]) -> object:
-    """Process an upload, and look at its attempt just before."""
+    """Return a function that processes an upload, but first adds run ID → message of its last attempt to `seen`."""
 
     def process(account: Account, job: UploadJob) -> Receipt:
         attempt = read_attempt(account.parts.store, job.upload.run_id)
@@ -114,7 +117,7 @@ def test_an_upload_that_two_tasks_were_too_small_for_is_given_up_and_the_others_
     batch = uploads(account, 3)
     world.ends |= {DEAD: KILLED, f"{DEAD}-2": KILLED}
     die_with(account, batch, refining=batch[1].run_id)
-    with pytest.raises(Stopped):  # a task that is stopped before it tries
+    with pytest.raises(Stopped):  # a task that is stopped before it processes an upload
         drain(world, Failing(Stopped()))
     assert read_attempt(account.parts.store, batch[1].run_id).memory_kills == 1  # type: ignore[union-attr]
     take_and_die(account, refining=batch[1].run_id, task=f"{DEAD}-2")
@@ -218,7 +221,7 @@ def test_a_note_that_cannot_be_read_stops_nothing(account: Account, world: World
 
 
 def aged(account: Account) -> Account:
-    """Return an account in which each note is older than the visibility timeout, and messages stay invisible longer."""
+    """Return an account in which every batch note counts as expired, while its messages are still invisible."""
     older = with_settings(account, visibility_timeout_seconds=-60)
     older.parts.queue.visibility_timeout_seconds = 30
     return older

@@ -1,4 +1,4 @@
-"""A task processes every message, and announces every outcome before it deletes the message."""
+"""A task processes every message in the queue, and announces each outcome before it deletes the message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When many uploads wait, a task processes them side by side, and keeps every promise that it keeps for one."""
+"""When many uploads wait, a task processes several at a time, with the same guarantees as for a single one."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_of_a_key_that_was_overwritten_many_times_the_newest_version_is_current(
 
 
 def test_a_batch_is_announced_in_a_few_calls(account: Account, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    # On a busy machine one upload takes longer than the real value.
+    # On a busy machine, processing one upload takes longer than the production value.
     monkeypatch.setattr(closing_line, "_GATHER_ANNOUNCED_SECONDS", 60)
     send(account, 20)
     assert drain(world)
@@ -202,7 +202,7 @@ def test_a_task_whose_time_is_over_returns_what_no_worker_has_begun(
 def test_large_files_are_fetched_one_after_the_other(
     account: Account, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk is large enough for the largest file that is taken, and for small ones next to it."""
+    """The disk has space for only one file of the largest accepted size, together with small ones."""
     monkeypatch.setattr(bulk, "_LARGE_BYTES", 10)
     at_once: list[int] = []
     inside: list[Path] = []
@@ -222,7 +222,7 @@ def test_large_files_are_fetched_one_after_the_other(
 
 
 class Clock:
-    """A clock that a test sets."""
+    """A clock whose time a test sets."""
 
     def __init__(self, now: float) -> None:
         self.now = now
@@ -238,7 +238,7 @@ def counts(account: Account, monkeypatch: pytest.MonkeyPatch, *waiting: int) -> 
 
 
 def never() -> bool:
-    """Look for a pause of a stack that is not paused."""
+    """Return False, as the check for a pause does if the stack is not paused."""
     return False
 
 

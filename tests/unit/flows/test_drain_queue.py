@@ -1,4 +1,4 @@
-"""The container: what it reads, and its exit codes."""
+"""The container's entry point reads the right settings and returns the right exit codes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.unit.flows.conftest import Account
 
 
 class Ending:
-    """A drain that ends in one way."""
+    """A fake drain that ends with the given result or exception."""
 
     def __init__(self, end: bool | BaseException) -> None:
         self._end = end
@@ -37,7 +37,7 @@ class Ending:
         return self._end
 
     def end(self) -> None:
-        """End the drain's flow run."""
+        """Do nothing, because the fake drain has no flow run to end."""
 
 
 @pytest.mark.parametrize(

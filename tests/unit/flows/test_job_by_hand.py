@@ -1,4 +1,4 @@
-"""The upload that a person names is the one that the trigger would have named."""
+"""A manual run processes an object under the same identity that the Lambda would have given its upload."""
 
 from __future__ import annotations
 

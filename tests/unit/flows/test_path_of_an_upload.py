@@ -1,4 +1,4 @@
-"""The way of one upload through the code: short, and almost always from the flows towards the core."""
+"""The path of an upload through the code is short, and its calls go almost always from the flows towards the core."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flows.pipeline.run import run_upload
 from flows.pipeline.stages import fetch, publish, record, refine
 from flows.refinery.refine import refine_file, refine_partition
 
-# Each step is a function and what its code calls next. The stages are called through `call`, which is a TaskCalls.
+# Each step is a caller, the call as its source has it, and the callee. A TaskCalls object calls the stages.
 PATH: tuple[tuple[Callable[..., Any], str, Callable[..., Any]], ...] = (
     (Drain.work, "self._work_live(", Drain._work_live),
     (Drain._work_live, "process_delivery(", process_delivery),
@@ -31,7 +31,7 @@ PATH: tuple[tuple[Callable[..., Any], str, Callable[..., Any]], ...] = (
     (record, "commit_and_settle(", commit_and_settle),
 )
 STAGES = (fetch, refine, publish, record)
-# From the core to the edge; a climb is a call into a folder further right.
+# The folders from the core to the edge. A climb is a call into a folder further to the right.
 FOLDERS = ("lambda_trigger", "flows.refinery", "blocks", "flows.pipeline", "flows", "deployment")
 
 

@@ -1,4 +1,4 @@
-"""While a stack is paused, a task finishes the uploads in hand, takes no more, and is not missed afterwards."""
+"""While a stack is paused, a task finishes the uploads that it has begun and takes no more."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_task_finishes_what_it_holds_when_a_pause_begins(
     def process(account: Account, job: UploadJob) -> Receipt:
         if not pause.is_on():
             pause.begin()
-            time.sleep(0.5)  # the other thread looks again
+            time.sleep(0.5)  # so that the thread that checks for a pause does so again
         return run_upload(account.parts, job)
 
     assert drain(world, process)
@@ -58,7 +58,7 @@ def test_a_task_finishes_what_it_holds_when_a_pause_begins(
 
 
 def test_a_task_does_not_leave_for_a_pause_that_is_over(account: Account, world: World, pause: Pause) -> None:
-    """A drain that `sluice resume` started may have counted the task by then."""
+    """The task stays, because the drain that `sluice resume` started may already rely on it."""
     looks = Backlog(account.parts, world.asked.append, pause.is_on)
     pause.begin()
     looks.look()

@@ -1,4 +1,4 @@
-"""Reconciling sends lost uploads, each once, and changes nothing else."""
+"""Reconciling queues each lost upload once, and changes nothing else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MACHINE = {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}
 
 @dataclass
 class Reconciling:
-    """An account whose uploads are reconciled; `rows` is the table of the last run."""
+    """An account whose uploads can be reconciled. `rows` is the table that the last run reported."""
 
     account: Account
     rows: list[dict[str, Any]]

@@ -1,4 +1,4 @@
-"""Repair: after correcting the quarantine of a dirty upload, the published rows are those of a clean upload."""
+"""After the quarantined rows of a file have been corrected, the published rows are those of a file without errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def process(account: Account, body: bytes, key: str = KEY) -> Receipt:
 
 
 def output_of(receipt: Receipt, kind: str, folder: Path) -> Path:
-    """Return a local copy of an output, with the same name."""
+    """Download the only output of this type, and return the path of the copy, which has the same name."""
     (output,) = [output for output in receipt.outputs if output.kind == kind]
     path = folder / output.key.rsplit("/", 1)[-1]
     boto3.client("s3").download_file(PUBLISHED, output.key, str(path))
@@ -57,7 +57,7 @@ def published_again(account: Account, run_id: str, file: Path, *, allow_other_ch
 
 
 def corrected(receipt: Receipt, folder: Path, change: Callable[[dict[str, str]], None]) -> Path:
-    """Return the quarantine as CSV, manually corrected."""
+    """Export the quarantined rows as CSV, apply `change` to each, and return the path of the file."""
     path = folder / "corrected.csv"
     export_quarantine(output_of(receipt, "quarantine", folder), path)
     rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8-sig"), newline="")))
@@ -71,7 +71,7 @@ def corrected(receipt: Receipt, folder: Path, change: Callable[[dict[str, str]],
 
 
 def as_it_should_be(row: dict[str, str]) -> None:
-    """Return the corrections of the bad orders."""
+    """Correct a quarantined order, so that it equals the row in the file without errors."""
     clean = dict(zip(HEADER.split(","), CLEAN[int(row["_row_number"]) - 1].split(","), strict=True))
     row.update(clean)
 
@@ -166,7 +166,7 @@ def test_an_upload_that_has_expired_cannot_be_repaired_and_its_rows_stay(account
 
 
 def test_a_rerun_whose_corrections_have_expired_changes_nothing(account: Account, tmp_path: Path) -> None:
-    """Without them, it would publish fewer rows; rejected, it would withdraw those that are there."""
+    """A re-run without the corrections would publish fewer rows; if rejected, it would withdraw the published ones."""
     receipt = process(account, orders(*DIRTY))
     path = corrected(receipt, tmp_path, lambda row: row.update(quantity="1", unit_price="1"))
     repaired = published_again(account, receipt.run_id, path, allow_other_changes=True)
@@ -232,7 +232,7 @@ TWICE = [*CLEAN[:5], order(4, quantity=7), *CLEAN[5:]]  # rows 4 and 6 have the 
 
 @pytest.fixture
 def unique_orders(account: Account) -> Account:
-    """An account whose orders have each key once; the rows of a key that is there twice are bad."""
+    """Return the account with a contract for orders in which rows with a duplicate order_id are bad."""
     rule = {"expect_column_values_to_be_unique": {"column": "order_id"}}
     changes = {"expectations": [rule], "preprocess": [], "bad_rows": {"policy": "quarantine", "max_fraction": 0.5}}
     contracts = account.parts.contracts
@@ -242,7 +242,7 @@ def unique_orders(account: Account) -> Account:
 
 
 def dropped(receipt: Receipt, folder: Path, number: str, mark: str = "drop") -> Path:
-    """Return the quarantine as CSV, with a mark at one row."""
+    """Export the quarantined rows as CSV with `mark` in the drop column of one row; return the path of the file."""
     return corrected(receipt, folder, lambda row: row.update(_sluice_drop=mark if row["_row_number"] == number else ""))
 
 
@@ -292,7 +292,7 @@ def test_a_wrong_mark_changes_nothing(unique_orders: Account, tmp_path: Path) ->
 
 
 def again(account: Account, receipt: Receipt) -> Receipt:
-    """Force a re-run of the same object version."""
+    """Process the object version of a receipt again, as a forced re-run does, and return the new receipt."""
     source = receipt.source
     upload = UploadMessage(
         bucket=source.bucket,

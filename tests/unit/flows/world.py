@@ -1,4 +1,4 @@
-"""EventBridge, Prefect and ECS as a drain sees them, and drains that work at an account's queue."""
+"""A fake of the services to which a drain reports, and helpers that run a drain on an account's queue."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ NOTHING: frozenset[str] = frozenset()
 
 @dataclass
 class World:
-    """EventBridge and Prefect, which take what is reported, and look at S3 at that moment."""
+    """Fake EventBridge, Prefect and ECS, which record what a drain reports to them and asks of them.
+
+    Attributes:
+        is_away: whether EventBridge and Prefect accept nothing.
+        seen: (messages in the queue, batch notes in S3) at each announcement.
+    """
 
     account: Account
     is_away: bool = False
@@ -34,7 +39,7 @@ class World:
     shows_live: bool = True
     asked: list[int] = field(default_factory=list)
     ends: dict[str, TaskEnd] = field(default_factory=dict)
-    seen: list[tuple[int, int]] = field(default_factory=list)  # messages and notes at each announcement
+    seen: list[tuple[int, int]] = field(default_factory=list)
 
     def announce(self, notices: Sequence[OutcomeNotice]) -> frozenset[str]:
         self.seen.append((self.account.messages(), len(self.account.keys("batches/"))))
@@ -60,7 +65,7 @@ Process = Callable[[Account, UploadJob], Receipt]
 
 
 class Failing:
-    """Raises errors for the first uploads, and processes the others."""
+    """Raises one of the given errors for each of the first uploads, and processes the others."""
 
     def __init__(self, *errors: BaseException) -> None:
         self._errors = list(errors)
@@ -77,7 +82,7 @@ def plainly(account: Account, job: UploadJob) -> Receipt:
 
 
 def drain(world: World, process: Process = plainly, **task: object) -> bool:
-    """Run a task at the account's queue to its end."""
+    """Run a task on the account's queue until it ends, and return the result of the drain."""
     identity = replace(TASK, **task)  # type: ignore[arg-type]
     parts = world.account.parts
     return Drain(
@@ -92,5 +97,5 @@ def drain(world: World, process: Process = plainly, **task: object) -> bool:
 
 
 def with_settings(account: Account, **changes: object) -> Account:
-    """Return the account with other settings of its pipeline."""
+    """Return the account with changed settings of its pipeline."""
     return Account(assemble(account.parts.settings.model_copy(update=changes)))

@@ -1,4 +1,4 @@
-"""The explanation of a crash follows from ECS's description of the task."""
+"""A crash is explained from ECS's description of the task that crashed and from the end of its log."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_state_keeps_what_it_said_and_adds_reason_and_last_lines() -> None:
 
 
 def test_what_was_said_before_cannot_become_markup() -> None:
-    """The message may quote log lines, and log lines the key of a file."""
+    """Markdown in the message is escaped, because it may quote log lines, and these may contain the key of a file."""
     shown = Crash("", "also [b](https://evil)").markdown("Its last log lines: [a](https://evil)")
     assert not re.search(r"(?<!\\)[\[\]]", shown)
 
@@ -84,7 +84,7 @@ def test_a_crash_of_which_nothing_is_known_says_that() -> None:
 
 
 def test_the_last_lines_come_from_the_tasks_log_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are read from the log group of the task definition, and written for people."""
+    """The last log lines are read from the log group in the task definition, and formatted for people."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     with mock_aws():
         logs = boto3.client("logs")

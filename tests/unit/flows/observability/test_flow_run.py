@@ -1,4 +1,4 @@
-"""Prefect shows the work and never delays it."""
+"""Prefect shows uploads as flow runs, but a slow or failing Prefect server never delays them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,15 @@ _HEADERS = [{"Retry-After": "600"}, {"Retry-After": "0", "Prefect-Maintenance": 
 
 
 class Server:
-    """The requests that a server got, and how it answers: with this status and these headers, health checks apart."""
+    """A fake Prefect server that records its requests.
+
+    Attributes:
+        status: the HTTP status of every response, except to health checks.
+        headers: additional headers of every response.
+        health: the HTTP status of responses to health checks.
+        requests: the paths of all requests so far.
+        url: where the server listens.
+    """
 
     def __init__(self) -> None:
         self.status, self.headers = 503, dict[str, str]()
@@ -31,7 +39,7 @@ class Server:
         self.url = ""
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        """Answer one request."""
+        """Record one request and respond to it."""
         asked_for_health = handler.path.endswith("/ready")
         self.requests.append(handler.path)
         handler.send_response(self.health if asked_for_health else self.status)
@@ -42,7 +50,7 @@ class Server:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """Run a server in Prefect's place, and point the settings to it."""
+    """Run a fake Prefect server, and point Prefect's settings at it."""
     server = Server()
 
     class Handler(BaseHTTPRequestHandler):
@@ -52,7 +60,7 @@ def server() -> Iterator[Server]:
         do_POST = do_GET  # noqa: N815 (the name that the server calls)
 
         def log_message(self, *_: object) -> None:
-            """Do nothing."""
+            """Do not log requests."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as serving:
         threading.Thread(target=serving.serve_forever, daemon=True).start()

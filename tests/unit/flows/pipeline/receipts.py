@@ -1,4 +1,4 @@
-"""Receipts for the tests of everything that reads or writes them."""
+"""Sample uploads and receipts for tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lambda_trigger.message import UploadMessage
 
 
 def upload(version: int = 1, key: str = "incoming/orders/monday.csv", attempt: int = 0) -> UploadMessage:
-    """Return the n-th version of an upload."""
+    """Return the message for a version of an object. A higher number is a newer version."""
     return UploadMessage(
         bucket="landing",
         key=key,
@@ -23,7 +23,13 @@ def upload(version: int = 1, key: str = "incoming/orders/monday.csv", attempt: i
 
 
 def receipt_of(message: UploadMessage, *, published: bool = True, **changes: Any) -> Receipt:
-    """Return the receipt of a message: ten rows published, or the file rejected."""
+    """Return a receipt for an upload, of which ten rows were published or which was rejected.
+
+    Args:
+        message: the upload.
+        published: whether the status is published rather than rejected.
+        changes: fields of the receipt that differ from the defaults.
+    """
     stem = f"{message.run_id}-{message.attempt}" if message.attempt else message.run_id
     output = Output(kind="data", key=f"data/orders/{stem}.parquet", rows=10, size_bytes=100, sha256="ab" * 32)
     fields: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Outcomes are announced as events that hold no data, and as metrics that CloudWatch reads from the log."""
+"""Outcomes are announced as events without values from the data, and as metrics that CloudWatch reads from the log."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BY_DATASET = SETTINGS.model_copy(update={"dataset_metrics": True})
 
 
 class Bus(EventBus):
-    """Takes every event except those of the given runs."""
+    """A fake event bus that accepts every event, except those of the runs in `refused`."""
 
     def __init__(self, *refused: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Attempts say why an upload has no receipt yet."""
+"""The record of an upload's last failed attempt states why the upload has no receipt yet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batch notes say what a task holds, so that another task can finish what a dead one could not."""
+"""A batch note, an S3 object that lists a task's uploads, lets another task take over if the first one dies."""
 
 from __future__ import annotations
 

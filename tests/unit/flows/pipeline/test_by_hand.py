@@ -1,4 +1,4 @@
-"""A run by hand announces its outcome or writes why it failed; a dry run leaves nothing."""
+"""A manual run announces its outcome or records why it failed, and a dry run writes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A receipt is committed once, and the index keeps the newest output."""
+"""A receipt is committed once, and the index refers to the newest output."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ KEY = "incoming/orders/monday.csv"
 
 @pytest.fixture
 def store(account: Account) -> ObjectStore:
-    """The two buckets."""
+    """Return the object store for the account's two buckets."""
     return account.parts.store
 
 
 def raising(error: type[BaseException]) -> Callable[..., Any]:
-    """A function that dies."""
+    """Return a function that raises `error`, as if the worker died in it."""
 
     def die(*_: Any) -> Any:
         raise error
@@ -153,7 +153,7 @@ def test_appending_keeps_both(store: ObjectStore, tmp_path: Path) -> None:
 def test_settling_after_a_crash_deletes_what_was_listed_and_no_more(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker died after it had written the index and before it deleted the old output."""
+    """The worker died after it wrote the index, but before it deleted the old output."""
     old, new = receipt_of(upload(1)), receipt_of(upload(2))
     for receipt in (old, new):
         put_output(store, receipt, tmp_path)
@@ -168,7 +168,7 @@ def test_settling_after_a_crash_deletes_what_was_listed_and_no_more(
 
 
 def under(receipt: Receipt, dataset: str) -> Receipt:
-    """The receipt as if another dataset's contract had judged the file."""
+    """Return the receipt as if the file had been processed with another dataset's contract."""
     contract = receipt.contract.model_copy(update={"dataset": dataset})
     outputs = tuple(
         output.model_copy(update={"key": output.key.replace("data/orders/", f"data/{dataset}/")})
@@ -192,7 +192,7 @@ def test_a_forced_rerun_under_another_contract_takes_back_what_the_first_one_pub
 def test_the_dataset_of_the_committed_receipt_decides_whether_a_reupload_replaces(
     store: ObjectStore, tmp_path: Path
 ) -> None:
-    """A worker that judged by another contract comes late, and settles for the one that was faster."""
+    """A slower worker, which used another contract, updates the index for the receipt that the faster one committed."""
     old, new = under(receipt_of(upload(1)), "returns"), under(receipt_of(upload(2)), "returns")
     for receipt in (old, new):
         put_output(store, receipt, tmp_path)
@@ -202,7 +202,7 @@ def test_the_dataset_of_the_committed_receipt_decides_whether_a_reupload_replace
 
 
 def entries(dataset: str) -> list[IndexEntry]:
-    """The index of a dataset."""
+    """Return all index entries of a dataset."""
     s3 = boto3.client("s3")
     found = (s3.get_object(Bucket=PUBLISHED, Key=key)["Body"].read() for key in keys_under(f"index/{dataset}/"))
     return [IndexEntry.model_validate_json(body) for body in found]

@@ -1,4 +1,4 @@
-"""Data Docs of uploads: a page for each and a list; their failures never hold data back."""
+"""Each upload gets a Data Docs page and a line in the index of pages, but a failure there never holds back data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index of a dataset's pages: newest first, bounded, complete, without markup from a user."""
+"""The index of a dataset's Data Docs pages is complete and bounded, lists the newest page first, and escapes names."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ ENTRIES_PER_PAGE = 5
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make pages full after a few uploads."""
+    """Reduce the size of index pages, so that a few uploads fill them."""
     monkeypatch.setattr(data_docs, "ENTRIES_PER_PAGE", ENTRIES_PER_PAGE)
 
 
 def an_entry(number: int, key: str = "incoming/orders/monday.csv") -> Entry:
-    """Return the n-th upload of a dataset."""
+    """Return the index entry for the n-th upload of a dataset."""
     return Entry.of(receipt_of(upload(number, key=key)), f"page-{number}.html")
 
 
 def after(count: int) -> tuple[str, dict[str, str]]:
-    """Return the index after that many uploads, and its archive pages."""
+    """Return the index after `count` uploads, and its archive pages as name → content."""
     index, archive = with_entries(None, "orders", [an_entry(1)])
     for number in range(2, count + 1):
         index, moved = with_entries(index, "orders", [an_entry(number)])
@@ -34,7 +34,7 @@ def after(count: int) -> tuple[str, dict[str, str]]:
 
 
 def pages_on(page: str) -> list[str]:
-    """Return the pages that an index or archive page links to, in their order."""
+    """Return the names of the Data Docs pages to which an index or archive page links, in order."""
     return re.findall(r'<a href="(page-[0-9]+\.html)">', page)
 
 

@@ -1,4 +1,4 @@
-"""The Data Docs page of a receipt: GX's page with Sluice's section, and no markup from a user."""
+"""The Data Docs page of a receipt is GX's page with a section by Sluice, in which values from users are escaped."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.unit.flows.refinery.validate.test_expectations_parity import CASES, K
 
 
 def text_of(page: str) -> str:
-    """Return the visible text of the page."""
+    """Return the visible text of an HTML page."""
     body = re.sub(r"(?s)<(script|style).*?</\1>|<[^>]*>", " ", page[page.index("<body>") :])
     return re.sub(r"\s+", " ", html.unescape(body))
 
 
 def a_check(**changes: Any) -> Check:
-    """Return a rule that two of ten rows break."""
+    """Return the check of an expectation that two of ten rows do not meet."""
     fields: dict[str, Any] = {
         "rule": "expect_column_values_to_be_between(price)",
         "expectation": "expect_column_values_to_be_between",
@@ -45,7 +45,7 @@ def a_check(**changes: Any) -> Check:
 
 @pytest.fixture(scope="module")
 def every_expectation(tmp_path_factory: pytest.TempPathFactory) -> Receipt:
-    """Return a receipt with the result of every supported expectation."""
+    """Return a receipt that contains a check for every supported expectation."""
     folder = tmp_path_factory.mktemp("docs")
     frame = a_table()
     table = pa.table({name: to_arrow(frame[name], kind) for name, kind in KINDS.items()})

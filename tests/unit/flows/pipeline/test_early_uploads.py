@@ -1,4 +1,4 @@
-"""Outputs that do not fit the disk together are uploaded while the file is refined, and seen by nobody before that."""
+"""Large outputs are uploaded while the file is still being refined, but become visible only when it is published."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FIRST_IS_GOOD = "  - expect_column_values_to_be_between: {column: id, max_value:
 
 @pytest.fixture
 def wide(account: Account, tmp_path: Path) -> Account:
-    """Return the account with a contract whose files are small."""
+    """Return the account with a contract whose output files are small, so that several are full early."""
     folder = tmp_path / "contracts"
     for name, text in {"default": "dataset: default\n", "wide": f"dataset: wide\n{WIDE_CONTRACT}"}.items():
         (folder / name).mkdir(parents=True)
@@ -54,7 +54,7 @@ def demand(wide: Account, expectation: str) -> None:
 
 
 def pending() -> list[str]:
-    """Return the keys of uploads that are neither completed nor deleted."""
+    """Return the keys of multipart uploads that have been neither completed nor aborted."""
     listed = boto3.client("s3").list_multipart_uploads(Bucket=PUBLISHED)
     return sorted(each["Key"] for each in listed.get("Uploads", []))
 
@@ -107,7 +107,7 @@ def test_files_with_the_same_rows_are_two_objects(wide: Account) -> None:
 
 def test_a_retry_after_a_kill_publishes_the_same_keys_once(wide: Account) -> None:
     class Killed(BaseException):
-        """SIGKILL: nothing is cleaned up."""
+        """Ends the process as SIGKILL does, without any cleanup."""
 
     def die(stage: str, _result: Any) -> None:
         if stage == "publish":
@@ -128,7 +128,7 @@ def test_a_file_that_is_rejected_at_its_end_leaves_nothing(wide: Account) -> Non
     upload = wide.upload(KEY, wide_rows())
     receipt = watched(wide, UploadJob(upload), lambda *_: begun.append(len(pending())))
     assert receipt.status is Status.REJECTED
-    assert begun[1] > 1  # after refine
+    assert begun[1] > 1  # so the rejection came after refine had begun uploads
     assert (pending(), wide.keys("data/"), wide.keys("quarantine/")) == ([], [], [])
 
 
@@ -178,7 +178,14 @@ _PARTS_AT_ONCE = 4
 
 
 class SlowS3:
-    """Every part of an early upload waits until `answers` is set; `reached` is called once as many wait as may."""
+    """A patch that makes each part of a multipart upload wait until `answers` is set.
+
+    Attributes:
+        answers: set by a test to let all parts continue.
+        began: the number of parts whose upload has begun.
+        was_waited_for: whether a part timed out because `answers` was not set.
+        is_busy: set when the maximum number of parallel parts waits; `reached` is called at the same time.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, reached: Callable[[], object] = lambda: None) -> None:
         self.answers, self.began, self.was_waited_for = threading.Event(), 0, False
@@ -192,7 +199,7 @@ class SlowS3:
             self.was_waited_for |= not self.answers.wait(20)
             return upload_part(store, *values)
 
-        monkeypatch.setattr(early_uploads, "_PART_BYTES", 1 << 16)  # a file has 16 and more
+        monkeypatch.setattr(early_uploads, "_PART_BYTES", 1 << 16)  # each file has at least 16 parts
         monkeypatch.setattr(ObjectStore, "upload_part", slow)
 
 
@@ -208,7 +215,7 @@ def test_a_task_that_is_stopped_abandons_the_upload_and_calls_s3_no_more(
             raise Stopped
 
     def sigterm() -> None:
-        while not came.wait(0.1):  # Python may miss one that comes just before it waits for a lock
+        while not came.wait(0.1):  # Python may miss a signal that arrives just before it waits for a lock
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     monkeypatch.setattr(refine, "_SMALL_BYTES", small_bytes)
@@ -242,7 +249,7 @@ def test_an_upload_whose_file_will_not_be_published_is_abandoned_and_deleted(
         s3.answers.set()
 
     def progress(_part: str, rows: int) -> None:
-        if rows == WIDE_ROWS // 6:  # the first partition, which fills a file, was given to the thread that writes
+        if rows == WIDE_ROWS // 6:  # the writing thread has received the first partition, which fills a file
             assert s3.is_busy.wait(30)
             raise error
 

@@ -1,4 +1,4 @@
-"""Folders of an object's key, such as dt=2024-01-31/, are never lost silently."""
+"""If values in the folders of an object key, such as dt=2024-01-31/, are not published, the receipt notes that."""
 
 from __future__ import annotations
 

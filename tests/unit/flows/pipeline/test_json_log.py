@@ -1,4 +1,4 @@
-"""Every output of a task is a line of JSON without values from the data."""
+"""Everything that a task prints or logs becomes a line of JSON, without values from the data."""
 
 from __future__ import annotations
 

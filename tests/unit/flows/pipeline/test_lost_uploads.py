@@ -1,4 +1,4 @@
-"""An upload is lost if nothing is known of it and no message can be of it."""
+"""An upload is lost if nothing has been recorded about it and the queue cannot contain its message."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ _AT = "2026-01-01T00:00:00.000+00:00"
 
 @dataclass
 class Landing:
-    """A landing bucket, and what is known of its uploads."""
+    """A landing bucket, with what a search for lost uploads needs to know.
+
+    Attributes:
+        none_queued_before: no message in the queue is older than this; None if that is unknown.
+    """
 
     account: Account
     none_queued_before: datetime | None = field(default_factory=lambda: _LATER)
@@ -99,7 +103,7 @@ def test_an_upload_that_a_task_holds_is_under_way(landing: Landing) -> None:
         (True, 1, 1),
         (True, -1, 1),
         (True, None, 1),
-        (False, 1, 1),  # killed on its last delivery: SQS moved the message, and no task could say so
+        (False, 1, 1),  # killed on its last delivery, so SQS moved the message and no task recorded it
         (False, -1, 0),
         (False, None, 0),
     ],

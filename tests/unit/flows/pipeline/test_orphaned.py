@@ -1,4 +1,4 @@
-"""Orphaned outputs are found; outputs that may still be needed are not."""
+"""The search for orphaned outputs finds those that no receipt names, but none that may still be needed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _published(account: Account, upload: UploadMessage) -> Receipt:
 
 
 def _write(run_id: str, attempt: int = 0) -> str:
-    """Write the output of a worker that was killed after writing."""
+    """Write an output as a worker does that is then killed before it commits; return the object key."""
     key = f"data/default/other/{run_id}-{attempt}-{'0' * 16}.parquet"
     boto3.client("s3").put_object(Bucket=PUBLISHED, Key=key, Body=b"rows")
     return key
@@ -41,8 +41,8 @@ def test_what_an_overtaken_worker_left_is_found_and_what_the_receipt_names_is_no
 
 def test_what_may_still_be_committed_is_left_alone(account: Account) -> None:
     receipt = _published(account, account.upload(_KEY, b"a\n1\n"))
-    _write(receipt.run_id, attempt=1)  # a forced re-run on its way
-    _write("f" * 32)  # a first attempt on its way
+    _write(receipt.run_id, attempt=1)  # from a forced re-run that is still in progress
+    _write("f" * 32)  # from a first attempt that is still in progress
     boto3.client("s3").put_object(Bucket=PUBLISHED, Key="data/orders/somebody's own.parquet", Body=b"rows")
     assert _found(account) == []
 

@@ -1,4 +1,4 @@
-"""The promises [once] and [newest], as properties of the pure decisions."""
+"""The pure decisions of the commit protocol keep the promises *once* and *newest* of the README."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.unit.flows.pipeline.receipts import receipt_of, upload
 
 
 def written(sequencer: str | None, last_modified: str) -> IndexedRun:
-    """Return the run of an object version that was written then."""
+    """Return the index's record of an object version with this sequencer and time."""
     run = IndexedRun.of(receipt_of(upload()))
     return run.model_copy(update={"sequencer": sequencer, "last_modified": last_modified})
 
@@ -62,7 +62,7 @@ def test_a_later_attempt_overrides_an_earlier_one() -> None:
     ("older", "newer"),
     [
         ("0055AED6DCD90281E5", "0055AED6DCD90281E6"),
-        ("0055AED6DCD90281E5", "0055AED6DCD90281E501"),  # the shorter one is padded on the right
+        ("0055AED6DCD90281E5", "0055AED6DCD90281E501"),  # the shorter sequencer is padded on the right
         ("0A", "0b"),
     ],
 )
@@ -75,7 +75,7 @@ def test_without_a_sequencer_on_both_sides_last_modified_decides() -> None:
 
 
 def without_event(version: int) -> Receipt:
-    """Return the receipt of a version whose run was started manually."""
+    """Return the receipt of a version whose run was started manually, so that it has no sequencer."""
     return receipt_of(replace(upload(version), sequencer=None))
 
 
@@ -89,7 +89,7 @@ def test_an_events_time_and_last_modified_are_compared_by_the_second() -> None:
 
 @pytest.mark.parametrize("older_first", [True, False])
 def test_a_version_that_came_in_parts_is_as_new_as_s3_lists_it(older_first: bool) -> None:
-    """LastModified is when the multipart upload was initiated: another version may have been stored since."""
+    """A multipart upload's LastModified is when it was initiated, so another version may have been stored later."""
     versions = [receipt_of(upload(1)), without_event(2)]
     versions[1] = versions[1].model_copy(
         update={"source": source_of(versions[1], last_modified="2025-12-31T00:00:00Z")}
@@ -142,7 +142,7 @@ def test_of_versions_of_one_second_that_which_s3_lists_first_is_current(older_fi
 
 
 def apply(receipts: list[Receipt], *, replace: bool = True) -> tuple[IndexEntry, set[str]]:
-    """Settle all receipts; return the entry and every retired data key."""
+    """Update an index entry with all receipts in order; return it and the keys of all outputs that were replaced."""
     entry: IndexEntry | None = None
     retired: set[str] = set()
     for receipt in receipts:
@@ -157,7 +157,7 @@ versions = st.dictionaries(st.integers(1, 6), st.booleans(), min_size=1)
 
 @st.composite
 def deliveries(draw: st.DrawFn) -> tuple[dict[int, bool], list[Receipt]]:
-    """Versions of one key, each published or rejected, delivered in any order and any number of times."""
+    """Return version → whether it was published, and the receipts of all versions, each twice and in any order."""
     outcome = draw(versions)
     receipts = {version: receipt_of(upload(version), published=published) for version, published in outcome.items()}
     order = draw(st.permutations(sorted(receipts) * 2))

@@ -1,4 +1,4 @@
-"""Published contracts apply instead of those of the folder, are looked at once a minute, and reject no file."""
+"""Published contracts replace those in the image, are reloaded once a minute, and never reject a file when invalid."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ OPEN = "dataset: orders\n"
 
 
 class Clock:
-    """A clock that a test sets."""
+    """A clock whose time a test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -43,7 +43,7 @@ class Clock:
 
 
 class CountingStore(ObjectStore):
-    """Counts the requests that a task makes for its contracts."""
+    """Object store that counts its list, get and put requests."""
 
     def __init__(self) -> None:
         super().__init__("landing", PUBLISHED)
@@ -64,7 +64,7 @@ class CountingStore(ObjectStore):
 
 @pytest.fixture
 def store(account: Account) -> ObjectStore:
-    """The buckets; the published one has versions, as the template makes it."""
+    """Return the store of the account, whose published bucket is versioned, as in the template."""
     boto3.client("s3").put_bucket_versioning(Bucket=PUBLISHED, VersioningConfiguration={"Status": "Enabled"})
     return account.parts.store
 
@@ -76,7 +76,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def timed(account: Account, store: ObjectStore, clock: Clock) -> Account:
-    """The account, whose task looks for contracts by a clock of the test."""
+    """Return the account with a pipeline that reloads contracts by the test's clock."""
     live = LiveContracts(account.parts.settings.contracts_root, store, clock)
     return Account(replace(account.parts, read_contracts=live.read, keep_contract=live.keep))
 
@@ -177,7 +177,7 @@ def test_the_message_of_an_upload_without_a_usable_contract_stays_in_the_queue(
     account: Account, store: ObjectStore
 ) -> None:
     publish(store, "dataset: orders\nsource: incoming/everything/**\nfaulty: yes\n")
-    for key in (KEY, "incoming/everything/a.csv"):  # where it applied, and where it would apply
+    for key in (KEY, "incoming/everything/a.csv"):  # the second is covered only by the invalid contract
         account.send(account.upload(key, good_orders(2)).to_json())
     world = World(account)
     assert not drain(world)
@@ -314,7 +314,7 @@ HIDES_ITS_KEYS = {
 
 @pytest.fixture
 def shipped(account: Account, store: ObjectStore, clock: Clock, tmp_path: Path) -> Callable[[str], Account]:
-    """Returns the account with an image whose contract of orders has this text."""
+    """Return a function that returns the account with an image in which the contract for orders has the given text."""
 
     def ship(text: str) -> Account:
         for name, content in {"default": "dataset: default\n", "orders": text}.items():

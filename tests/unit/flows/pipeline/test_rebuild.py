@@ -1,4 +1,4 @@
-"""From its receipts, the index is rebuilt as it was, whatever was lost of it."""
+"""The index can be rebuilt from the receipts, no matter which of its entries were lost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NO_ROWS = {"expectations": [{"expect_table_row_count_to_equal": {"value": 0, "se
 
 @pytest.fixture
 def stocked(account: Account, tmp_path: Path) -> Account:
-    """Provide two datasets, of which one appends; every kind of history that an index entry can have."""
+    """Return an account with two datasets, one of which appends, and with every type of history of an index entry."""
     root = tmp_path / "contracts"
     for dataset, more in (("default", ""), ("stock", ""), ("log", "on_reupload: append\n")):
         (root / dataset).mkdir(parents=True)
@@ -53,7 +53,7 @@ def rerun(account: Account, receipt: Receipt, contract: str = "") -> Receipt:
 
 
 def index_of(account: Account) -> dict[str, tuple[Any, ...]]:
-    """Return what readers and later uploads take from every entry."""
+    """Return object key → what readers and later uploads use, for every index entry."""
     store = account.parts.store
     found = {}
     for key in account.keys("index/"):

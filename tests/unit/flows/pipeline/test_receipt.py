@@ -1,4 +1,4 @@
-"""A receipt reads the same everywhere."""
+"""A receipt keeps its content when it is written and read, and its status fits into S3 metadata."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_receipt_survives_s3(published: bool) -> None:
 
 @given(reason=st.text(max_size=2_000))
 def test_the_metadata_fits_s3_whatever_the_reason(reason: str) -> None:
-    """User metadata has at most 2 KB of US-ASCII: docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html"""
+    """S3 limits user metadata to 2 KB of US-ASCII: docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html"""
     receipt = receipt_of(upload(), published=False, reasons=(RejectionReason(code="x", message=reason),))
     metadata = receipt.metadata()
     assert sum(len(name) + len(value) for name, value in metadata.items()) < 2_048

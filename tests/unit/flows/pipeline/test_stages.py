@@ -1,4 +1,4 @@
-"""One upload through its stages, without Prefect."""
+"""An upload passes through its stages without Prefect, and every failure leaves a consistent state."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_a_file_that_is_too_large_for_the_disk_is_published_without_a_copy(accou
 
 def test_a_rejection_is_named_by_its_class() -> None:
     class HeaderMissing(FileRejected):
-        """A file without a header."""
+        """The file has no header."""
 
     assert RejectionReason.of(HeaderMissing("x")).code == "header_missing"
 
@@ -264,7 +264,7 @@ def test_great_expectations_without_memory_is_no_verdict_on_the_file(
 
 
 def test_an_upload_whose_contract_was_removed_since_is_done_all_the_same(account: Account) -> None:
-    """It is delivered again under a release without the contract: the receipt exists, so it can be deleted."""
+    """The message is delivered again to a release without the contract. As the receipt exists, it can be deleted."""
     upload = account.upload(KEY, good_orders(2))
     first = account.process(upload)
     contracts = account.parts.contracts
@@ -279,7 +279,7 @@ def test_an_upload_whose_contract_was_removed_since_is_done_all_the_same(account
 
 @pytest.fixture
 def unversioned(account: Account) -> UploadMessage:
-    """An upload to a bucket without versioning."""
+    """Return an upload to a bucket without versioning."""
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket="unversioned")
     etag = s3.put_object(Bucket="unversioned", Key=OTHER_KEY, Body=b"a\n1\n")["ETag"].strip('"')
@@ -298,7 +298,7 @@ def test_without_versioning_an_overwritten_object_is_not_taken_for_the_upload(
 
 
 def after_the_download(patch: pytest.MonkeyPatch, do: Callable[[], Any]) -> None:
-    """Have something done once the upload was read."""
+    """Call `do` after each download of an upload from the landing bucket."""
     download = ObjectStore.download
 
     def download_and_do(store: ObjectStore, *given: Any, **more: Any) -> ObjectFacts:

@@ -1,4 +1,4 @@
-"""A published bucket with contracts that a test writes."""
+"""Fixtures for reading published data: a pipeline whose contracts are written by the test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Declare = Callable[[str, str], None]
 
 @pytest.fixture
 def declare(account: Account, tmp_path: Path) -> Declare:
-    """Return a function that writes a contract; the account's files are judged by these contracts only."""
+    """Return a function that writes a contract. The account's pipeline uses only contracts written this way."""
     root = tmp_path / "contracts"
     (root / "default").mkdir(parents=True)
     (root / "default" / "contract.yaml").write_text("dataset: default\n")

@@ -1,4 +1,4 @@
-"""An exported file has every row, with its values and types as far as its format has them; it is whole or not there."""
+"""An exported file has every row, with the values and types that its format supports. It is complete or absent."""
 
 from __future__ import annotations
 

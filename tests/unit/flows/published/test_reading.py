@@ -1,4 +1,4 @@
-"""What readers see of a dataset: what is current by index and receipts, each value as it was published."""
+"""Reading a dataset returns the rows that are current according to the index and the receipts, exactly as published."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def opened(account: Account, **options: Any) -> Iterator[PublishedRows]:
 
 
 def kept_for(days: int, *folders: str) -> None:
-    """Make objects below these folders of the published bucket expire, as `sluice deploy` does."""
+    """Make objects below these folders of the published bucket expire after `days`, as `sluice deploy` does."""
     rules: Any = [
         {"ID": folder, "Status": "Enabled", "Filter": {"Prefix": folder}, "Expiration": {"Days": days}}
         for folder in folders
@@ -62,7 +62,7 @@ def kept_for(days: int, *folders: str) -> None:
 
 
 def aged(account: Account, receipt: Receipt, days: int) -> Receipt:
-    """Rewrite a receipt as one of this age, whose outputs S3 has removed; return it."""
+    """Make a receipt `days` old and delete its outputs, as if they had expired; return the changed receipt."""
     created = datetime.now(UTC) - timedelta(days=days)
     old = receipt.model_copy(update={"created_at": created.strftime("%Y-%m-%dT%H:%M:%S.%fZ")})
     account.parts.store.put(receipt_key(receipt.run_id), old.to_json())
@@ -113,7 +113,7 @@ def test_a_forced_rerun_that_rejects_the_file_leaves_no_rows(account: Account, d
 def test_replaced_data_that_is_still_there_is_not_read(
     account: Account, declare: Declare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker died after it had written the index and before it deleted the old output."""
+    """The worker died after it wrote the index, but before it deleted the old output."""
     declare("stock", STOCK)
     stock(account, "a.csv", "bolt,1")
     with monkeypatch.context() as patch:
