@@ -102,7 +102,7 @@ def test_a_custom_run_with_changed_parameters_finishes(
     assert deployment["work_pool_name"] == WORK_POOL
     before = chain.receipt(published)
     room.open_custom_run(deployment["id"])
-    room.wait_for_text("Validate and preprocess, but write nothing.")
+    room.wait_for_text("Validate and preprocess the file, but write nothing.")
     room.field("key").fill(published.key)
     room.switch("dry_run").click()
     room.submit()
