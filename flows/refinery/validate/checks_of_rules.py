@@ -1,4 +1,4 @@
-"""Convert what the rules found into checks and rejection reasons."""
+"""Converts what the rules found in a file into the checks and rejection reasons that the receipt shows."""
 
 import datetime as dt
 import math
@@ -19,10 +19,10 @@ from flows.refinery.validate.near_misses import near_misses
 from flows.refinery.validate.quarantine import RowRule
 from flows.refinery.validate.rules import Rule
 
-_MAX_SHEETS = 20  # named in a check
-_NAMED_RULES = 3  # named in a message
-# Parts of the names of expectations whose observed value is an aggregate. It reveals no single value of the data, so a
-# message may show it.
+_MAX_SHEETS = 20  # the maximum number of sheets that a check names
+_NAMED_RULES = 3  # the maximum number of rules that a message names
+# Parts of the names of expectations whose observed value is an aggregate. A message may show it, because it reveals no
+# single value in the data.
 _MAY_BE_SHOWN = (
     "row_count",
     "column_count",
@@ -49,7 +49,7 @@ def check_of(verdict: Verdict) -> Check:
 
 
 def unjudged_check(rule: Rule) -> Check:
-    """Return the failed Check of an expectation that has no verdict, because the file lacks a column."""
+    """Return the failed Check of an expectation that could not be checked, because the file lacks a column."""
     columns = ", ".join(rule.columns) or None
     return failed_check(
         rule.id, rule.level, rule.name, column=columns, severity=rule.severity, expected=expected_of(rule)
@@ -57,8 +57,9 @@ def unjudged_check(rule: Rule) -> Check:
 
 
 def sheet_checks(found: SourceFormat) -> list[Check]:
-    """Return a check that names the sheet that was read, the other sheets, and two things that a workbook shows but its
-    cells lack: merged ranges, and number formats with leading zeros. Empty if the file is not a workbook."""
+    """Return a check that names the sheet that was read and the other sheets in the workbook. It also names two things
+    that a spreadsheet shows but the cells' values lack: merged ranges, and number formats with leading zeros. Return []
+    if the file is not a workbook."""
     if found.sheet is None:
         return []
     observed: dict[str, Any] = {"sheet": found.sheet, "other_sheets": list(found.other_sheets[:_MAX_SHEETS])}
@@ -71,8 +72,8 @@ def sheet_checks(found: SourceFormat) -> list[Check]:
 
 
 def folder_checks(folders: Folders, contract: Contract) -> list[Check]:
-    """Return a check that names the key's folders, such as `dt=2024-01-01/`, that are not path columns; empty if there
-    are none."""
+    """Return a check that names the folders in the object key, such as `dt=2024-01-01/`, that the contract does not
+    declare as path columns. Return [] if there are none."""
     names = [name for name, _ in folders if name not in contract.path_columns]
     if not names:
         return []
@@ -81,8 +82,13 @@ def folder_checks(folders: Folders, contract: Contract) -> list[Check]:
 
 
 def row_rule_check(rule: RowRule, rows: int, broken: int, hint: str | None = None) -> Check:
-    """Return the Check of a rule on types or missing values that `broken` of `rows` rows broke. `hint` is what to write
-    into the contract."""
+    """Return the Check of a rule on columns, types or missing values that some rows broke.
+
+    Args:
+        rows: the number of rows that could be decoded.
+        broken: the number of rows that broke the rule.
+        hint: a suggestion on what to write into the contract.
+    """
     name = rule.id.split("(", 1)[0]
     kind = "columns" if name in (UNKNOWN_COLUMN, MISSING_COLUMN) else "coercion"
     column = rule.columns[0] if len(rule.columns) == 1 else None
@@ -90,7 +96,7 @@ def row_rule_check(rule: RowRule, rows: int, broken: int, hint: str | None = Non
 
 
 def failed_check(rule: str, kind: str, expectation: str | None = None, **found: Any) -> Check:
-    """Return a Check for a rule that the file broke; it is a warning unless `found` has another severity."""
+    """Return a Check for a rule that the file broke. Its severity is warning unless `found` has another one."""
     given = {"column": None, "severity": "warning", **found}
     return Check(rule=rule, expectation=expectation or rule, kind=kind, success=False, **given)
 
@@ -98,13 +104,13 @@ def failed_check(rule: str, kind: str, expectation: str | None = None, **found: 
 def judge_columns(
     contract: Contract, plan: HeaderPlan, rules: Sequence[Rule]
 ) -> tuple[list[Check], list[RejectionReason]]:
-    """Compare a file's columns with the contract; return the failed checks, and the reasons to reject the file."""
+    """Compare a file's columns with the contract. Return the failed checks, and the reasons to reject the file."""
     checks: list[Check] = []
     reasons: list[RejectionReason] = []
     missing = [name for name in plan.filled if contract.columns[name].required]
     known = list(contract.columns)
     hint = near_misses(missing, [name for name in plan.file_columns if name not in contract.columns])
-    # If the contract has none of the names, the first line may be a row, whose values must not be shown.
+    # If the contract has none of the names, the header may in fact be a row, whose values must not be shown.
     is_header = bool(hint) or not known or not set(known).isdisjoint(plan.file_columns)
     seen = list(plan.file_columns) if is_header else f"{len(plan.file_columns)} columns, all unknown"
     for rule, names, policy, fault in (
@@ -126,13 +132,13 @@ def judge_columns(
         check = unjudged_check(gx_rule)
         checks.append(check)
         if gx_rule.severity != "info":
-            message = f"{gx_rule.id} cannot be judged: the file has no {column_list(absent)}"
+            message = f"{gx_rule.id} cannot be checked: the file has no {column_list(absent)}"
             reasons.append(RejectionReason(code=gx_rule.id, message=message, observed=seen, expected=check.expected))
     return checks, reasons
 
 
 def reason_of(verdict: Verdict) -> RejectionReason | None:
-    """Return why this verdict rejects the file; None if it does not."""
+    """Return the reason for which a verdict rejects the file, or None if it does not reject the file."""
     rule = verdict.rule
     if verdict.success or not rejects(rule):
         return None
@@ -144,12 +150,12 @@ def reason_of(verdict: Verdict) -> RejectionReason | None:
 def reasons_of_bad_rows(
     limits: BadRows, quarantined: Mapping[str, int], rows: int, hints: Sequence[str] = ()
 ) -> list[RejectionReason]:
-    """Return the reasons why the bad rows reject the file; empty if the contract allows them.
+    """Return the reasons to reject a file because of its bad rows, or [] if the contract allows that many.
 
     Args:
-        quarantined: bad rows by rule.
-        rows: all rows of the file.
-        hints: what to write into the contract, for the messages.
+        quarantined: the number of bad rows by rule.
+        rows: the number of rows in the file.
+        hints: suggestions on what to write into the contract, which the messages show.
     """
     bad = sum(quarantined.values())
     fraction = bad / rows if rows else 0.0
@@ -176,7 +182,8 @@ def reasons_of_bad_rows(
 def first_cause(
     reasons: Sequence[RejectionReason], found: SourceFormat, misfits: Mapping[str, int], rows: int
 ) -> list[RejectionReason]:
-    """Return the one cause behind a rejection's reasons, if there is one: the file's layout or its encoding."""
+    """Return the cause of the reasons for a rejection if there is a single one, which is either the file's layout or
+    its encoding. Return [] otherwise."""
     lacks_columns = any(reason.code == "missing_columns" for reason in reasons)
     if found.layout_fault and (lacks_columns or 2 * sum(misfits.values()) > rows):
         message = f"{found.layout_fault} in the contract"
@@ -189,21 +196,21 @@ def first_cause(
 
 
 def rejects(rule: Rule) -> bool:
-    """Return whether the failure of an expectation rejects the file: not with severity info, and for one on rows only
-    with severity critical or `mostly`."""
+    """Return whether the failure of an expectation rejects the file. With severity info, it never does. If the
+    expectation checks rows, it does only with severity critical or with `mostly`."""
     if rule.severity == "info":
         return False
     return rule.severity == "critical" or rule.level == "table" or rule.mostly < 1
 
 
 def expected_of(rule: Rule) -> dict[str, Any]:
-    """Return the rule's arguments as in the contract, without its columns."""
+    """Return the rule's arguments in the contract, without those that name its columns."""
     named = ("column", "column_A", "column_B")
     return {name: json_value(value) for name, value in rule.written.items() if name not in named}
 
 
 def observed_of(verdict: Verdict) -> Any:
-    """Return GX's observed value; for a row-level expectation, the fraction of its rows that pass."""
+    """Return the value that GX observed or, for an expectation on rows, the fraction of rows that pass."""
     if verdict.rows_failing is not None:
         return round(1 - verdict.rows_failing / verdict.rows_evaluated, 6) if verdict.rows_evaluated else None
     observed = verdict.result.get("observed_value")
@@ -218,14 +225,14 @@ def percent(fraction: float) -> str:
 
 
 def column_list(names: Sequence[str]) -> str:
-    """Format column names for a sentence."""
+    """Format column names for a message, such as "columns 'a', 'b'". At most ten are named."""
     shown = ", ".join(repr(name) for name in names[:10])
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return f"{'column' if len(names) == 1 else 'columns'} {shown}{more}"
 
 
 def json_value(value: Any) -> Any:
-    """Convert a value to types that JSON has."""
+    """Convert a value, and the values inside it, to types that JSON has."""
     if isinstance(value, Mapping):
         return {str(key): json_value(part) for key, part in value.items()}
     if isinstance(value, list | tuple | set | frozenset | np.ndarray):

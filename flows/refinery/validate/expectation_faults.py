@@ -1,8 +1,8 @@
-"""Find what is wrong with a contract's expectations before any row is checked.
+"""Finds errors in a contract's expectations before any row is checked.
 
-Great Expectations does most of the work: its expectation objects reject unknown, missing and badly typed arguments, and
-a check of sample rows of the contract's types shows what cannot be compared. The code here only finds what GX accepts
-although no file could pass: unknown names (GX only logs them), reversed ranges, empty sets and broken regexes.
+Great Expectations (GX) finds most of them. Its expectation objects reject arguments that are unknown, missing or of the
+wrong type, and checking sample rows with the contract's types shows what cannot be compared. The code here only finds
+what GX accepts although no file could pass, such as reversed ranges, empty sets and invalid regexes.
 """
 
 import datetime as dt
@@ -24,7 +24,7 @@ from flows.refinery.validate.expectations import ExpectationRaised, Judge, gx_ex
 from flows.refinery.validate.gx import gx
 from flows.refinery.validate.rules import METHODS, UNSUPPORTED, Method, Rule, rules_of
 
-# Arguments of a GX expectation that a contract does not set: identity, rendering, and the batch that it runs on.
+# The arguments of GX's expectations that a contract cannot set. They are about identity, rendering and the batch.
 _INTERNAL_ARGUMENTS = frozenset(
     {
         *("id", "meta", "notes", "description", "result_format", "catch_exceptions", "rendered_content", "windows"),
@@ -32,7 +32,7 @@ _INTERNAL_ARGUMENTS = frozenset(
     }
 )
 _MAPPINGS = frozenset({"json_schema", "partition_object", "quantile_ranges", "row_condition"})
-# Parts of expectations' names, with the range in which the observed value always is: no value reaches a limit outside.
+# Parts of the names of expectations, with the range in which the observed value always is. Bounds outside are errors.
 _POSSIBLE: tuple[tuple[str, float, float], ...] = (
     ("proportion", 0, 1),
     ("value_lengths", 0, math.inf),
@@ -53,16 +53,16 @@ _SAMPLES = {
 
 
 def gx_arguments(name: str) -> dict[str, Any]:
-    """Return GX's model fields for the arguments that a contract may set for an expectation. Imports GX."""
+    """Return the fields of GX's model for the arguments of an expectation that a contract may set. This imports GX."""
     fields: Mapping[str, Any] = gx().get_expectation_impl(name).__fields__
     return {argument: field for argument, field in fields.items() if argument not in _INTERNAL_ARGUMENTS}
 
 
 def expectation_faults(contract: Contract) -> Iterator[Fault]:
-    """Yield the faults of every expectation, with its place in the contract. Imports GX, which takes seconds.
+    """Yield the errors in each expectation, with its position in the contract. This imports GX, which takes seconds.
 
-    These questions are asked in order, and the faults of the first one that fails are yielded: is the name known, are
-    the columns in the contract, does GX accept the arguments, could any value pass, does GX give a verdict on a sample.
+    Each expectation goes through these checks until one finds errors: its name is known, the contract has its columns,
+    GX accepts its arguments, some value could pass, and GX gives a verdict on sample rows.
     """
     for position, expectation in enumerate(contract.expectations):
         for question in (_name_faults, _column_faults, _argument_faults, _unsatisfiable_faults, _sample_faults):
@@ -90,7 +90,7 @@ def _column_faults(expectation: Expectation, contract: Contract) -> Iterator[str
                 yield f"{reader} reads {column!r}, which is not among the contract's columns{close}"
 
 
-# --- what GX refuses --------------------------------------------------------------------------------------------------
+# --- what GX rejects --------------------------------------------------------------------------------------------------
 
 
 def _argument_faults(expectation: Expectation, _: Contract) -> Iterator[str]:
@@ -115,12 +115,13 @@ def _argument_faults(expectation: Expectation, _: Contract) -> Iterator[str]:
 
 
 def _types_of(field: Any) -> tuple[Any, ...]:
-    """Return the types of an argument: the members of a union, or its one type."""
+    """Return the types that an argument may have: the members of a union, or a single type."""
     return get_args(field.outer_type_) or (field.outer_type_,)
 
 
 def _refusals(error: ValueError, given: Mapping[str, Any]) -> Iterator[str]:
-    """Yield GX's validation errors, one per argument: for a union of types, GX reports one for each member."""
+    """Yield GX's validation errors, at most one for each argument. If an argument may have several types, GX reports an
+    error for each of them."""
     found: list[Any] = sorted(getattr(error, "errors", list)(), key=lambda fault: -len(fault["loc"]))
     by_argument = {str(fault["loc"][0]): fault for fault in reversed(found)}
     for argument, fault in by_argument.items():
@@ -129,12 +130,12 @@ def _refusals(error: ValueError, given: Mapping[str, Any]) -> Iterator[str]:
             yield f"{argument} is {given[argument]!r}: {fault['msg']}{close}"
         elif fault["type"] == "value_error.missing":
             yield f"it needs the argument {argument!r}"
-        elif len(by_argument) == 1:  # a fault of the whole model: with another fault, it only follows from that one
+        elif len(by_argument) == 1:  # an error in the whole model; it only follows from any other error
             yield str(fault["msg"])
 
 
 def _is_another_value(given: Any, kept: Any) -> bool:
-    """Return whether GX's model silently changed a value: 1.5 to 1, yes to 1.0 or 5 to '5'."""
+    """Return whether GX's model silently changed a value, for example 1.5 to 1, yes to 1.0 or 5 to '5'."""
     if isinstance(given, list | tuple):
         if isinstance(kept, list | tuple):
             return any(map(_is_another_value, given, kept))
@@ -146,7 +147,7 @@ def _is_another_value(given: Any, kept: Any) -> bool:
     return isinstance(given, str) and isinstance(kept, int | float)
 
 
-# --- what GX accepts and nothing could pass ---------------------------------------------------------------------------
+# --- what GX accepts but no value could pass --------------------------------------------------------------------------
 
 
 def _unsatisfiable_faults(expectation: Expectation, contract: Contract) -> Iterator[str]:
@@ -160,7 +161,8 @@ def _unsatisfiable_faults(expectation: Expectation, contract: Contract) -> Itera
 
 
 def _rule_of(contract: Contract, name: str, arguments: Mapping[str, Any]) -> Rule:
-    """Return the rule in the form for GX, in which dates, and texts with dates, are timestamps."""
+    """Return an expectation as a rule, whose arguments are in the form for GX. Dates, and strings that contain dates,
+    are timestamps."""
     expectation = Expectation(name=name, arguments=dict(arguments))
     return rules_of(contract.model_copy(update={"expectations": (expectation,)}))[0]
 
@@ -174,7 +176,7 @@ def _list_faults(arguments: Mapping[str, Any]) -> Iterator[str]:
         yield f"column_list names a column twice: {', '.join(columns)}"
     for argument in ("column_list", "column_set"):
         if not all(map(_is_text, _listed(arguments.get(argument)))):
-            yield f"{argument} is {arguments[argument]!r}; names of columns are text (put quotes around them)"
+            yield f"{argument} is {arguments[argument]!r}; column names must be text (put quotes around them)"
 
 
 def _holds_an_empty_list(value: Any) -> bool:
@@ -187,7 +189,7 @@ def _range_faults(name: str, arguments: Mapping[str, Any]) -> Iterator[str]:
     for argument in ("value", "column_index"):
         number: Any = arguments.get(argument)
         if _is_number(number) and (number < 0 or number % 1):
-            yield f"{argument} is {number!r}; it is a whole number from 0"
+            yield f"{argument} is {number!r}; it must be 0 or a positive integer"
     low, high = arguments.get("min_value"), arguments.get("max_value")
     for part, least, greatest in _POSSIBLE:
         if part in name:
@@ -199,7 +201,7 @@ def _range_faults(name: str, arguments: Mapping[str, Any]) -> Iterator[str]:
     for pair in _listed((arguments.get("quantile_ranges") or {}).get("value_ranges")):
         bounds = [bound for bound in _listed(pair) if bound is not None]
         if len(_listed(pair)) != 2 or bounds != sorted(bounds):
-            yield f"quantile_ranges: value_ranges has {pair!r}; it must be [minimum, maximum], of which one may be null"
+            yield f"quantile_ranges: value_ranges has {pair!r}; write [minimum, maximum], either of which may be null"
 
 
 def _impossible_bounds(
@@ -217,7 +219,7 @@ def _reversed_bounds(low: Any, high: Any, arguments: Mapping[str, Any]) -> Itera
     try:
         is_reversed = low > high
     except TypeError:
-        yield f"min_value {_shown(low)} and max_value {_shown(high)} cannot be compared; give both in one form"
+        yield f"min_value {_shown(low)} and max_value {_shown(high)} cannot be compared; write both in the same form"
         return
     if is_reversed:
         yield f"min_value {_shown(low)} is greater than max_value {_shown(high)}: nothing could pass"
@@ -238,7 +240,8 @@ def _regex_faults(arguments: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _type_faults(expectation: Expectation, contract: Contract) -> Iterator[str]:
-    """Yield comparisons that GX accepts and that never match: with a value_set of another type, or a sum of texts."""
+    """Yield an error for each comparison that GX accepts but that can never match: with values of another type in a
+    value_set, or with a sum of strings."""
     for column in filter(contract.columns.__contains__, expectation.columns):
         column_type = contract.columns[column].type
         is_of_type, wanted = _IS_OF.get(column_type, (_is_text, "text: put quotes around it"))
@@ -254,7 +257,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)  # to GX as well, true and false are 1 and 0
+    return isinstance(value, int | float)  # true and false count as 1 and 0, as they do in GX
 
 
 def _is_text(value: Any) -> bool:
@@ -278,9 +281,9 @@ _IS_OF: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def _sample_faults(expectation: Expectation, contract: Contract) -> Iterator[str]:
-    """Check made-up rows of the contract's types: what GX cannot compare or compute here fails on every file."""
+    """Check sample rows with the contract's types. What GX cannot compare or compute here would fail on every file."""
     if not set(expectation.columns) <= set(contract.columns):
-        return  # only a file shows the types of the other columns
+        return  # the types of the other columns are known only when a file arrives
     arguments = dict(expectation.arguments)
     if not columns_of(arguments.get("row_condition")) <= set(contract.columns):
         del arguments["row_condition"]
@@ -300,5 +303,5 @@ def _sample_faults(expectation: Expectation, contract: Contract) -> Iterator[str
 
 
 def _sample(column_type: ColumnType) -> pd.Series:
-    """Return two sample values: with one, GX cannot compute a standard deviation of dates."""
+    """Return two sample values of a type. With a single value, GX cannot compute a standard deviation of dates."""
     return coerce(pd.Series([_SAMPLES[column_type]] * 2), Column(type=column_type)).values

@@ -1,8 +1,8 @@
-"""Check a file that is read in partitions with Great Expectations.
+"""Checks a file that is read in partitions with Great Expectations (GX).
 
-For each partition, GX's metric graph computes the mask of each map expectation and the metric of each aggregate. Masks
-show which row breaks which rule; metrics become mergeable states. At the end, GX decides on the merged values, so
-success and observed values are GX's own.
+For each partition, GX's metric graph computes a mask for each expectation on rows, and a metric for each expectation on
+the file as a whole. Masks show which rows break which rule, and metrics become mergeable states. At the end, GX itself
+gives the verdicts on the merged values.
 """
 
 import functools
@@ -27,7 +27,8 @@ _RUNTIME = {"catch_exceptions": False, "result_format": {"result_format": "BASIC
 
 
 class ExpectationRaised(FileRejected):
-    """Great Expectations raised an error instead of giving a verdict: the expectation cannot check such values."""
+    """Great Expectations raised an error instead of giving a verdict, because the expectation cannot check such
+    values."""
 
     def __init__(self, message: str, cause_type: type[BaseException] | None = None) -> None:
         super().__init__(message)
@@ -39,25 +40,26 @@ class Verdict:
     """GX's verdict on one rule over the whole file."""
 
     rule: Rule
-    success: bool  # whether the expectation is met, with its `mostly`
-    result: dict[str, Any]  # GX's result: observed_value, element_count, unexpected_count and others
-    rows_evaluated: int | None = None  # None unless the expectation is row-level
+    success: bool  # whether the expectation is met, taking its `mostly` into account
+    result: dict[str, Any]  # GX's result, with keys such as observed_value, element_count and unexpected_count
+    rows_evaluated: int | None = None  # None unless the expectation counts failing rows
     rows_failing: int | None = None
 
 
 @dataclass(frozen=True)
 class RuleFinding:
-    """What one rule found in one partition."""
+    """What a rule found in a partition."""
 
     # the positions of the failing rows; None if one partition is not enough to find them
     failing: np.ndarray | None = None
-    # the state to merge with those of other partitions; None if the rule needs nothing from this partition
+    # the state to merge with the states of other partitions; None if the rule needs nothing from this partition
     state: Any = None
-    key_hashes: np.ndarray | None = None  # for a uniqueness rule, one hash per row
+    key_hashes: np.ndarray | None = None  # one hash for each row if the rule is on uniqueness, None otherwise
 
 
 def merge_states(earlier: Sequence[Any], later: Sequence[Any]) -> tuple[Any, ...]:
-    """Merge the rules' states for two consecutive parts of a file."""
+    """Merge the states of all rules for two consecutive parts of a file. A state is None if there is nothing to
+    merge."""
     return tuple(
         after if before is None else before if after is None else before.merge(after)
         for before, after in zip(earlier, later, strict=True)
@@ -65,8 +67,9 @@ def merge_states(earlier: Sequence[Any], later: Sequence[Any]) -> tuple[Any, ...
 
 
 class Judge:
-    """Checks partitions with a list of rules. Threads may share it; they wait for each other. What depends only on the
-    rules is built once: GX's objects, their metrics, and the order in which these are computed."""
+    """Checks partitions with a list of rules. Several threads may use a judge, but only one at a time does its work.
+    Everything that depends only on the rules is created once: GX's objects, their metrics, and the order in which the
+    metrics are computed."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
@@ -85,14 +88,14 @@ class Judge:
         self._lock = threading.RLock()
 
     def judge(self, frame: pd.DataFrame, row_numbers: np.ndarray) -> tuple[RuleFinding, ...]:
-        """Return what every rule finds in one partition.
+        """Return what each rule finds in a partition.
 
         Args:
-            frame: the partition's coerced columns, with a RangeIndex.
-            row_numbers: int64, the number of each row in the file.
+            frame: the partition's columns in the dtypes that GX checks, with a RangeIndex.
+            row_numbers: the number of each row in the file, as int64.
 
         Raises:
-            ExpectationRaised: GX gives no verdict; the message has the expectation and its columns.
+            ExpectationRaised: GX raised an error. The message names the expectation and its columns.
         """
         with self._loaded(frame, self.rules):
             if self._order is None:
@@ -105,8 +108,8 @@ class Judge:
             return tuple(findings)
 
     def verdict(self, position: int, state: Any, structure: pd.DataFrame) -> Verdict:
-        """Return GX's verdict on one rule from the merged state of all partitions. `structure` is an empty frame with
-        the file's columns in their order and types."""
+        """Return GX's verdict on the rule at a position, from the merged state of all partitions. `structure` is a
+        frame without rows that has the file's columns in their order and dtypes."""
         rule, expectation = self.rules[position], self._expectations[position]
         with _raises_named(rule):
             if rule.method is Method.STRUCTURE:
@@ -119,10 +122,10 @@ class Judge:
             return self._verdict_on(position, {expectation.metric_dependencies[0]: state.metric()})
 
     def judge_entire(self, position: int, frame: pd.DataFrame) -> tuple[Verdict, np.ndarray]:
-        """Check a rule on all rows at once, if its results cannot be merged.
+        """Check the rule at a position on all rows of a file at once. This is for rules whose results cannot be merged.
 
         Returns:
-            the verdict, and the positions of the failing rows (none for a table-level expectation).
+            the verdict, and the positions of the failing rows, of which an expectation on the file as a whole has none.
         """
         rule, expectation = self.rules[position], self._expectations[position]
         nothing = np.empty(0, dtype=np.int64)
@@ -137,7 +140,8 @@ class Judge:
             return self._verdict_on_counts(position, counts), failing
 
     def key_rows(self, position: int, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return the rows and key columns of `frame` that a uniqueness rule compares; the index is their positions."""
+        """Return the rows and key columns in `frame` that a uniqueness rule compares. The index of the result holds the
+        positions of the rows in `frame`."""
         with self._loaded(frame, [self.rules[position]]):
             return self._keys(position)
 
@@ -145,14 +149,15 @@ class Judge:
 
     @contextmanager
     def _loaded(self, frame: pd.DataFrame, rules: Sequence[Rule]) -> Iterator[None]:
-        """Load a batch into GX for each set of columns that rules read: for some rules, GX filters all its columns."""
+        """Load a partition into GX. Each set of columns that rules read becomes a separate batch, because for some
+        rules GX filters all columns of a batch."""
         names = list(frame.columns)
         with self._lock:
             self._engine.begin(frame, {_batch_of(rule): rule.columns_needed(names) for rule in rules})
             try:
                 yield
             finally:
-                self._engine.end()  # the judge is used for more files
+                self._engine.end()  # the judge stays in memory for other files, so it must release the partition
 
     def _finding(self, position: int, found: Mapping[Any, Any], row_numbers: np.ndarray) -> RuleFinding:
         rule, expectation, metrics = self.rules[position], self._expectations[position], self._metrics[position]
@@ -186,7 +191,7 @@ class Judge:
         return InOrder(counts, in_order, values.iloc[0], values.iloc[-1], int(row_numbers[values.index[0]]))
 
     def _keys(self, position: int) -> pd.DataFrame:
-        """Return the rows of the loaded partition that a uniqueness rule compares, and their key columns."""
+        """Return the key columns of the rows in the loaded partition that a uniqueness rule compares."""
         rule = self.rules[position]
         if "column" in rule.arguments:
             return self._values(position).to_frame(rule.columns[0])
@@ -194,12 +199,13 @@ class Judge:
         return keys
 
     def _values(self, position: int) -> pd.Series:
-        """Return the column that a rule reads, without missing values, in the rows that row_condition selects."""
+        """Return the column that a rule reads, in the rows that its row_condition selects and without missing
+        values."""
         values: pd.Series = self._engine.column(self._domain(position), with_missing=False)
         return values
 
     def _domain(self, position: int) -> Mapping[str, Any]:
-        """Return the keyword arguments by which GX selects a rule's rows."""
+        """Return the keyword arguments with which GX selects the rows that a rule checks."""
         if position not in self._domains:
             expectation = self._expectations[position]
             map_metric = getattr(expectation, "map_metric", None)
@@ -210,7 +216,8 @@ class Judge:
     # --- GX's graph ---------------------------------------------------------------------------------------------
 
     def _order_of(self, configurations: list[Any]) -> list[list[Any]]:
-        """Return the metrics and their dependencies as steps, each of which needs only the steps before it."""
+        """Return the metrics and their dependencies in an order in which GX can compute them. Each list of metrics
+        needs only the lists before it."""
         graph = gx().MetricsCalculator(self._engine).build_metric_dependency_graph(configurations, dict(_RUNTIME))
         metrics = {edge.left.id: edge.left for edge in graph.edges}
         needs: dict[Any, set[Any]] = {key: set() for key in metrics}
@@ -236,7 +243,7 @@ class Judge:
         return found
 
     def _blame(self, error: Any) -> NoReturn:
-        """Find the rule whose metric failed, and raise ExpectationRaised with its name."""
+        """Find the rule whose metric failed, and raise ExpectationRaised with the rule's name."""
         failed = {metric.id for metric in error.failed_metrics}
         for rule, metrics in zip(self.rules, self._metrics, strict=True):
             for metric in metrics.values():
@@ -246,7 +253,7 @@ class Judge:
         raise ExpectationRaised(f"Great Expectations could not compute a metric: {why}", cause_type) from None
 
     def _validate(self, rule: Rule, expectation: Any, frame: pd.DataFrame) -> Verdict:
-        """Run one expectation on one frame, as GX itself would."""
+        """Check an expectation on a frame in the same way as GX itself does."""
         with self._lock:
             self._engine.begin(frame, {})
             try:
@@ -259,7 +266,7 @@ class Judge:
 
     def _validate_distinct(self, position: int, state: ValueCounts) -> Verdict:
         rule = self.rules[position]
-        # The row_condition was applied in each partition; the union has only values that it selected.
+        # The row_condition was already applied in each partition, so the union has only values in selected rows.
         arguments = {k: v for k, v in rule.arguments.items() if k not in ("row_condition", "condition_parser")}
         expectation = _domain_object(rule, arguments, self._batches[position])
         return self._validate(rule, expectation, pd.DataFrame({rule.columns[0]: state.distinct_values()}))
@@ -277,8 +284,9 @@ class Judge:
         return replace(verdict, rows_evaluated=counts.evaluated, rows_failing=counts.failing)
 
     def _verdict_on(self, position: int, values: Mapping[str, Any]) -> Verdict:
-        """Return GX's verdict from metrics, by name, that were computed elsewhere. GX's `metrics_validate` would build
-        the expectation's metrics again, so this calls `_validate`, which every expectation implements."""
+        """Return GX's verdict from the values of metrics that are already known, by the metrics' names. GX's
+        `metrics_validate` would build the expectation's metrics again, so this calls `_validate`, which every
+        expectation implements."""
         expectation = self._expectations[position]
         needed = self._dependencies.get(position)
         if needed is None:
@@ -295,14 +303,15 @@ class Judge:
 
 @dataclass(frozen=True)
 class _Rules:
-    """Rules as the key of a cache; equal if all their arguments are written alike."""
+    """Rules as the key of a cache. Two keys are equal if all of their rules have the same representation."""
 
     written: str
     rules: tuple[Rule, ...] = field(compare=False)
 
 
 def judge_of(rules: tuple[Rule, ...]) -> Judge:
-    """Return the judge for some rules; it is cached, because a task checks many files with a few contracts."""
+    """Return the judge that checks some rules. Judges are cached, because a task checks many files with a few
+    contracts."""
     return _judge_of(_Rules(repr(rules), rules))
 
 
@@ -315,14 +324,14 @@ def _judge_of(rules: _Rules) -> Judge:
 
 
 def gx_expectation(name: str, arguments: Mapping[str, Any]) -> Any:
-    """Make GX's expectation object. Raise ValueError if GX rejects the arguments."""
+    """Create GX's object for an expectation. Raise ValueError if GX rejects the arguments."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # string row_conditions work until GX 2
         return gx().ExpectationConfiguration(type=name, kwargs=dict(arguments)).to_domain_obj()
 
 
 def _batch_of(rule: Rule) -> str:
-    """Return the name of the batch for a rule; rules with the same columns and row_condition share one."""
+    """Return the name of the batch that a rule reads. Rules with the same columns and row_condition share a batch."""
     return f"{rule.columns} where {rule.arguments.get('row_condition')!r}"
 
 
@@ -332,11 +341,12 @@ def _domain_object(rule: Rule, arguments: Mapping[str, Any], batch: str) -> Any:
     except gx().ExpectationNotFoundError:
         raise ContractInvalid(f"{rule.id}: the installed Great Expectations does not have it") from None
     except ValueError as error:  # pydantic's ValidationError is one
-        raise ContractInvalid(f"{rule.id}: Great Expectations refuses its arguments: {_faults(error)}") from None
+        raise ContractInvalid(f"{rule.id}: Great Expectations rejects its arguments: {_faults(error)}") from None
 
 
 def _faults(error: ValueError) -> str:
-    """Return Pydantic's errors as text, one per argument: for a union of types, it reports one for each member."""
+    """Return Pydantic's errors as text, at most one for each argument. If an argument may have several types, Pydantic
+    reports an error for each of them."""
     why: dict[str, str] = {}
     for fault in getattr(error, "errors", list)():
         why.setdefault(".".join(map(str, fault["loc"])), str(fault["msg"]))
@@ -366,7 +376,8 @@ def _partition_metrics(rule: Rule, expectation: Any) -> tuple[str, ...]:
 
 
 def _hashes_by_row(keys: pd.DataFrame, row_numbers: np.ndarray) -> np.ndarray:
-    """Return one hash per row: of its key, or for a row that is not compared, a value that hardly repeats."""
+    """Return one hash for each row. It is the hash of the row's key or, if the row is not compared, a value that hardly
+    ever repeats."""
     if len(keys) == len(row_numbers):
         return hashes_of(keys)
     hashes: np.ndarray = row_numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -375,7 +386,8 @@ def _hashes_by_row(keys: pd.DataFrame, row_numbers: np.ndarray) -> np.ndarray:
 
 
 def _row_count(rule: Rule) -> tuple[str, ...]:
-    """Return the name of the metric that counts the rows that a row_condition selects; empty without one."""
+    """Return the name of the metric that counts the rows that a rule's row_condition selects, or () if the rule has no
+    row_condition."""
     return ("table.row_count",) if rule.arguments.get("row_condition") else ()
 
 
@@ -384,15 +396,17 @@ def _rows(rule: Rule, metric: Callable[[str], Any], rows: int) -> int:
 
 
 def _marked(rule: Rule, metric: Callable[[str], Any], condition: str, rows: int) -> tuple[np.ndarray, Counts]:
-    """Return the positions of the rows that a map metric's condition marks as failing, and the row counts.
+    """Return the positions of the rows that the condition of GX's metric marks as failing, and the row counts.
 
-    Where pandas gives NA for a comparison with a missing value, the row fails, as with NumPy's NaN: otherwise the
-    verdict would depend on which of the two a partition's column happens to have.
+    A row fails if pandas' result for its comparison with a missing value is NA, as it does with NumPy's NaN. Otherwise
+    the verdict would depend on which of the two represents missing values in a partition's column.
 
     Args:
-        rows: the number of the partition's rows.
+        metric: returns the value of a metric by its name.
+        condition: the name of the metric.
+        rows: the number of rows in the frame.
     """
-    mask: pd.Series = metric(condition)[0]  # of the rows that are not skipped as missing
+    mask: pd.Series = metric(condition)[0]  # it has only the rows that are not skipped because a value is missing
     values = mask.to_numpy(dtype=bool, na_value=True) if mask.dtype == "boolean" else mask.to_numpy(dtype=bool)
     places = np.flatnonzero(values)
     index = mask.index
@@ -412,7 +426,8 @@ def _is_in_order(before: Any, after: Any, *, rising: bool, strictly: bool) -> bo
 
 @contextmanager
 def _raises_named(rule: Rule) -> Iterator[None]:
-    """Convert what GX raises into ExpectationRaised with the rule's name, and without values of the data."""
+    """Convert errors that GX raises into ExpectationRaised, whose message names the rule but contains no values of the
+    data."""
     try:
         yield
     except FileRejected:
@@ -424,20 +439,21 @@ def _raises_named(rule: Rule) -> Iterator[None]:
 def _raise_named(rule: Rule, error: BaseException) -> NoReturn:
     columns = f" on {', '.join(map(repr, rule.columns))}" if rule.columns else ""
     if any(isinstance(cause, MemoryError) for cause in _causes(error)):
-        raise MemoryError from None  # the task's fault, not the expectation's
+        raise MemoryError from None  # the task has too little memory; the expectation is not to blame
     why, cause_type = _kind_of(error)
     raise ExpectationRaised(f"{rule.name}{columns} gave no verdict: {why}", cause_type) from None
 
 
 _HINTS: tuple[tuple[type[BaseException], str], ...] = (
-    (TypeError, "the column's values are not of the kind that the expectation compares; check the column's type"),
+    (TypeError, "the column's values do not have a type that the expectation compares; check the column's type"),
     (KeyError, "a column that it reads is not in the file"),
     (OverflowError, "a value is too large to be compared"),
 )
 
 
 def _kind_of(error: BaseException) -> tuple[str, type[BaseException]]:
-    """Return a description and the type of an error, without its message, which may quote a value of the data."""
+    """Return a description and the type of an error. The error's own message is left out, because it may quote values
+    of the data."""
     causes = list(_causes(error))
     for cause in causes:
         for kind, hint in _HINTS:

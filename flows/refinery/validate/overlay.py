@@ -1,10 +1,10 @@
-"""Replace rows of a file by corrected ones, partition by partition, for every format.
+"""Replaces rows of a file with corrected rows, one partition at a time, for all formats.
 
-A cell changes only if the corrected text differs from what the quarantine file showed; all others keep the value and
-type that they have in the file. A changed cell becomes what a clean file would have contained. In CSV this is text, and
-the rows are read again by the CSV reader. In formats with types, it is a value of the same type as the column's other
-values, if the text can be read as one; else it stays text, and the contract decides. Dropped rows are removed first:
-no later code sees them.
+A cell changes only if its corrected text differs from what the quarantine file showed. All other cells keep their value
+and type. A changed cell becomes what a clean file would have contained. In CSV this is text, and the CSV reader reads
+the rows again. In formats with types, it is a value with the type of the column's other values if the text can be
+converted to that type; otherwise it stays text, and the contract decides. Dropped rows are removed first, so no later
+code sees them.
 """
 
 import re
@@ -24,7 +24,7 @@ from flows.refinery.repair.corrections import Corrections, CorrectionsUnusable, 
 from flows.refinery.validate.coercion import coerce
 from flows.refinery.validate.column_text import as_text
 
-# Numbers that a typed format would store as numbers: "007" and "+1" are texts.
+# What a typed format would store as a number. "007" and "+1" would be stored as strings.
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,399})")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 _FLAGS = {"true": True, "false": False}
@@ -33,12 +33,12 @@ _FLAGS = {"true": True, "false": False}
 def corrected(
     partitions: Iterator[Partition], corrections: Corrections, contract: Contract, limits: Limits
 ) -> Iterator[Partition]:
-    """Yield the partitions of a file with the corrections, and without the dropped rows.
+    """Yield the partitions of a file with the corrections applied, and without the dropped rows.
 
-    A row that could not be decoded becomes an ordinary row if it is corrected, and else stays a misfit.
+    A row that could not be decoded becomes an ordinary row if it is corrected. Otherwise it stays a misfit.
 
     Raises:
-        CorrectionsUnusable: after the last partition: the file lacks rows or columns of the corrections.
+        CorrectionsUnusable: the file lacks rows or columns that the corrections name; raised after the last partition.
     """
     overlay = _Overlay(corrections, contract, limits)
     for partition in partitions:
@@ -54,10 +54,10 @@ class _Overlay:
         self._columns = [name for name in corrections.columns if name != DROP]
         self._columns_left = {name for name in self._columns if name not in contract.columns}
         self._is_first = True
-        self._found: SourceFormat | None = None  # how the corrected beginning of a CSV file is written
+        self._found: SourceFormat | None = None  # the format of a CSV file, once its first partition is corrected
 
     def on(self, partition: Partition) -> Iterator[Partition]:
-        """Yield one partition with its corrections; for a CSV file, perhaps in several pieces."""
+        """Yield a partition with its corrections applied. For a CSV file, it may be cut into several partitions."""
         self._columns_left.difference_update(map(str, partition.frame.columns))
         unread = {misfit.row_number for misfit in partition.misfits}
         there = self._rows_left & {*partition.row_numbers.tolist(), *unread}
@@ -68,7 +68,7 @@ class _Overlay:
             partition = _without(partition, dropped)
         is_first, self._is_first = self._is_first, False
         if partition.source_format.type == "csv":
-            # A correction in the file's beginning may have changed how its numbers are read.
+            # A correction in the first partition may have changed how the file's numbers are read.
             if here or dropped or self._found not in (None, partition.source_format):
                 yield from self._on_texts(partition, here, is_first=is_first)
                 return
@@ -77,8 +77,8 @@ class _Overlay:
         yield partition
 
     def _is_filled(self, number: int) -> bool:
-        """Return whether the corrections have a value for a row. They may have none for an undecodable row that an
-        earlier repair dropped and a later one does not."""
+        """Return whether the corrections have a value for a row. They have none for a row that could not be decoded if
+        an earlier repair dropped the row and a later repair does not."""
         return any(self._corrections.rows[number].get(name) is not None for name in self._columns)
 
     def require_all_done(self) -> None:
@@ -89,7 +89,7 @@ class _Overlay:
             raise CorrectionsUnusable(f"neither the file nor its contract has a column {names}")
 
     def _columns_of(self, frame: pd.DataFrame, here: Sequence[int]) -> list[str]:
-        """Return the partition's columns, and those that corrections add."""
+        """Return the columns of a partition, followed by the columns that corrections of its rows add."""
         names = list(map(str, frame.columns))
         rows = [self._corrections.rows[number] for number in here]
         return names + [
@@ -109,7 +109,7 @@ class _Overlay:
         given = self._contract.format
         marks = (given.decimal, given.thousands) if is_first else (source_format.decimal, source_format.thousands)
         texts = [rows[number] for number in numbers.tolist()]
-        if not texts:  # all rows are dropped, so no marks can be detected
+        if not texts:  # all rows are dropped, so no separators can be detected
             yield replace(partition, source_format=source_format)
             return
         for piece in read_rows(names, texts, self._contract, source_format, marks, self._limits):
@@ -122,7 +122,7 @@ class _Overlay:
             misfits = []
 
     def _texts(self, partition: Partition, names: Sequence[str]) -> dict[int, list[str]]:
-        """Return the texts of the decoded rows by row number, as they are in the file."""
+        """Return the original strings of the decoded rows, by row number."""
         texts = partition.frame
         columns = []
         for name in names:
@@ -137,13 +137,13 @@ class _Overlay:
         texts = []
         for place, name in enumerate(names):
             text = written[place] if written is not None else None
-            if name in given and not (given[name] is None and text == ""):  # CSV writes both alike
+            if name in given and not (given[name] is None and text == ""):  # in CSV, both are written in the same way
                 text = given[name]
             texts.append(self._missing_mark(name) if text is None else text)
         return texts
 
     def _missing_mark(self, name: str) -> str:
-        """Return the text that means a missing value in a column."""
+        """Return a string that means a missing value in a column."""
         marks = missing_texts(self._contract, name)
         return "" if "" in marks or not marks else marks[0]
 
@@ -165,13 +165,13 @@ class _Overlay:
     def _column(
         self, name: str, raw: pd.Series, added: int, order: np.ndarray, places: np.ndarray, here: Sequence[int]
     ) -> pd.Series:
-        """Return one column with its corrected cells, in the file's order.
+        """Return a column with its corrected cells, in the order of the file.
 
         Args:
-            added: the number of corrected rows that could not be decoded; they come after the others.
-            order: the indices that sort all rows into the file's order.
+            added: the number of corrected rows that could not be decoded. Before sorting, they follow the other rows.
+            order: the indices that sort all rows into the order of the file.
             places: the positions of the corrected rows in that order.
-            here: the numbers of the corrected rows.
+            here: the row numbers of the corrected rows.
         """
         values, shown = _objects(raw, added, order), _objects(as_text(raw), added, order)
         rows = [self._corrections.rows[number] for number in here]
@@ -189,7 +189,7 @@ class _Overlay:
         return _as_before(values, raw)
 
     def _reader_of(self, name: str, raw: pd.Series, others: Sequence[Any]) -> Callable[[str], Any]:
-        """Return a function that converts a text to the type of the column's other values."""
+        """Return a function that converts a string to the type of the column's other values, if possible."""
         column = self._contract.columns.get(name)
         if pd.api.types.is_datetime64_any_dtype(raw.dtype):
             return lambda text: _moment(text, column, raw)
@@ -202,7 +202,7 @@ class _Overlay:
 
 
 def _without(partition: Partition, dropped: Set[int]) -> Partition:
-    """Return a partition without some rows; its columns get the types of the remaining values."""
+    """Return a partition without the dropped rows. Each column gets the type of the values that remain."""
     stays = ~np.isin(partition.row_numbers, list(dropped))
     frame = partition.frame[stays].reset_index(drop=True)
     for name in [name for name in frame if pd.api.types.is_object_dtype(frame[name])]:
@@ -212,7 +212,8 @@ def _without(partition: Partition, dropped: Set[int]) -> Partition:
 
 
 def _objects(column: pd.Series, added: int, order: np.ndarray) -> list[Any]:
-    """Return a column as Python values in the order `order`, after adding `added` rows; None for missing values."""
+    """Convert a column to Python values, with None for missing values. Before the values are put into the given order,
+    `added` missing values are appended."""
     values = [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]
     values += [None] * added
     return [values[place] for place in order]
@@ -225,7 +226,8 @@ def _natural(text: str) -> Any:
 
 
 def _moment(text: str, column: Column | None, raw: pd.Series) -> Any:
-    """Read a text as a timestamp, in the quarantine file's form or in the contract's; return the text if it is none."""
+    """Convert a string to a timestamp if it has the form in the quarantine file or the contract's format. Return other
+    strings unchanged."""
     written = [None] if column is None or column.format is None else [None, column.format]
     for code in written:
         read = coerce(pd.Series([text], dtype="str"), Column(type="timestamp", format=code))
@@ -237,7 +239,7 @@ def _moment(text: str, column: Column | None, raw: pd.Series) -> Any:
 
 
 def _as_before(values: Sequence[Any], raw: pd.Series) -> pd.Series:
-    """Make a column of values, in the dtype that it had if all of them fit."""
+    """Create a column from values. It has the dtype of the original column `raw` if all values fit."""
     is_moment = pd.api.types.is_datetime64_any_dtype(raw.dtype)
     if is_moment and not any(isinstance(value, str) for value in values):
         return pd.Series([pd.NaT if value is None else value for value in values], dtype=raw.dtype)

@@ -150,7 +150,7 @@ def test_the_type_of_a_column_that_the_file_lacks_cannot_be_judged(tmp_path: Pat
     columns = {"a": "integer", "b": {"type": "string", "required": False}}
     refined = refine(tmp_path, "a\n1\n", a_contract(columns=columns, expectations=[rule]))
     (reason,) = refined.rejected
-    expected = "expect_column_values_to_be_of_type(b) cannot be judged: the file has no column 'b'"
+    expected = "expect_column_values_to_be_of_type(b) cannot be checked: the file has no column 'b'"
     assert reason.message == expected
 
 
@@ -321,7 +321,7 @@ def test_an_unknown_column_is_published_rejects_or_quarantines_as_the_contract_s
 def test_an_expectation_on_a_column_that_is_not_there_rejects_the_file(tmp_path: Path) -> None:
     expectations = [{"expect_column_values_to_not_be_null": {"column": "b"}}]
     assert rejections(tmp_path, "a\n1\n", expectations=expectations) == [
-        "expect_column_values_to_not_be_null(b) cannot be judged: the file has no column 'b'"
+        "expect_column_values_to_not_be_null(b) cannot be checked: the file has no column 'b'"
     ]
 
 
