@@ -1,4 +1,4 @@
-"""Helpers to write files and read them back through the refinery."""
+"""Helpers for tests that pass files through the refinery or a part of it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from flows.refinery.validate.typed_rows import as_judged
 
 
 def a_contract(**fields: Any) -> Contract:
-    """A contract with nothing but what a test is about."""
+    """Return a contract with only these fields set."""
     return Contract.model_validate({"dataset": "tests", **fields})
 
 
 def good_of(refined: Refined) -> pa.Table:
-    """The published rows of an accepted file."""
+    """Return the rows of an accepted file that would be published. The file must have only one output."""
     assert not refined.rejected, refined.rejected
     (output,) = refined.outputs
     return pq.read_table(output.path)
 
 
 def kinds_of(refined: Refined) -> dict[str, str]:
-    """The contract's types of the published columns."""
+    """Return column → the contract's name for its type, for the columns that would be published."""
     kinds = {arrow: kind for kind, arrow in ARROW_TYPES.items() if kind != "json"} | {pa.string(): "string"}
     return {field.name: kinds[field.type] for field in good_of(refined).schema}
 
@@ -44,7 +44,7 @@ def read(
     rows_per_partition: int = 250_000,
     limits: Limits | None = None,
 ) -> list[Partition]:
-    """All partitions of a file."""
+    """Return all partitions of a file as its reader yields them."""
     return list(
         read_partitions(
             path, contract or a_contract(), rows_per_partition=rows_per_partition, limits=limits or Limits()
@@ -53,19 +53,19 @@ def read(
 
 
 def read_bytes(folder: Path, content: bytes, contract: Contract | None = None, **options: Any) -> list[Partition]:
-    """All partitions of a file with this content."""
+    """Write a file with this content, and return all of its partitions."""
     path = folder / "upload"
     path.write_bytes(content)
     return read(path, contract, **options)
 
 
 def whole(partitions: list[Partition]) -> pd.DataFrame:
-    """The rows of all partitions together."""
+    """Return the rows of all partitions in one frame."""
     return pd.concat([partition.frame for partition in partitions], ignore_index=True)
 
 
 def typed(partitions: list[Partition], contract: Contract | None = None) -> pd.DataFrame:
-    """The rows of all partitions together, in the types of the contract or those that the file shows."""
+    """Return the rows of all partitions in one frame, with types from the contract or inferred from the values."""
     contract, header = contract or a_contract(unknown_columns="evolve"), Header()
     for partition in partitions:
         header = header.joined(partition, contract)
@@ -75,10 +75,10 @@ def typed(partitions: list[Partition], contract: Contract | None = None) -> pd.D
 
 
 def numbers(partitions: list[Partition]) -> list[int]:
-    """The row numbers of all decoded rows."""
+    """Return the row numbers of all decoded rows."""
     return [int(number) for partition in partitions for number in partition.row_numbers]
 
 
 def misfits(partitions: list[Partition]) -> list[Misfit]:
-    """The misfits of all partitions."""
+    """Return the rows of all partitions that could not be decoded."""
     return [misfit for partition in partitions for misfit in partition.misfits]

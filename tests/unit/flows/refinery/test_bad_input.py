@@ -1,4 +1,4 @@
-"""Files that break off, mislead or fill the disk: nothing of them is published, and what can be read stays as it is."""
+"""Nothing is published from a file that is truncated or fills the disk, and no block boundary changes a row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inputs as people really send them end right: see tests/cases."""
+"""Each of the realistic input files in tests/cases has the expected outcome."""
 
 from __future__ import annotations
 

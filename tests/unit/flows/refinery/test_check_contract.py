@@ -1,4 +1,4 @@
-"""A wrong contract is refused before any row is judged, with file, line, field and the name that was meant."""
+"""An invalid contract is rejected before any row is checked, with the file, line, field and a suggested name."""
 
 from __future__ import annotations
 

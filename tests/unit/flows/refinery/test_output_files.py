@@ -1,4 +1,4 @@
-"""Output files in many folders: the disk holds a few full ones at most, and no row or byte is lost."""
+"""When output files go to many folders, the disk contains at most a few full ones, and no row is lost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OUTPUT = OutputOptions(max_file_bytes=MAX_FILE_BYTES, partition_by=("folder",))
 
 
 class Uploads(TakeAway):
-    """Reads the files that it gets, and deletes them."""
+    """Takes each output file as an upload would: it reads the rows and then deletes the file."""
 
     def __init__(self) -> None:
         self.rows: defaultdict[str, list[int]] = defaultdict(list)
@@ -45,7 +45,7 @@ class Uploads(TakeAway):
 
 
 def frames() -> list[pd.DataFrame]:
-    """Return frames with rows for every folder, more for some than for others; none of them gets a full file."""
+    """Return frames with rows for every folder. Some folders get more rows than others, but none gets a full file."""
     some = random.Random(1)
     found = []
     for frame in range(FRAMES):
@@ -61,16 +61,16 @@ def identity(found: os.stat_result) -> tuple[int, int]:
 
 
 def open_files() -> list[tuple[int, int]]:
-    """Return the device and inode of each open file of this process."""
+    """Return (device, inode) for each open file of this process."""
     found = []
     for descriptor in Path("/dev/fd").iterdir():
-        with suppress(OSError):  # that of the listing is closed
+        with suppress(OSError):  # the descriptor of the listing itself is closed by now
             found.append(identity(os.fstat(int(descriptor.name))))
     return found
 
 
 def written(folder: Path, given: list[pd.DataFrame]) -> Uploads:
-    """Write the frames, and check the disk and the open files after each."""
+    """Write the frames, and check the size of the files on the disk and the open files after each."""
     uploads = Uploads()
     folder.mkdir()
     with OutputWriter(OUTPUT, folder, {}, PartSeconds(), uploads) as writer:

@@ -1,7 +1,7 @@
-"""Real data sets, as their authors left them: a contract is proposed for each, and the file passes it.
+"""Real data sets, unchanged, are accepted by the contracts that are proposed for them.
 
-Iris, wine and breast cancer come with scikit-learn (BSD-3-Clause; the data are from the UCI repository, CC BY 4.0), the
-penguins with this project (CC0, deployment/samples/README.md).
+Iris, wine and breast cancer are part of scikit-learn (BSD-3-Clause; the data are from the UCI repository, CC BY 4.0).
+The penguins are part of this project (CC0, see deployment/samples/README.md).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PENGUINS = PROJECT_ROOT / "deployment" / "samples" / "penguins.csv"
 
 
 def _bunch(name: str) -> Any:
-    from sklearn import datasets  # only here: its import takes a second
+    from sklearn import datasets  # imported only here, because it takes a second
 
     return getattr(datasets, f"load_{name}")(as_frame=True)
 
@@ -48,7 +48,7 @@ def _parquet(frame: pd.DataFrame, path: Path) -> None:
 
 
 def refine(sample: Path, contract_text: str, folder: Path) -> Refined:
-    """Run a file through a contract of the name "real"."""
+    """Refine a file with a contract for the dataset "real", and check that the file is not rejected."""
     (folder / "real").mkdir()
     (folder / "real" / "contract.yaml").write_text(contract_text)
     contract = load_contract(folder / "real")
@@ -95,7 +95,7 @@ def test_the_penguins_pass_the_contract_that_is_proposed_for_them_gaps_and_all(t
 
 
 def test_measurements_prepared_for_training_keep_their_values_and_what_was_fitted(tmp_path: Path) -> None:
-    """A hand-written contract over the wines: scaled, encoded and parted, the same way for every file."""
+    """A hand-written contract scales, encodes and splits the wine data for training."""
     sample = tmp_path / "wine.csv"
     wines = _frame("wine")
     _csv(wines, sample)

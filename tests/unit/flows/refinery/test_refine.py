@@ -1,4 +1,4 @@
-"""The outcome of a file's rows: good, quarantined with every broken rule, or all rejected with a reason."""
+"""Each row of a file is good or is quarantined with every rule that it breaks, unless the whole file is rejected."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from tests.unit.flows.refinery.tables import a_contract, good_of, kinds_of
 
 
 def refine(folder: Path, content: str | bytes, contract: Contract, rows_per_partition: int = 250_000) -> Refined:
-    """Refine a file of this content."""
+    """Refine a file with this content."""
     source = folder / "upload"
     source.write_bytes(content.encode() if isinstance(content, str) else content)
     return refine_file(source, contract, folder, rows_per_partition=rows_per_partition)
 
 
 def good(refined: Refined) -> pd.DataFrame:
-    """The good rows."""
+    """Return the good rows of a refined file."""
     return pd.DataFrame(good_of(refined).to_pydict(), dtype=object)
 
 
 def quarantine(refined: Refined) -> dict[int, dict[str, str | None]]:
-    """Of each quarantined row number the rules that it broke, with the offending values."""
+    """Return row number → {broken rule: offending value} for each quarantined row."""
     if not refined.quarantine:
         return {}
     rows = pq.read_table(refined.quarantine[0].path).to_pylist()
@@ -227,7 +227,7 @@ def test_a_whole_column_judgement_of_too_many_rows_is_refused(tmp_path: Path, mo
 
 
 def rejections(folder: Path, content: str, **fields: Any) -> list[str]:
-    """The messages with which a file is rejected."""
+    """Return the messages with which a file is rejected; an empty list if it is not."""
     refined = refine(folder, content, a_contract(**fields))
     assert bool(refined.outputs) != bool(refined.rejected)
     return [reason.message for reason in refined.rejected]

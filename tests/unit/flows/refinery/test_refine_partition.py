@@ -1,4 +1,4 @@
-"""`refine_partition` is pure and portable: wherever it is mapped, the published bytes are the same."""
+"""`refine_partition` gives the same bytes no matter in which process it runs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def shipped(name: str) -> Contract:
 
 
 def with_whole_file_rules() -> Contract:
-    """Orders by rules that need the whole file, and steps that learn from it."""
+    """Return a contract for orders with expectations that need the whole file and steps that are fitted to it."""
     price = {"column": "unit_price"}
     return a_contract(
         columns={"order_id": "string", "quantity": "integer", "unit_price": "number"},
@@ -84,7 +84,7 @@ def refined(source: Path, contract: Contract, folder: Path, mapper: MapPartition
 
 
 def result_of(refined: Refined) -> Any:
-    """Everything but paths and times; files by their digest."""
+    """Return everything in a result except paths and times. Files are compared by their digests."""
     files = [*refined.outputs, *(refined.quarantine)]
     return (
         [(file.folder, file.rows, file.sha256) for file in files],
@@ -171,7 +171,7 @@ def test_a_rejection_names_the_part_that_rejected(
     contract = a_contract(unknown_columns="evolve", **changes)
     try:
         reasons = refined(tmp_path / "source", contract, tmp_path / "work").rejected
-    except TerminalError as error:  # the file could not be judged at all
+    except TerminalError as error:  # the file could not be checked at all
         reasons = (RejectionReason.of(error),)
     assert [reason.part for reason in reasons] == [part]
 

@@ -1,4 +1,4 @@
-"""Promises about random tables under random contracts: every row is accounted for, and partitions do not show."""
+"""With random tables and contracts, every row is counted and the partition size makes no difference."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COLUMNS = ("id", "n", "t")
 
 @st.composite
 def tables(draw: st.DrawFn) -> str:
-    """A CSV file: mostly rows of three cells, now and then one too short or too long."""
+    """Generate CSV files, in which a few rows have a cell too many or too few."""
     columns = draw(st.sampled_from([COLUMNS, (*COLUMNS, "new"), ("id", "n")]))
     lengths = st.sampled_from([len(columns)] * 12 + [len(columns) - 1, len(columns) + 1])
     rows = draw(st.lists(lengths.flatmap(lambda n: st.lists(CELLS, min_size=n, max_size=n)), max_size=12))
@@ -62,7 +62,7 @@ POLICIES = st.sampled_from(["evolve", "freeze", "quarantine"])
 
 @st.composite
 def contracts(draw: st.DrawFn) -> Contract:
-    """A contract for such tables."""
+    """Generate contracts for the tables that `tables` generates."""
     columns: dict[str, Any] = {"id": {"type": "string", "nullable": draw(st.booleans())}}
     if draw(st.booleans()):
         columns["n"] = {"type": draw(TYPES), "nullable": draw(st.booleans()), "required": draw(st.booleans())}
@@ -102,7 +102,7 @@ def _read(path: Path, contract: Contract) -> Any:
     return table.schema.to_string(), table.to_pydict()
 
 
-# Without shrinking, which takes minutes here: the examples are small as they are.
+# Shrinking is disabled, because it would take minutes and the examples are already small.
 @settings(max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(tables(), contracts(), st.sampled_from([1, 2, 3, 5]))
 def test_every_row_is_published_quarantined_or_dropped_and_partitions_do_not_show(
@@ -157,7 +157,7 @@ def _require_the_same(content: str, rows_per_partition: int) -> None:
 
 
 def _comparable(refined: Refined) -> Any:
-    """What must not depend on partitions; of floating point checks only whether they are met."""
+    """Return the parts of a result that must not depend on the partition size. Observed values are left out."""
     checks = [(t.rule, t.success, t.rows_evaluated, t.rows_failing) for t in refined.checks]
     return (
         refined.rows_in,

@@ -1,4 +1,4 @@
-"""What is published of random files is what was written, or it is refused for a true reason."""
+"""Files with random content are published with exactly the values that were written, or rejected with a true reason."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def test_the_penguins_are_all_there_with_their_gaps() -> None:
     measured = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g"]
     assert frame[measured].isna().any(axis=1).sum() == 2
     assert frame["sex"].isna().sum() == 11
-    assert frame["body_mass_g"].mean() == pytest.approx(4201.75, abs=0.01)  # as the data's own page gives it
+    assert frame["body_mass_g"].mean() == pytest.approx(4201.75, abs=0.01)  # as given on the data's website
 
 
 def test_the_penguins_fit_their_contract() -> None:

@@ -1,4 +1,4 @@
-"""The wording of the errors in contracts."""
+"""The error messages for invalid contracts match the snapshot."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Wrong contracts, each with the line and the field of its fault and the words that a correction needs.
+"""Invalid contracts, each with the line and field of its error and the words that the message must contain.
 
-`messages()` gives what Sluice reports on each of them: a test of the wording takes it from there.
+`messages()` yields the message for each contract, which test_wrong_contracts_snapshot.py compares with a snapshot.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _COLUMNS = "dataset: orders\ncolumns: {id: string, n: integer, day: date, ok: bo
 
 @dataclass(frozen=True)
 class WrongContract:
-    """A contract that must be refused.
+    """A contract that must be rejected.
 
     Attributes:
-        text: contract.yaml, in a folder named orders.
-        line: where the fault is.
-        field: the field that the message names.
-        names: what the message must hold: a value, a column, the name that was probably meant.
+        text: the content of contract.yaml, which is in a folder named orders.
+        line: the line number of the error.
+        field: the field that the message must name.
+        names: strings that the message must contain, such as a value, a column or the name that was probably meant.
     """
 
     text: str
@@ -35,7 +35,7 @@ class WrongContract:
 
 
 def write_contract(root: Path, text: str, dataset: str = "orders", **others: str) -> Path:
-    """Write `root`/`dataset`/contract.yaml, and next to it files whose names have __ for the dot; return the folder."""
+    """Write `root`/`dataset`/contract.yaml and `others`, whose names have __ in place of the dot; return the folder."""
     folder = root / dataset
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "contract.yaml").write_text(text, encoding="utf-8")
@@ -45,7 +45,7 @@ def write_contract(root: Path, text: str, dataset: str = "orders", **others: str
 
 
 def faults_of(root: Path, text: str, **others: str) -> list[str]:
-    """Load and check a contract; return the lines of its refusal, with the path shortened to the file's name."""
+    """Load and check an invalid contract; return the lines of the error, with paths shortened to the file's name."""
     folder = write_contract(root, text, **others)
     with pytest.raises(ContractInvalid) as caught:
         check_contract(load_contract(folder))
@@ -53,7 +53,7 @@ def faults_of(root: Path, text: str, **others: str) -> list[str]:
 
 
 def messages(root: Path) -> Iterator[tuple[str, str]]:
-    """What Sluice reports on each wrong contract: its text and the message, both as one text."""
+    """Yield (contract, error message) for each invalid contract."""
     for position, wrong in enumerate([*SHAPES, *EXPECTATIONS, *STEPS]):
         yield wrong.text, "\n".join(faults_of(root / str(position), wrong.text))
 
@@ -63,13 +63,13 @@ def _shape(rest: str, line: int, field: str, *names: str) -> WrongContract:
 
 
 def _expectation(written: str, *names: str) -> WrongContract:
-    """Return a contract with four columns, a right expectation and a wrong one."""
+    """Return a contract with four columns, a valid expectation and an invalid one."""
     text = f"{_COLUMNS}expectations:\n  - expect_column_to_exist: {{column: id}}\n  - {written}\n"
     return WrongContract(text, 6, "expectations", names)
 
 
 def _step(written: str, *names: str) -> WrongContract:
-    """A wrong step behind a right one, in a contract with four columns."""
+    """Return a contract with four columns, a valid step and an invalid one after it."""
     return WrongContract(f"{_COLUMNS}preprocess:\n  - clean_column_names\n  - {written}\n", 6, "preprocess", names)
 
 
@@ -143,7 +143,7 @@ EXPECTATIONS: tuple[WrongContract, ...] = (
     _expectation("expect_column_values_to_match_like_pattern: {column: id, like_pattern: a%}", "match_regex"),
     _expectation(f"{_NOT_NULL}: {{column: m}}", "'m'"),
     _expectation(f"{_NOT_NULL}: {{column: dya}}", "'dya'", "'day'"),
-    # What Great Expectations refuses.
+    # Great Expectations rejects these.
     _expectation(f"{_BETWEEN}: {{colum: n, min_value: 1}}", "'colum'", "'column'"),
     _expectation(f"{_BETWEEN}: {{min_value: 1}}", "'column'"),
     _expectation(f"{_BETWEEN}: {{column: n}}", "min_value", "max_value"),
@@ -157,14 +157,14 @@ EXPECTATIONS: tuple[WrongContract, ...] = (
     _expectation("expect_compound_columns_to_be_unique: {column_list: 5}", "column_list"),
     _expectation("expect_table_row_count_to_equal: {value: many}", "value", "'many'"),
     _expectation(f"{_NOT_NULL}: {{column: n, meta: {{a: 1}}}}", "'meta'"),
-    # What Great Expectations would change without a word.
+    # Great Expectations would silently change these.
     _expectation(f"{_NOT_NULL}: {{column: n, mostly: yes}}", "mostly", "True"),
     _expectation("expect_table_row_count_to_equal: {value: 1.5}", "value", "1.5"),
     _expectation("expect_column_values_to_be_increasing: {column: n, strictly: 1}", "strictly", "1"),
     _expectation(f"{_REGEX_LIST}: {{column: id, regex_list: [1]}}", "regex_list"),
     _expectation(f"{_BETWEEN}: {{column: n, min_value: '1'}}", "min_value", "'1'"),
     _expectation(f"{_NOT_NULL}: {{column: n, row_condition: 5}}", "row_condition", "5"),
-    # What it accepts, and nothing could pass.
+    # Great Expectations accepts these, but no file could meet them.
     _expectation(f"{_BETWEEN}: {{column: n, min_value: 9, max_value: 1}}", "9", "1"),
     _expectation(f"{_BETWEEN}: {{column: n, min_value: 1, max_value: 1, strict_min: true}}", "1"),
     _expectation(f"{_BETWEEN}: {{column: day, min_value: 2024-05-01, max_value: '2024-01-01'}}", "2024"),
@@ -185,7 +185,7 @@ EXPECTATIONS: tuple[WrongContract, ...] = (
     ),
     _expectation(f"{_QUANTILES}: {{column: n, quantile_ranges: {{quantiles: [0.5], value_ranges: []}}}}"),
     _expectation(f"{_QUANTILES}: {{column: n, quantile_ranges: {{quantiles: [5], value_ranges: [[1, 9]]}}}}"),
-    # Conditions on rows.
+    # These have invalid row conditions.
     _expectation(f"{_NOT_NULL}: {{column: n, row_condition: 'ok ==', condition_parser: pandas}}", "'ok =='"),
     _expectation(
         f"{_NOT_NULL}: {{column: n, row_condition: 'okk == True', condition_parser: pandas}}", "'okk'", "'ok'"
@@ -203,7 +203,7 @@ EXPECTATIONS: tuple[WrongContract, ...] = (
             "{type: other}",
         )
     ),
-    # What cannot be compared with the column's type.
+    # These have values that cannot be compared with the column's type.
     _expectation("expect_multicolumn_sum_to_equal: {column_list: [id, n], sum_total: 3}", "'id'", "string"),
     _expectation("expect_column_value_lengths_to_equal: {column: id, value: 1.5}", "value", "1.5"),
     _expectation(f"{_BETWEEN}: {{column: id, min_value: 1}}", "'id'", "string"),

@@ -1,4 +1,4 @@
-"""Contracts: what they say, which fall on a key, and what is refused with line, field and fix."""
+"""Contracts are loaded and matched to object keys, and invalid ones are rejected with the line, the field and a fix."""
 
 from __future__ import annotations
 

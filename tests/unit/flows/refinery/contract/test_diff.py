@@ -1,4 +1,4 @@
-"""What a change to a contract means."""
+"""Comparing two versions of a contract shows how each change affects the files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLUMNS = {"columns": {"a": "integer", "b": "string"}}
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, str]]:
-    """Effects and sentences of a change."""
+    """Return (effect, message) for each difference between two contracts with these additional fields."""
     found = changes_between(a_contract(**{**COLUMNS, **before}), a_contract(**{**COLUMNS, **after}))
     return [(str(change.effect), change.message) for change in found]
 

@@ -1,4 +1,4 @@
-"""Preprocessing steps: what comes out, what is learned, what is refused, and that partitions do not show."""
+"""Preprocessing steps give the right rows and fitted values, regardless of the partition size, or reject the file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ERRORS = {error.code: error for error in (ColumnMissing, ContractInvalid, NoColu
 def prepare(
     work_dir: Path, steps: list[Any], content: str = PEOPLE, rows_per_partition: int = 2, **fields: Any
 ) -> Refined:
-    """Preprocess a file by these steps."""
+    """Refine a file with these steps. If the file is rejected, raise the error for its first reason."""
     (work_dir / "upload").write_text(content, encoding="utf-8")
     columns = fields.pop("columns", COLUMNS)
     contract = a_contract(columns=columns, preprocess=steps, **fields)
@@ -44,14 +44,14 @@ def prepare(
 
 
 def published(prepared: Refined) -> dict[str, list[Any]]:
-    """The rows that would be published, by column."""
+    """Return column → values for the rows that would be published."""
     (output,) = prepared.outputs
     rows: dict[str, list[Any]] = pq.read_table(output.path).to_pydict()
     return rows
 
 
 def column(folder: Path, name: str, *steps: Any, **options: Any) -> list[Any]:
-    """One column after the steps."""
+    """Return the values of one column after the steps."""
     return published(prepare(folder, list(steps), **options))[name]
 
 
@@ -307,7 +307,7 @@ def test_the_split_is_the_one_that_was_once_published(tmp_path: Path) -> None:
     assert column(tmp_path, "split", "strip_whitespace", step) == SPLIT_OF_PEOPLE
 
 
-# blake2b of ["1", id, name] as a fraction of 2**64: 0.632, 0.947, 0.594, 0.632
+# The blake2b hashes of ["1", id, name] as fractions of 2**64 are 0.632, 0.947, 0.594 and 0.632.
 SPLIT_OF_PEOPLE = ["train", "train", "test", "train"]
 
 
@@ -315,7 +315,7 @@ SPLIT_OF_PEOPLE = ["train", "train", "test", "train"]
 
 
 def prepare_with(folder: Path, code: str, *steps: Any, **options: Any) -> Refined:
-    """Preprocess a file with functions of the dataset's own."""
+    """Refine a file with custom steps, whose code is written to the contract folder's steps.py."""
     (folder / "steps.py").write_text("import pandas as pd\n" + code, encoding="utf-8")
     return prepare(folder, list(steps), folder=folder, **options)
 

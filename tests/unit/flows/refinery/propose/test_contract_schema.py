@@ -1,4 +1,4 @@
-"""The committed JSON Schema is that of the model and of the installed Great Expectations."""
+"""The committed JSON Schema for contracts matches the model and the installed version of Great Expectations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 from flows.refinery.propose.contract_schema import contract_schema, render_schema
 
 ROOT = Path(__file__).parents[5]
-jsonschema: Any = importlib.import_module("jsonschema")  # Great Expectations brings it; it has no type information
+jsonschema: Any = importlib.import_module("jsonschema")  # a dependency of Great Expectations, without type information
 
 
 def test_the_committed_schema_is_that_of_the_model() -> None:

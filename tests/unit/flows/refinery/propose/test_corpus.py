@@ -1,4 +1,4 @@
-"""A proposed contract publishes exactly the values of its sample, whatever the format, and quarantines no row."""
+"""With the contract proposed for a sample, exactly the sample's values are published and no row is quarantined."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Table = Mapping[str, Sequence[Any]]
 
 
 def published(content: bytes) -> dict[str, list[Any]]:
-    """Propose a contract from a file, and return what that contract publishes of it."""
+    """Propose a contract from a file, process the file with it, and return column → published values."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "sample").write_bytes(content)
@@ -48,7 +48,10 @@ def published(content: bytes) -> dict[str, list[Any]]:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as its meaning: a time of day or a flag is the same as its text, 1 is 1.0, midnight is the day."""
+    """Normalize a value, so that values which mean the same are equal.
+
+    Times of day and booleans become strings, and a timestamp at midnight becomes its date.
+    """
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dt.datetime):
@@ -80,7 +83,7 @@ KINDS: dict[str, st.SearchStrategy[Any]] = {
     "word": st.sampled_from(["NA", "DE", "None", "x", "Łódź"]),
     "text": _TEXT.filter(lambda text: text.strip() != "" and not text.startswith(("'", "ï»¿"))),
 }
-# Only in formats that keep every digit.
+# These values are used only in formats that keep every digit.
 EXACT: dict[str, st.SearchStrategy[Any]] = {
     "uint64": st.integers(2**63, 2**64 - 1),
     "great": st.integers(2**53, 2**63 - 1),
@@ -90,7 +93,7 @@ EXACT: dict[str, st.SearchStrategy[Any]] = {
 
 @st.composite
 def tables(draw: st.DrawFn, kinds: Mapping[str, st.SearchStrategy[Any]]) -> dict[str, list[Any]]:
-    """Columns named after their kind, with at least two values each."""
+    """Generate tables of at least two rows, with columns of random types, each of which is named after its type."""
     chosen = draw(st.lists(st.sampled_from(sorted(kinds)), min_size=2, max_size=5, unique=True))
     rows = draw(st.integers(2, 12))
     table: dict[str, list[Any]] = {"id": list(range(1, rows + 1))}
@@ -127,7 +130,7 @@ def _json_value(value: Any) -> Any:
 def _json_lines(table: Table) -> bytes:
     rows = [{name: _json_value(value) for name, value in row.items()} for row in _rows(table)]
     lines = "\n".join(json.dumps(row) for row in rows)
-    for column in table.values():  # JSON has numbers of any length, and Python writes none of them
+    for column in table.values():  # JSON allows numbers of any length, but json.dumps writes no Decimal
         for value in column:
             if isinstance(value, Decimal):
                 lines = lines.replace(f'"{value}"', str(value))
@@ -169,7 +172,7 @@ WRITERS: dict[str, tuple[Callable[[Table], bytes], bool]] = {
 
 
 def _right(table: Table, form: str) -> dict[str, list[Any]]:
-    """Return the table as it should be published: numbers with too many digits as their text."""
+    """Return the table as it should be published, with numbers that have too many digits as strings."""
     kept = {"uint64", "decimal"} | ({"great"} if "SV" in form else set())
     return {
         name: [str(value) if name in kept and value is not None else value for value in column]
@@ -297,7 +300,7 @@ def test_a_sample_of_which_no_row_can_be_decoded_is_refused(tmp_path: Path) -> N
 
 # --- the cases ----------------------------------------------------------------------------------------------------
 
-# What the proposal guesses, and the default contract does not.
+# Values for which the proposed contract guesses a type and the default contract does not.
 GUESSED: dict[str, Table] = {
     "marks: German, with grouped whole numbers": {"faelle": [2155, 1020, 6]},
     "parquet: decimals without a fraction": {"price": [1.5, 2.0]},

@@ -1,4 +1,4 @@
-"""A proposed contract loads, the sample passes it, and it contains what a person would have written."""
+"""A proposed contract can be loaded, accepts its sample, and contains what a person would have written."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ ROOT = Path(__file__).parents[5]
 
 
 def propose(folder: Path, content: str, name: str = "sample.csv") -> Proposal:
-    """The proposal for a file of this content."""
+    """Return the proposed contract for a file with this content."""
     path = folder / name
     path.write_text(content, encoding="utf-8")
     return propose_contract(path, "things")
 
 
 def column_of(proposal: Proposal, name: str) -> dict[str, Any]:
-    """Return what the proposed contract contains for a column beyond the defaults."""
+    """Return the fields of a column in the proposed contract that differ from their defaults."""
     return proposal.contract.columns[name].model_dump(exclude_defaults=True)
 
 
 def expected_of(proposal: Proposal, column: str) -> dict[str, dict[str, Any]]:
-    """The proposed expectations of a column, by name, with their other arguments."""
+    """Return name → other arguments for the proposed expectations on a column; names lack the usual prefix."""
     return {
         expectation.name.removeprefix("expect_column_values_to_"): {
             name: value for name, value in expectation.arguments.items() if name != "column"
@@ -50,7 +50,7 @@ def expected_of(proposal: Proposal, column: str) -> dict[str, dict[str, Any]]:
 
 
 def csv_of(**columns: Sequence[Any]) -> str:
-    """A CSV file of columns."""
+    """Return the text of a CSV file with these columns."""
     rows = zip(*columns.values(), strict=True)
     return "\n".join([",".join(columns), *(",".join(map(str, row)) for row in rows), ""])
 
@@ -81,7 +81,7 @@ _VALUES = st.sampled_from(
 
 @st.composite
 def tables(draw: st.DrawFn) -> dict[str, list[Any]]:
-    """Columns of equal length, each of one kind of values, some missing."""
+    """Generate tables of 1 to 30 rows, in which each column has values of one type and some may be missing."""
     names = draw(st.lists(_NAMES, min_size=1, max_size=4, unique=True))
     rows = draw(st.integers(1, 30))
     columns = {}
@@ -118,7 +118,7 @@ def _as_parquet(table: dict[str, list[Any]]) -> bytes:
 def test_whatever_the_table_its_contract_loads_and_the_sample_passes_it(written: Any, table: dict[str, Any]) -> None:
     try:
         content = written(table)
-    except ValueError:  # JSON has no infinite numbers
+    except ValueError:  # JSON has no infinity
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,4 +1,4 @@
-"""Where faults in CSV records are."""
+"""Errors in CSV records are reported with their line and column."""
 
 from __future__ import annotations
 

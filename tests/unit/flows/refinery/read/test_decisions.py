@@ -1,4 +1,4 @@
-"""Each decision of a reader is reported with what it rests on."""
+"""Each decision that a reader makes about a file, such as the delimiter, is reported with the reason for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parquet, XLSX, compression, and what is refused by its content."""
+"""Readers of Parquet, XLSX and compressed files, and files that are rejected because of their content."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def workbook(rows: list[list[Any]], **sheets: list[list[Any]]) -> bytes:
 
 
 def with_sheet(content: bytes, xml: bytes) -> bytes:
-    """The workbook with another first sheet."""
+    """Return the workbook with the XML of its first sheet replaced."""
     source = zipfile.ZipFile(io.BytesIO(content))
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as target:
@@ -217,7 +217,8 @@ def test_parquet_comes_batch_by_batch_with_its_types(tmp_path: Path) -> None:
 
 
 def test_row_groups_that_were_read_are_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(byte_source, "open_source", lambda path: pa.OSFile(str(path)))  # it counts as Arrow's memory
+    # Reads from a plain OSFile count as Arrow's memory.
+    monkeypatch.setattr(byte_source, "open_source", lambda path: pa.OSFile(str(path)))
     path, numbers = tmp_path / "t.parquet", np.random.default_rng(1).integers(0, 1 << 62, 400_000)
     pq.write_table(pa.table({"n": numbers}), path, row_group_size=10_000)
     before, in_memory = pa.total_allocated_bytes(), []
@@ -392,7 +393,7 @@ def test_a_broken_workbook_is_refused(tmp_path: Path) -> None:
 
 
 def with_errors(rows: list[list[Any]], **sheets: list[list[Any]]) -> bytes:
-    """A workbook in which every text that begins with # is an error cell."""
+    """Return a workbook in which every string that begins with # is an error cell."""
     book = openpyxl.load_workbook(io.BytesIO(workbook(rows, **sheets)))
     for cell in (cell for sheet in book.worksheets for row in sheet.iter_rows() for cell in row):
         if isinstance(cell.value, str) and cell.value.startswith("#"):
@@ -450,7 +451,7 @@ def test_error_cells_are_found_where_the_sheet_gives_no_places(tmp_path: Path) -
 
 
 def repacked(content: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    """A workbook whose sheets are changed."""
+    """Return a workbook with `change` applied to the XML of each sheet."""
     result = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(result, "w") as target:
         for name in source.namelist():

@@ -1,4 +1,4 @@
-"""CSV: every row is decoded, or a misfit with its row number and line, or the file is rejected with the reason."""
+"""Every row of a CSV file is decoded or becomes a misfit with its row number and line, unless the file is rejected."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def test_a_delimiter_that_the_contract_gives_may_be_a_control_character(tmp_path
 
 
 def test_thousands_are_told_but_the_texts_are_kept(tmp_path: Path) -> None:
-    """pandas would read 1.5 as 15 if the point separated thousands; the marks are used for strict reading later."""
+    """The separators are only detected here, and applied later by stricter code than pandas, which reads 1.5 as 15."""
     partitions = read_bytes(tmp_path, b"a;b\n1.234,50;x\n2,25;y\n")
     assert (partitions[0].source_format.decimal, partitions[0].source_format.thousands) == (",", ".")
     assert whole(partitions)["a"].tolist() == ["1.234,50", "2,25"]

@@ -1,4 +1,4 @@
-"""JSON and JSON Lines: one row per object, exact values, misfits where a row cannot be taken."""
+"""In JSON and JSON Lines, each object is a row with exact values, and anything else in place of a row is a misfit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises over any table and any bytes."""
+"""Property-based tests of the readers with random tables and random bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.flows.refinery.tables import a_contract, misfits, numbers, read_
 
 pytestmark = pytest.mark.heavy
 
-# Text that a CSV can hold: no NUL, no lone surrogate, and no carriage return, which csv readers fold into line ends.
+# Strings that a CSV file can contain. NUL and lone surrogates are invalid, and readers treat \r as a line end.
 FIELD = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=12) | st.sampled_from(
     ["", " ", "0", "007", "1.5", '"', '""', ",", ";", "\n", "NA", "nan", "True", "a,b", 'say "hi"', "é", "\u2028"]
 )
@@ -70,7 +70,7 @@ def test_what_a_csv_writer_writes_is_read_back_text_by_text(
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, delimiter=delimiter, lineterminator=end, quoting=quoting)  # type: ignore[arg-type]
     writer.writerow([f"c{index}" for index in range(width)])
-    # csv itself writes a lone blank field without quotes, which is a blank line and no row
+    # Python's csv module does not quote a blank field, so a row with only such a field becomes a blank line, not a row.
     table = [row for row in table if width > 1 or quoting == csv.QUOTE_ALL or row[0].strip(" \t")]
     writer.writerows(table)
     partitions = in_a_folder(

@@ -1,4 +1,4 @@
-"""Files that claim or expand to much more than they are: rejected, by a reader that has little memory."""
+"""Files that expand to much more than their size, or claim to, are rejected by a reader with little memory."""
 
 from __future__ import annotations
 

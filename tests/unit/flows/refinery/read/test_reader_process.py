@@ -1,4 +1,4 @@
-"""Files are read in a separate process, whose end is not the end of the task."""
+"""Files are read in a separate process, so that the task survives if the reader crashes or is killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from flows.refinery.read.reader_process import memory_bytes, read_apart
 from flows.refinery.read.rejections import ParquetBroken, ReaderKilled
 
-READ_APART: Any = read_apart  # the readers of these tests yield numbers
+READ_APART: Any = read_apart  # Any, because the readers in these tests yield numbers
 
 
 def three(path: Path) -> Iterator[Any]:
@@ -54,7 +54,7 @@ def refuses(path: Path) -> Iterator[Any]:
 
 
 class Payload:
-    """What a file would have its reader send, if it had taken over it."""
+    """A pickle payload that calls `call`, as a reader might send it if a malicious file had taken control of it."""
 
     def __init__(self, call: Any, *values: Any) -> None:
         self._reduced = (call, values)
@@ -71,7 +71,7 @@ def taken_over(path: Path, call: str) -> Iterator[Any]:
 
 def waits(path: Path) -> Iterator[Any]:
     yield os.getpid()
-    time.sleep(600)  # it is killed: this is the time after which the test itself would end
+    time.sleep(600)  # the test kills this process long before that
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What cannot be read is dealt with row by row, or refused with the line and the column where it is."""
+"""Content that cannot be read costs only its rows, or the file is rejected with the line and column of the error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file that is read by ranges gives what its copy on the disk gives."""
+"""A file that is read from S3 in ranges gives the same partitions as its copy on the disk."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _range_of(path: Path, offset: int, size: int) -> bytes:
 
 
 def _fails_later(path: Path, error: Exception, offset: int, size: int) -> bytes:
-    """Fail where the file goes on after its first block."""
+    """Read a range of the file, but raise `error` for every range after the first block."""
     if offset:
         raise error
     return _range_of(path, offset, size)
@@ -73,7 +73,7 @@ def test_it_is_read_like_its_copy(name: str, tmp_path: Path, monkeypatch: pytest
     copy = [partition.frame for partition in read_partitions(path, contract, rows_per_partition=700)]
     asked = []
 
-    def read_range(offset: int, size: int) -> bytes:  # it cannot be pickled: only this process reads the object
+    def read_range(offset: int, size: int) -> bytes:  # cannot be pickled, so that only this process can read the object
         asked.append(size)
         return _range_of(path, offset, size)
 

@@ -1,4 +1,4 @@
-"""What spreadsheet programs make of a file that they open, as far as it changes cells."""
+"""A model of how spreadsheet programs change cells when they open and save a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Cell = str | int | float | bool | None
 
 
 def opened(path: Path) -> list[list[Cell]]:
-    """Return the cells that Excel holds after opening a CSV file (by double-click) or a workbook."""
+    """Return the cells as Excel has them after it opened a workbook, or a CSV file by double-click."""
     if path.suffix == ".xlsx":
         rows = openpyxl.load_workbook(path).active.iter_rows(values_only=True)
         return [[unescape(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
@@ -39,21 +39,21 @@ def _opened_cell(cell: str) -> Cell:
 
 
 def saved_as_csv(rows: list[list[Cell]], path: Path, *, encoding: str, delimiter: str) -> None:
-    """Save as Excel saves CSV: what the encoding cannot hold becomes a question mark."""
+    """Save as Excel saves CSV, where a character that the encoding does not have becomes a question mark."""
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=delimiter).writerows([[_shown(cell) for cell in row] for row in rows])
     path.write_bytes(text.getvalue().encode(encoding, errors="replace"))
 
 
 def saved_as_workbook(rows: list[list[Cell]], path: Path) -> None:
-    """Save as a workbook, numbers as numbers."""
+    """Save as a workbook, in which numbers are stored as numbers."""
     book = openpyxl.Workbook()
     for number, row in enumerate(rows, start=1):
         for column, value in enumerate(row, start=1):
             cell = book.active.cell(number, column)
             cell.value = value.replace("_x", "_x005F_x") if isinstance(value, str) else value
             if isinstance(value, str):
-                cell.data_type = "s"  # openpyxl takes = for a formula
+                cell.data_type = "s"  # otherwise openpyxl takes a string that starts with = for a formula
     book.save(path)
 
 

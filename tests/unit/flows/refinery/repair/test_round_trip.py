@@ -1,4 +1,4 @@
-"""Rows go out for correction, through a spreadsheet program, and back: only what somebody edited changes."""
+"""When exported rows are corrected in a spreadsheet program and read back, only the edited cells change."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from flows.refinery.repair.text_workbook import WorkbookTooSmall, write_text_wor
 from tests.unit.flows.refinery.repair.spreadsheets import Cell, opened, saved_as_csv, saved_as_workbook
 from tests.unit.flows.refinery.tables import a_contract
 
-# What spreadsheets change, or run: each text is a value of the column `note` of one row.
+# Strings that spreadsheet programs change or execute. Each is the value of the column `note` in one row.
 NOTES = [
     *("007", "1.50", "12345678901234567890", "2024-02-05", "1/2", "MARCH1", "1e5", "TRUE", "+41 79 123", "-5", "-5.50"),
     *("=1+1", '=HYPERLINK("http://x","y")', "@SUM(A1)", "\tx", "'x", "'=x", '="007"', "=" + "x" * 300, "7:05", "50%"),
@@ -170,7 +170,7 @@ def test_what_a_spreadsheet_changed_on_the_side_is_refused(tmp_path: Path) -> No
     returned.write_text("_row_number;zip;day;price\r\n2;7;05.02.2024;9,50\r\n")
     changes = changes_in(returned, rows)
     assert [(change.column, change.was_bad) for change in changes] == [("day", False), ("price", True)]
-    assert corrections_of(changes, rows).rows[2]["zip"] == "007"  # another way to write the number
+    assert corrections_of(changes, rows).rows[2]["zip"] == "007"  # not a change, only another way to write the number
     with pytest.raises(OtherCellsChanged, match="row 2, columns 'day'") as raised:
         require_only_bad_cells(changes)
     assert "05.02" not in str(raised.value)

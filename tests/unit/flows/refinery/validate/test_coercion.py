@@ -1,4 +1,4 @@
-"""Raw columns become the contract's types: what is read, what is refused, and nothing is changed silently."""
+"""Raw columns are converted to the contract's types. Values that do not fit are reported, never changed silently."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNREADABLE = "unreadable"
 
 
 def read(values: list[Any], kind: str, source_format: SourceFormat | None = None, **options: Any) -> list[Any]:
-    """Values as a column of a type: what was read, None for a missing one, UNREADABLE for what is not of the type."""
+    """Convert values to a column of this type. A missing value becomes None, and one that does not fit UNREADABLE."""
     column = Column.model_validate({"type": kind, **options})
     coerced = coerce(pd.Series(values), column, source_format or SourceFormat(type="csv"))
     published = to_arrow(coerced.values, kind).to_pylist()
@@ -211,7 +211,7 @@ def test_text_is_never_changed() -> None:
 def test_marks_that_were_found_unreadable_do_not_slow_the_next_partition() -> None:
     values, unreadable = pd.Series(["1.5", "unknown"] * 5_000), Unreadable()
     assert coerce(values, Column(type="number"), SourceFormat(type="csv"), unreadable).unreadable.sum() == 5_000
-    assert is_digits_and_marks(unreadable.set_aside(text_array(values)))  # so they are cast as a whole
+    assert is_digits_and_marks(unreadable.set_aside(text_array(values)))  # so the column is cast in one operation
 
 
 @pytest.mark.parametrize("kind", sorted(ARROW_TYPES))

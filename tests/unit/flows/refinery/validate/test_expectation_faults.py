@@ -1,4 +1,4 @@
-"""The check of expectations, held against GX: what it judges is accepted, what raises on a file is refused."""
+"""The check of expectations accepts what GX can evaluate on a file, and rejects what would raise an error there."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ USUAL = ("min_value", "max_value", "regex", "column_list", "column_set", "type_l
 
 
 def sound_arguments(name: str) -> dict[str, Any]:
-    """Arguments by which a column of any type could be judged, as far as the name alone shows."""
+    """Return valid arguments for an expectation, as far as that is possible without knowing the column's type."""
     fields = gx_arguments(name)
     return {key: value for key, value in SOUND.items() if key in fields and (fields[key].required or key in USUAL)}
 
 
 def odd_arguments(name: str) -> Iterator[dict[str, Any]]:
-    """The sound arguments, with one of all arguments replaced by something odd in turn."""
+    """Yield variants of the valid arguments, in each of which one argument is replaced by an unusual value."""
     for argument in gx_arguments(name):
         for value in ODD if argument not in ("column", "column_A", "column_B", "severity") else ():
             yield {**sound_arguments(name), argument: value}
@@ -80,7 +80,13 @@ JUDGES_VALUES = sorted(name for name, method in METHODS.items() if method is not
 
 
 def judge_what_is_accepted(folder: Path, kind: str, candidates: list[dict[str, Any]]) -> int:
-    """Judge a file whose columns a and b are of one type by all candidates that are not refused; return how many."""
+    """Refine a file with those of the candidate expectations that the check accepts, and return their number.
+
+    Args:
+        folder: where the file is written.
+        kind: the type of the file's columns, a and b.
+        candidates: expectations as in contract.yaml.
+    """
     (folder / "upload").write_text("a,b\n" + f'"{SAMPLES[kind]}","{SAMPLES[kind]}"\n' * 3)
     fields = {"columns": {"a": kind, "b": kind}, "unknown_columns": "freeze"}
     refused = {place[1] for place, _ in expectation_faults(a_contract(**fields, expectations=candidates))}

@@ -1,4 +1,4 @@
-"""Great Expectations is imported late, silently, and used as it is."""
+"""Great Expectations is imported only when needed, prints nothing, and is used without modification."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.heavy
 
 
 def run(code: str, home: Path) -> str:
-    """What a fresh Python with an empty home prints."""
+    """Run code in a new Python process with this home folder, and return what it prints."""
     environment = {**os.environ, "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr

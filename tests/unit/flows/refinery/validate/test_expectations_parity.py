@@ -1,4 +1,4 @@
-"""Every supported expectation against stock Great Expectations on the same rows, however they are partitioned."""
+"""Every supported expectation gives the result of unmodified Great Expectations, no matter how rows are partitioned."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ CASES: list[dict[str, Any]] = [
 
 
 def a_table(rows: int = 60) -> pd.DataFrame:
-    """Rows with ties, missing values, duplicates that lie far apart, a constant column and one without any value."""
+    """Return rows with ties, missing values, duplicates far apart, a constant column and a column without values."""
     random = np.random.default_rng(7)
     place = np.arange(rows)
     gap = pd.array(np.where(place % 4 == 3, 0, place % 5 + 1), dtype="Int64")
@@ -189,7 +189,7 @@ def a_table(rows: int = 60) -> pd.DataFrame:
 
 
 def as_pandas_reads_it() -> pd.DataFrame:
-    """Whole numbers with missing values among them as floats: stock GX raises on several nullable columns."""
+    """Return the table with nullable integers as floats, because GX raises an error on several nullable columns."""
     return a_table().astype({"gap": "float64"})
 
 
@@ -218,7 +218,7 @@ def stock() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module", params=[1000, 30, 7, 2], ids=lambda rows: f"{rows} rows a partition")
 def ours(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Refined:
-    """The same rows through the refinery, with every expectation only counted so that none ends the judging."""
+    """Refine the same rows with every expectation at severity info, so that none of them rejects the file."""
     folder = tmp_path_factory.mktemp("parity")
     frame = a_table()
     table = pa.table({name: to_arrow(frame[name], kind) for name, kind in KINDS.items()})
@@ -252,7 +252,7 @@ def _looks_at_missing(check: Check) -> bool:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Equal, floats to 12 digits: sums of partitions are rounded at other places than the sum of the whole."""
+    """Return whether two results are equal, floats to 12 digits, because partial sums are rounded differently."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):

@@ -1,4 +1,4 @@
-"""Numbers that other marks would read show the lines to write into the contract."""
+"""If numbers could be read with other separators, the message shows the lines to add to the contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file with corrected rows in it is the file that a clean upload would have been, in every format."""
+"""In every format, a file with corrected rows gives the same result as a file that was right from the start."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Writer = Callable[[list[Row]], bytes]
 
 DAY = dt.datetime(2024, 5, 1)  # noqa: DTZ001 files hold moments without a zone
 
-# What the contract names, and (from `size` on) what it does not: their types are found out from the file.
+# The columns from `size` on are not in the contract, so that their types are inferred from the file.
 CLEAN: list[Row] = [
     {
         "id": f"A{number:03d}",
@@ -60,7 +60,7 @@ CONTRACT: dict[str, Any] = {
 
 
 def dirty() -> list[Row]:
-    """The same with faults in declared and in undeclared columns."""
+    """Return the clean rows with errors in declared and in undeclared columns."""
     rows = [dict(row) for row in CLEAN]
     rows[1]["price"] = 9999.25
     rows[2]["price"] = None
@@ -80,7 +80,7 @@ def csv_of(rows: list[Row], delimiter: str = ",", decimal: str = ".") -> bytes:
 
 
 def as_text(value: Any, decimal: str = ".") -> str:
-    """A value as people write it."""
+    """Return a value as people write it, with this decimal separator."""
     if isinstance(value, float):
         return str(value).replace(".", decimal)
     return "" if value is None else str(value)
@@ -143,7 +143,7 @@ def published(found: Refined) -> pd.DataFrame:
 
 
 def corrected_by_hand(found: Refined, folder: Path, change: Callable[[Row], None]) -> Corrections:
-    """The quarantine as CSV, with some rows changed in it."""
+    """Export the quarantined rows as CSV, apply `change` to each, and return the resulting corrections."""
     assert found.quarantine
     path = folder / "corrected.csv"
     export_quarantine(found.quarantine[0].path, path)
@@ -180,7 +180,7 @@ def test_dirty_and_corrected_is_the_same_as_clean(form: str, rows_per_partition:
 
 @pytest.mark.parametrize("form", WRITERS)
 def test_a_file_with_dropped_rows_is_the_file_without_them(form: str, rows_per_partition: int, tmp_path: Path) -> None:
-    """Row 9 has the key of row 8: once it is dropped, row 8 is good."""
+    """Row 9 has the same key as row 8, so once row 9 is dropped, row 8 is good."""
     write, contract, bad = WRITERS[form], contract_of(form), (2, 3, 5, 7, 9)
 
     def drop(row: Row) -> None:
@@ -313,8 +313,7 @@ def test_corrections_that_do_not_fit_are_refused(
 
 
 def test_a_missing_value_stays_what_it_was(tmp_path: Path) -> None:
-    """CSV has one sign for "missing" and for "empty text": a cell that nobody touched must not change from one to the
-    other."""
+    """CSV writes a missing value and an empty string in the same way. An unedited cell must not change between them."""
     contract = a_contract(columns={"a": "string", "n": "integer"}, format={"missing_values": ["NA"]})
     content = b"a,n\n,x\nNA,2\n"
     found = refined(tmp_path, content, contract)

@@ -1,4 +1,4 @@
-"""Values of formats that know types come out as what they are, to the last digit, however the file is cut."""
+"""Values from formats with types are published exactly, with every digit, no matter how the file is partitioned."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DAY, NOON = dt.date(2024, 1, 31), dt.datetime(2024, 3, 1, 12)  # noqa: DTZ001 wo
 
 
 def published(folder: Path, content: bytes, rows_per_partition: int = 1000, **contract: Any) -> pa.Table:
-    """What a file publishes, none of whose rows may be bad."""
+    """Return the published rows of a file, none of which may be quarantined."""
     (folder / "upload").write_bytes(content)
     used = a_contract(**contract)
     refined = refine_file(folder / "upload", used, folder, rows_per_partition=rows_per_partition)

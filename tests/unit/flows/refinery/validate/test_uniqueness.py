@@ -1,4 +1,4 @@
-"""Duplicates are exact whatever fits in memory, and whatever hashes collide."""
+"""Duplicates are found exactly, even if not all hashes fit in memory and some hashes collide."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_duplicates_are_those_that_pandas_finds_in_memory(
         patch.setattr(uniqueness, "_CONFIRMED_AT_ONCE", at_once)
         collector = HashCollector(Path(name) / "hashes")
         for keys in arrays:
-            collector.add((keys % hashes).astype(np.uint64) * _SPREAD)  # of 7, many keys have the same
+            collector.add((keys % hashes).astype(np.uint64) * _SPREAD)  # with 7 hashes, many keys collide
         took = [partial(_taken, keys, start) for keys, start in zip(arrays, starts.tolist(), strict=False)]
         rows = duplicated_rows(collector, lambda: took, keep)
         assert list(Path(name).iterdir()) == []
