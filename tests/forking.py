@@ -1,10 +1,11 @@
-"""Forks processes that have made their heavy imports already, in place of starting them. Saves time, nothing else.
+"""Forks child processes from a process that has already made their heavy imports, which saves time in tests.
 
-A warm process makes the imports once. A command such as `python -m MODULE` then becomes a fork of it. The forked
-processes are as real: own process id, session, environment, streams and exit code, children of the process that asked,
-and they can be killed. Commands that cannot be forked are started as usual; without Linux all are.
+A warm process makes the imports once, and a command such as `python -m MODULE` then runs in a fork of it. A forked
+process behaves like a normal one: it has a separate process ID, session, environment, streams and exit code, is a child
+of the process that asked for it, and can be killed. Commands that cannot be forked are started as usual, and so are all
+commands on systems other than Linux.
 
-Only the standard library is imported here, because MiniStack's environment has nothing else.
+This module imports only the standard library, because MiniStack's environment has nothing else.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ _ROOT = Path(__file__).parents[1]
 _SOCKET_VARIABLE = "SLUICE_TESTS_WARM_PROCESS"
 _PR_SET_CHILD_SUBREAPER = 36
 _KEEPER = "deployment.local.keeper"
-_SUPERVISOR = "prefect.runner._workspace_supervisor"  # prepares a worker's run, and becomes the run by `exec`
+_SUPERVISOR = "prefect.runner._workspace_supervisor"  # prepares a worker's run, and then calls `exec` to become the run
 _OF_PROJECT = {"blocks", "deployment", "flows", "lambda_trigger", "stepfunctions"}
 _PlainPopen = subprocess.Popen
-WARM = "warm"  # the name in /proc of a warm process
+WARM = "warm"  # the name of a warm process in /proc
 
 
 @dataclass(frozen=True)
 class _Program:
-    """What a process becomes: a command, its environment and folder, and whether it starts a session."""
+    """What a forked process should run: a command, with its environment, its folder and whether it starts a session."""
 
     command: list[str]
     environment: dict[str, str]
@@ -49,7 +50,7 @@ class _Program:
 
     @property
     def module(self) -> str:
-        """Return the module that the command runs in the project's environment; empty: another program."""
+        """Return the Python module that the command runs, or "" if the command cannot be forked."""
         first, *words = [word for word in self.command if word != "-S"]
         if Path(first).name == "prefect":
             return "prefect"
@@ -63,10 +64,10 @@ class _Program:
 
 
 class Popen(subprocess.Popen[Any]):
-    """A process that is forked where its command allows it."""
+    """A replacement for `subprocess.Popen` that forks the process from a warm one if its command allows that."""
 
     fork: Callable[[_Program, list[int]], int]
-    always = False  # whether `fork` also starts other programs
+    always = False  # whether `fork` is also used for commands that cannot be forked
 
     def _execute_child(self, args: Any, executable: Any, preexec: Any, close: Any, passed: Any, *more: Any) -> None:
         folder, environment = more[:2]
@@ -87,7 +88,7 @@ class Popen(subprocess.Popen[Any]):
 
 
 class _Warm:
-    """A warm process, whose forks become children of this process."""
+    """A connection to a warm process, whose forks become children of this process."""
 
     def __init__(self, requests: socket.socket) -> None:
         self._requests = requests
@@ -101,8 +102,10 @@ class _Warm:
 
 
 def popen(python_path: str = str(Path(sys.executable).parent)) -> type[subprocess.Popen[Any]]:
-    """Return what to use for `subprocess.Popen`: it forks the warm process that this process was given, or starts one
-    with the Python in `python_path`."""
+    """Return a class to use in place of `subprocess.Popen`.
+
+    It forks the warm process that this process was given, or starts one with the Python interpreter in `python_path`.
+    """
     return _popen(python_path) if sys.platform == "linux" else subprocess.Popen
 
 
@@ -137,13 +140,13 @@ def _start(environment: dict[str, str], python_path: str) -> socket.socket:
 
 @contextlib.contextmanager
 def forking() -> Iterator[None]:
-    """Fork what is started within the context by this process, if its command allows it."""
+    """Fork the processes that this process starts within the context, if their commands allow that."""
     with mock.patch.object(subprocess, "Popen", popen()):
         yield
 
 
 def run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
-    """Do what `subprocess.run` does, with a forked process."""
+    """Do what `subprocess.run` does, but fork the process if its command allows that."""
     with forking():
         return subprocess.run(command, **options)
 
@@ -152,7 +155,7 @@ def run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[s
 
 
 def _serve(requests: socket.socket) -> NoReturn:
-    """Fork a process for each request, until the other end closes."""
+    """Fork a process for each request, until the other end closes the socket."""
     Path("/proc/self/comm").write_text(WARM)
     while True:
         received, streams, *_ = socket.recv_fds(requests, 1 << 20, 3)
@@ -161,7 +164,7 @@ def _serve(requests: socket.socket) -> NoReturn:
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
-            # The process is a grandchild: its parent ends, and the process that asked, a subreaper, becomes its parent.
+            # Fork again, so that the parent can end and the process that asked, a subreaper, becomes the new parent.
             pid = os.fork()
             if pid:
                 os.write(writer, str(pid).encode())
@@ -176,7 +179,7 @@ def _serve(requests: socket.socket) -> NoReturn:
 
 
 def _become(program: _Program, streams: Sequence[int]) -> NoReturn:
-    """Turn this process, a fork of a warm one, into a program."""
+    """Run a program in this process, which is a fork of a warm one, and exit."""
     from tests.warm import take_environment
 
     Path("/proc/self/comm").write_text("python")
@@ -207,7 +210,7 @@ def _become(program: _Program, streams: Sequence[int]) -> NoReturn:
 
 
 def _fork(program: _Program, streams: Sequence[int]) -> int:
-    """Fork this process, which has no other thread."""
+    """Fork this process, which must have no other threads, to run a program; return the process ID."""
     pid = os.fork()
     if pid == 0:
         _become(program, streams)
@@ -215,7 +218,10 @@ def _fork(program: _Program, streams: Sequence[int]) -> int:
 
 
 def _give_warm_process() -> socket.socket:
-    """Fork a warm process for what this process becomes; return the socket for requests, which `exec` keeps."""
+    """Fork a warm process for the program that this process will run.
+
+    Return the socket for requests to it, which stays open after `exec`.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
         ours.close()
@@ -226,7 +232,7 @@ def _give_warm_process() -> socket.socket:
 
 
 def _supervised(program: _Program) -> _Program:
-    """Run the supervisor in a fork; return what it would have become by `exec`."""
+    """Run Prefect's supervisor in a fork, and return the program with which it calls `exec`."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -253,14 +259,14 @@ def _supervised(program: _Program) -> _Program:
 
 
 def _take_code_of(folder: str) -> None:
-    """Import the project from now on from `folder`: the code of an image, or a copy."""
+    """From now on, import the project's code from `folder`, which is that of an image or a copy."""
     sys.path[0] = folder
     for name in [name for name in sys.modules if name.partition(".")[0] in _OF_PROJECT]:
         del sys.modules[name]
 
 
 def _run(program: _Program) -> NoReturn:
-    """Run the module as Python does, and end as Python does, but without freeing what it made."""
+    """Run the module and exit as `python -m` does, but without freeing objects at the end."""
     sys.argv[1:] = program.arguments
     sys.modules.pop(program.module, None)
     code = 1

@@ -1,4 +1,4 @@
-"""Imports the modules that a task needs, once, in the process from which the local cloud forks tasks."""
+"""Imports the modules that tasks and commands need, once, in the warm process from which they are forked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MODULES = """
 
 
 def import_all() -> None:
-    """Import everything that a task imports, except its main module, which the forked process runs."""
+    """Import everything that a forked process may need, except a task's main module, which the process runs."""
     from flows.refinery.validate.gx import gx
 
     gx()

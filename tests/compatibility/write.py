@@ -34,7 +34,7 @@ _FILES = {"published": dirty_orders(), "rejected": b"order_id,quantity\nORD-0000
 
 
 def write(folder: Path) -> None:
-    """Process one good and one bad file in an in-memory AWS account, and save what that writes to `folder`."""
+    """Process one good and one bad file in an in-memory AWS account, and save the results to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["AWS_DEFAULT_REGION"] = "us-east-1"
     with mock_aws(), tempfile.TemporaryDirectory() as work:

@@ -1,4 +1,4 @@
-"""Checks that each role has exactly the permissions that it used: `python -m tests.privileges`.
+"""Checks that each role has exactly the permissions that it uses: `python -m tests.privileges`.
 
 It is the last step of `make test`, because it reads the calls that the suites recorded. It fails if a role was denied
 an action that no policy allows, if a policy allows an action that no role used, or if an exception is out of date.

@@ -1,4 +1,4 @@
-"""An empty AWS account in the process of a test, from moto."""
+"""An empty AWS account, which moto simulates in the test's process."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import moto.core.models
 from moto import mock_aws
 from moto.core.base_backend import BaseBackend
 
-# Moto computes a service's addresses for each request, and for each account registers those of all services for the
-# library requests, which nothing here uses.
+# Moto computes a service's URLs for each request. For each account, it also registers those of all services for the
+# library requests, which is not used here.
 _urls: Any = cached_property(BaseBackend.urls.fget)
 _urls.__set_name__(BaseBackend, "urls")
 BaseBackend.urls = _urls
@@ -22,7 +22,7 @@ moto.core.models.RESPONSES_METHODS.clear()
 
 @contextmanager
 def empty_account() -> Iterator[None]:
-    """Start an account, with a session that all tests share: to make one takes longer than most of them."""
+    """Simulate an account. Tests share one boto3 session, because creating a session takes longer than most of them."""
     with mock_aws():
         boto3.DEFAULT_SESSION = _session()
         yield
@@ -31,5 +31,5 @@ def empty_account() -> Iterator[None]:
 @cache
 def _session() -> boto3.Session:
     session = boto3.Session()
-    session.get_credentials()  # moto's, before a test sets others
+    session.get_credentials()  # caches moto's credentials before a test sets others
     return session

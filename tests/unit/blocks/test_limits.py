@@ -1,4 +1,4 @@
-"""The time limits of a stage, upload, task, message and drain fit into each other, and contradictions are rejected."""
+"""The time limits for a stage, upload, task, message and drain each include the previous one, or are rejected."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def test_an_aws_error_is_named_for_what_it_means(
         store.get("receipts/abc.json")
 
 
-# --- reading by ranges ------------------------------------------------------------------------------------------------
+# --- reading in ranges ------------------------------------------------------------------------------------------------
 
 
 def test_an_object_that_is_too_large_for_the_disk_is_not_downloaded(store: ObjectStore, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_range_whose_body_breaks_off_is_read_again(store: ObjectStore, monkeyp
     assert not broken
 
 
-# --- uploads that are completed later ---------------------------------------------------------------------------------
+# --- multipart uploads that are completed later -----------------------------------------------------------------------
 
 EARLY = "data/orders/early.parquet"
 

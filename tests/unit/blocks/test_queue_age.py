@@ -1,4 +1,4 @@
-"""The age of a queue's oldest message shows which uploads are too old to be in any of its messages."""
+"""An upload that is older than the oldest message in the queue, whose age CloudWatch knows, is not in the queue."""
 
 from __future__ import annotations
 

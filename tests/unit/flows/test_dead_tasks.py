@@ -72,7 +72,7 @@ def uploads(account: Account, count: int) -> list[UploadMessage]:
 
 
 def spying(account: Account, seen: dict[str, str]) -> object:
-    """Return a function that processes an upload, but first adds run ID → message of its last attempt to `seen`."""
+    """Return a function that processes an upload, after it has added the error of its last attempt to `seen`."""
 
     def process(account: Account, job: UploadJob) -> Receipt:
         attempt = read_attempt(account.parts.store, job.upload.run_id)

@@ -34,7 +34,7 @@ def world(account: Account) -> World:
     return World(account)
 
 
-# --- the outcome ------------------------------------------------------------------------------------------------
+# --- outcomes ---------------------------------------------------------------------------------------------------
 
 
 def test_an_upload_is_announced_recorded_and_its_message_deleted(account: Account, world: World) -> None:
@@ -135,7 +135,7 @@ def test_an_index_entry_that_somebody_else_changed_is_named_and_quotes_nothing(a
     assert "4711" not in str(error.value)
 
 
-# --- what is tried again ----------------------------------------------------------------------------------------
+# --- retries ----------------------------------------------------------------------------------------------------
 
 
 def test_a_failure_that_may_pass_is_written_down_and_its_message_kept(account: Account, world: World) -> None:
@@ -249,7 +249,7 @@ def test_what_a_killed_task_wrote_is_deleted_when_its_message_comes_again_else_b
     assert list(find_orphaned(account.parts, lambda _: True)) == ([] if came_again else [left])
 
 
-# --- what cannot be reported ----------------------------------------------------------------------------------------
+# --- outcomes that cannot be reported -------------------------------------------------------------------------------
 
 
 def test_an_outcome_that_nobody_takes_stays_in_the_note_and_its_message_goes(account: Account, world: World) -> None:
@@ -280,7 +280,7 @@ def test_a_task_stays_a_while_for_an_outcome_that_nobody_takes_yet(
     assert account.keys("batches/") == []
 
 
-# --- messages that are no uploads -------------------------------------------------------------------------------
+# --- messages that are not uploads ------------------------------------------------------------------------------
 
 
 def test_an_unreadable_message_rests_in_the_dead_letter_queue(account: Account, world: World) -> None:
@@ -305,7 +305,7 @@ def test_a_message_about_an_object_that_is_no_upload_is_refused_and_kept(
     assert account.keys("receipts/") == account.keys("data/") == []
 
 
-# --- leaving ----------------------------------------------------------------------------------------------------
+# --- when a task ends -------------------------------------------------------------------------------------------
 
 
 def test_being_stopped_returns_all_messages_at_once_and_removes_the_note(account: Account, world: World) -> None:

@@ -1,4 +1,4 @@
-"""Deployed images get a tag that distinguishes them in the repository's lifecycle policy from images only pushed."""
+"""Deployed images get a tag, by which the repository's lifecycle policy distinguishes them from other pushed images."""
 
 from __future__ import annotations
 

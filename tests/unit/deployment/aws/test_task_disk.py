@@ -1,4 +1,4 @@
-"""If a contract makes rows wait on the disk, and the disk is too small for the largest file, there is a warning."""
+"""`sluice deploy` warns if a contract makes rows wait on the disk and the disk is too small for the largest file."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_the_task_opens_under_its_cluster() -> None:
 
 
 def test_the_log_stream_is_written_as_the_console_writes_it() -> None:
-    """The CloudWatch console quotes a stream's name twice and replaces "%" with "$", so "/" becomes "$252F"."""
+    """The CloudWatch console percent-encodes a stream's name twice and then replaces "%" with "$": "/" is "$252F"."""
     assert links().log == (
         "[`drain/drain/0123456789abcdef`](https://eu-central-1.console.aws.amazon.com/cloudwatch/home?region=eu-central-1"
         "#logsV2:log-groups/log-group/$252Fsluice$252Ftasks/log-events/drain$252Fdrain$252F0123456789abcdef)"

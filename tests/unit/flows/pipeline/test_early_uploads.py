@@ -172,7 +172,7 @@ def test_quarantine_is_cut_too_and_a_repair_gets_all_of_it(wide: Account, tmp_pa
     assert [row.values["id"] for row in rows.values()] == [str(number) for number in range(1, WIDE_ROWS)]
 
 
-# --- an upload that ends before the file is uploaded ------------------------------------------------------------------
+# --- processing that ends before the output is uploaded ---------------------------------------------------------------
 
 _PARTS_AT_ONCE = 4
 

@@ -22,7 +22,7 @@ def _published(account: Account, upload: UploadMessage) -> Receipt:
 
 
 def _write(run_id: str, attempt: int = 0) -> str:
-    """Write an output as a worker does that is then killed before it commits; return the object key."""
+    """Write an output, as if a worker had then been killed before it committed; return the object key."""
     key = f"data/default/other/{run_id}-{attempt}-{'0' * 16}.parquet"
     boto3.client("s3").put_object(Bucket=PUBLISHED, Key=key, Body=b"rows")
     return key

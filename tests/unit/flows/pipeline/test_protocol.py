@@ -157,7 +157,7 @@ versions = st.dictionaries(st.integers(1, 6), st.booleans(), min_size=1)
 
 @st.composite
 def deliveries(draw: st.DrawFn) -> tuple[dict[int, bool], list[Receipt]]:
-    """Return version → whether it was published, and the receipts of all versions, each twice and in any order."""
+    """Generate version → whether it was published, and the receipts of all versions, each twice and in any order."""
     outcome = draw(versions)
     receipts = {version: receipt_of(upload(version), published=published) for version, published in outcome.items()}
     order = draw(st.permutations(sorted(receipts) * 2))

@@ -1,4 +1,4 @@
-"""Published contracts replace those in the image, are reloaded once a minute, and never reject a file when invalid."""
+"""Published contracts replace those in the image and are reloaded every minute. Invalid ones never reject a file."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -194,7 +194,7 @@ def test_contracts_that_cannot_be_read_let_uploads_wait(account: Account, store:
     assert (account.keys("receipts/"), account.messages()) == ([], 1)
 
 
-# --- publishing and going back ----------------------------------------------------------------------------------------
+# --- publishing and rolling back --------------------------------------------------------------------------------------
 
 
 def test_rolling_back_goes_back_version_by_version_to_the_one_of_the_image(store: ObjectStore) -> None:
@@ -260,7 +260,7 @@ def test_a_version_before_that_s3_has_removed_or_that_nobody_knows_is_reported(s
         published.version_before(store, "orders", published.live_contract(store, "orders"))
 
 
-# --- from a receipt to the text ---------------------------------------------------------------------------------------
+# --- from a receipt to its contract's text ----------------------------------------------------------------------------
 
 
 def test_the_hash_in_a_receipt_leads_to_the_text_that_judged_the_file(account: Account, store: ObjectStore) -> None:

@@ -22,7 +22,7 @@ NO_ROWS = {"expectations": [{"expect_table_row_count_to_equal": {"value": 0, "se
 
 @pytest.fixture
 def stocked(account: Account, tmp_path: Path) -> Account:
-    """Return an account with two datasets, one of which appends, and with every type of history of an index entry."""
+    """Return an account with two datasets, one of which appends. Their index entries cover every type of history."""
     root = tmp_path / "contracts"
     for dataset, more in (("default", ""), ("stock", ""), ("log", "on_reupload: append\n")):
         (root / dataset).mkdir(parents=True)
@@ -53,7 +53,7 @@ def rerun(account: Account, receipt: Receipt, contract: str = "") -> Receipt:
 
 
 def index_of(account: Account) -> dict[str, tuple[Any, ...]]:
-    """Return object key → what readers and later uploads use, for every index entry."""
+    """Return object key → the fields that readers and later uploads use, for every index entry."""
     store = account.parts.store
     found = {}
     for key in account.keys("index/"):

@@ -264,7 +264,7 @@ def test_great_expectations_without_memory_is_no_verdict_on_the_file(
 
 
 def test_an_upload_whose_contract_was_removed_since_is_done_all_the_same(account: Account) -> None:
-    """The message is delivered again to a release without the contract. As the receipt exists, it can be deleted."""
+    """A message is delivered again to a release without the contract. It can be deleted, because the receipt exists."""
     upload = account.upload(KEY, good_orders(2))
     first = account.process(upload)
     contracts = account.parts.contracts

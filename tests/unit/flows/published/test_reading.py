@@ -196,7 +196,7 @@ def test_an_object_that_is_missing_is_listed(account: Account, declare: Declare,
         assert list(read.unreadable) == [f"s3://{PUBLISHED}/{key}"]
 
 
-# --- one run, the quarantine, the source ------------------------------------------------------------------------------
+# --- selections by run, quarantine and source -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("length", [8, 32])
@@ -399,7 +399,7 @@ def test_the_default_contract_files_are_read_without_their_folder_as_a_column(
     assert read_table("default", bucket=PUBLISHED).to_pylist() == [{"item": "bolt"}]
 
 
-# --- the promise to memory and to the index ---------------------------------------------------------------------------
+# --- memory, listings and buckets -------------------------------------------------------------------------------------
 
 
 def test_batches_are_bounded(account: Account, declare: Declare) -> None:

@@ -140,7 +140,7 @@ def test_steps_see_the_columns_as_earlier_steps_leave_them(tmp_path: Path) -> No
     assert fault.startswith("contract.yaml:7: output: ")
 
 
-# --- what is imported for it ------------------------------------------------------------------------------------------
+# --- imports ----------------------------------------------------------------------------------------------------------
 
 
 _RUN = "from typer.testing import CliRunner; from deployment.cli import app; CliRunner().invoke(app, {!r})"

@@ -1,4 +1,4 @@
-"""Freed memory is returned while a large file is refined."""
+"""Freed memory is returned to the operating system while a large file is refined."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def test_the_type_of_a_column_that_the_file_lacks_cannot_be_judged(tmp_path: Pat
     assert reason.message == expected
 
 
-# --- verdicts that come late ------------------------------------------------------------------------------------------
+# --- rules that need the whole file -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rows_per_partition", [1, 2, 100])

@@ -1,4 +1,4 @@
-"""Comparing two versions of a contract shows how each change affects the files."""
+"""Comparing two versions of a contract shows how each change affects files."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ def test_values_are_cast(tmp_path: Path) -> None:
         prepare(tmp_path, [{"cast": {"column": "city", "type": "integer"}}])
 
 
-# --- for models -------------------------------------------------------------------------------------------------------
+# --- steps for training data ------------------------------------------------------------------------------------------
 
 
 def test_numbers_are_standardized_as_scikit_learn_does(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_the_split_is_the_one_that_was_once_published(tmp_path: Path) -> None:
 SPLIT_OF_PEOPLE = ["train", "train", "test", "train"]
 
 
-# --- the dataset's own functions --------------------------------------------------------------------------------------
+# --- custom steps -----------------------------------------------------------------------------------------------------
 
 
 def prepare_with(folder: Path, code: str, *steps: Any, **options: Any) -> Refined:

@@ -68,7 +68,7 @@ def assert_same(values: Table, right: Table) -> None:
     ]
 
 
-# --- any table of types, in any format --------------------------------------------------------------------------------
+# --- random tables in every format ------------------------------------------------------------------------------------
 
 _FIRST, _LAST = dt.datetime(1905, 1, 1), dt.datetime(2100, 1, 1)  # noqa: DTZ001 hypothesis adds zones itself
 _NUMBERS = st.decimals(-(10**6), 10**6, places=2)
@@ -193,7 +193,7 @@ def test_a_proposed_contract_publishes_what_was_written(form: str, data: st.Data
     assert_same(published(write(table)), _right(table, form))
 
 
-# --- options that a file does not prove -------------------------------------------------------------------------------
+# --- options that no file can prove -----------------------------------------------------------------------------------
 
 OPTIONS: dict[str, tuple[bytes, Table]] = {
     "single quotes": (

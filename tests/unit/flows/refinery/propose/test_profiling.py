@@ -39,7 +39,10 @@ def column_of(proposal: Proposal, name: str) -> dict[str, Any]:
 
 
 def expected_of(proposal: Proposal, column: str) -> dict[str, dict[str, Any]]:
-    """Return name → other arguments for the proposed expectations on a column; names lack the usual prefix."""
+    """Return name → other arguments for the proposed expectations on a column.
+
+    The names are given without the prefix expect_column_values_to_.
+    """
     return {
         expectation.name.removeprefix("expect_column_values_to_"): {
             name: value for name, value in expectation.arguments.items() if name != "column"
@@ -55,7 +58,7 @@ def csv_of(**columns: Sequence[Any]) -> str:
     return "\n".join([",".join(columns), *(",".join(map(str, row)) for row in rows), ""])
 
 
-# --- any table --------------------------------------------------------------------------------------------------------
+# --- random tables ----------------------------------------------------------------------------------------------------
 
 _NAMES = st.text(
     st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Cf", "Co", "Cn")), min_size=1, max_size=12

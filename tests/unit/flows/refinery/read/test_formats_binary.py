@@ -139,7 +139,7 @@ def test_nothing_compressed_is_an_empty_file(tmp_path: Path) -> None:
         read_bytes(tmp_path, gzip.compress(b""))
 
 
-# --- what is refused ----------------------------------------------------------------------------------------
+# --- rejected files -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])

@@ -14,7 +14,7 @@ Cell = str | int | float | bool | None
 
 
 def opened(path: Path) -> list[list[Cell]]:
-    """Return the cells as Excel has them after it opened a workbook, or a CSV file by double-click."""
+    """Return the cells as Excel has them after opening a workbook or, by double-click, a CSV file."""
     if path.suffix == ".xlsx":
         rows = openpyxl.load_workbook(path).active.iter_rows(values_only=True)
         return [[unescape(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]

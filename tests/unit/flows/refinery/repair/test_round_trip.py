@@ -260,7 +260,7 @@ def test_corrections_are_kept_and_read_back_as_they_were(tmp_path: Path) -> None
     assert dropped.dropped == {1}
 
 
-# --- any text -------------------------------------------------------------------------------------------------------
+# --- random strings -------------------------------------------------------------------------------------------------
 
 _TEXTS = st.text(st.characters(codec="utf-8"), max_size=300) | st.from_regex("['=+@\"0-9x-]{1,9}", fullmatch=True)
 

@@ -1,4 +1,4 @@
-"""In every format, a file with corrected rows gives the same result as a file that was right from the start."""
+"""In every format, a file with corrected rows gives the same result as a file that was correct from the start."""
 
 from __future__ import annotations
 
