@@ -21,7 +21,7 @@ botocore.session.create_loader = cache(botocore.session.create_loader)
 read_certificates_once()
 
 # The endpoint rules of a service come from such a model, and parsing them is half of the remaining time.
-_regions: Any = botocore.regions  # its published types leave the name out
+_regions: Any = botocore.regions  # Any, because the type stubs lack EndpointProvider
 _make_provider = _regions.EndpointProvider
 _providers: dict[int, Any] = {}  # keyed by the id() of the rules, which is safe because the models are never freed
 
@@ -34,7 +34,7 @@ def _provider_of(*, ruleset_data: dict[str, Any], **more: Any) -> Any:
 
 _regions.EndpointProvider = _provider_of
 
-# Each client computes again by which name it knows an event.
+# Each client would otherwise compute the aliases of event names again.
 _hooks: Any = botocore.hooks.EventAliaser
 _name_of_event = cache(_hooks(None)._alias_event_name)
 _hooks._alias_event_name = lambda _self, name: _name_of_event(name)

@@ -8,9 +8,9 @@ from deployment import PROJECT_ROOT
 
 ALLOWED = {
     "blocks/settings.py",  # reads the settings from the environment for the composition root
-    "blocks/settings_block.py",  # the AWS credentials of a manual run
+    "blocks/settings_block.py",  # reads the AWS credentials for a manual run
     "flows/composition.py",  # the composition root
-    "flows/refinery/validate/gx.py",  # turns Great Expectations' analytics off before its import; reads nothing
+    "flows/refinery/validate/gx.py",  # turns off Great Expectations' analytics before importing it, and reads nothing
 }
 
 

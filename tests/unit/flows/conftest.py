@@ -90,7 +90,7 @@ def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Account
     """Simulate an AWS account with a landing and a published bucket, a queue of uploads and its dead-letter queue."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(drain, "_PREFETCH_WAIT_SECONDS", 0)  # moto has no other servers to ask, and sleeps
+    monkeypatch.setattr(drain, "_PREFETCH_WAIT_SECONDS", 0)  # SQS asks all its servers meanwhile; moto only sleeps
     with empty_account():
         s3 = boto3.client("s3")
         for bucket in (LANDING, PUBLISHED):

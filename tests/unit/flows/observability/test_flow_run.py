@@ -90,7 +90,7 @@ def test_a_server_that_was_down_is_asked_again_after_a_pause(
     account: Account, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.observability.prefect_connection.PATIENCE_SECONDS", 0.01)
-    server.headers, now = {"Retry-After": "0"}, 1000.0  # without it, Prefect's client waits for seconds
+    server.headers, now = {"Retry-After": "0"}, 1000.0  # without this header, Prefect's client waits for seconds
     monkeypatch.setattr("flows.observability.prefect_connection.time", SimpleNamespace(monotonic=lambda: now))
     runner, upload = FlowRunner(account.parts), account.upload("incoming/orders/monday.csv", good_orders(2))
 

@@ -230,7 +230,7 @@ def test_a_task_that_is_stopped_abandons_the_upload_and_calls_s3_no_more(
         signal.signal(signal.SIGTERM, before)
         s3.answers.set()
     assert (s3.was_waited_for, s3.began, aborted) == (False, _PARTS_AT_ONCE, [])
-    assert len(pending()) == 1  # the bucket's lifecycle rule deletes it
+    assert len(pending()) == 1  # which the bucket's lifecycle rule will delete
 
 
 @pytest.mark.parametrize(
