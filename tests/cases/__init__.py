@@ -1,7 +1,7 @@
-"""What people really send: inputs of kinds that broke other pipelines, each with its right result.
+"""Test cases: files like those that people really send and that broke other pipelines, each with its expected result.
 
     make cases
 
-The right result of a case was written down before the case was run. Each module has the cases of one part of the
-reader; a case's content is made here, so that it can be read.
+The expected result of a case was written down before the case was run. Each module has the cases for one part of the
+reader. The content of the files is created in the code, so that it can be read there.
 """

@@ -1,5 +1,6 @@
-"""Runs every case and prints how many ended how; lists those that are not right, and how each hostile file ended in
-how much memory. Exit code 1 if any is wrong or needlessly refused, or takes more memory."""
+"""Runs the test cases, and prints the number of cases with each verdict and the cases whose result is not right. It
+also reads each hostile file, and prints the result and the memory limit. The exit code is 1 if a case is wrong,
+needlessly rejected or badly explained, or if a hostile file needs more memory."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ _BAD = (Verdict.WRONG, Verdict.REFUSED, Verdict.UNEXPLAINED)
 
 
 def main() -> int:
-    """Run the cases whose kind or name contains one of the arguments; without arguments all."""
+    """Run the cases whose kind or name contains one of the command's arguments, or all cases if there are none. Return
+    the exit code."""
 
     def is_wanted(title: str) -> bool:
         return not sys.argv[1:] or any(word in title for word in sys.argv[1:])

@@ -1,4 +1,4 @@
-"""The cases of all modules."""
+"""All test cases, collected from the modules in this folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A case: an input, its contract and its right result; and what Sluice makes of it."""
+"""A test case with its file, its contract and its expected result, and the code that runs it."""
 
 from __future__ import annotations
 
@@ -19,31 +19,32 @@ from flows.refinery.refine import REJECTING, Refined, refine_file
 
 
 class Verdict(StrEnum):
-    """How a result compares with the right one."""
+    """How the result of a case compares with the expected result."""
 
     RIGHT = "right"
     QUARANTINED = "quarantined"
     REJECTED = "rejected"
     WRONG = "wrong"
-    REFUSED = "needlessly refused"
+    REFUSED = "needlessly rejected"
     UNEXPLAINED = "explained badly"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One input.
+    """A test case: a file and what Sluice should do with it.
 
     Attributes:
-        kind: what it is about: encoding, quotes, marks, types, workbook, header, names, JSON, ...
-        name: what it is, in a few words.
-        content: the file's bytes.
-        published: by column, the values that may be published; None where publishing anything is wrong.
-        contract: fields of its contract; None: the default contract.
-        quarantined: the numbers of the rows that belong into quarantine; `published` is without them.
-        may_reject: whether rejecting the file is right, too. Always so where `published` is None.
-        codes: the codes of right reasons for a rejection; empty: any.
-        key: of the upload; its folders may become columns.
-        mentions: texts that the reasons of a rejection contain, such as the line to write into the contract.
+        kind: what the case is about, such as "encoding", "quotes", "types", "workbook", "header" or "JSON".
+        name: a description of the case in a few words.
+        content: the bytes of the file.
+        published: the values to publish, by column, without the quarantined rows. None means that no row may be
+            published.
+        contract: the fields of the contract; None means the default contract.
+        quarantined: the numbers of the rows that belong in quarantine.
+        may_reject: whether Sluice may also reject the file. It always may if `published` is None.
+        codes: the codes of correct reasons for a rejection; any code is correct if there are none.
+        mentions: strings that must be in the messages of a rejection, such as the line to write into the contract.
+        key: the object key of the upload. Folders in it may become columns.
     """
 
     kind: str
@@ -59,13 +60,13 @@ class Case:
 
     @property
     def title(self) -> str:
-        """Kind and name."""
+        """Return the kind and the name of the case."""
         return f"{self.kind}: {self.name}"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a case."""
+    """The result of running a case."""
 
     verdict: Verdict
     details: str = ""
@@ -73,7 +74,7 @@ class Result:
 
 
 def run(case: Case) -> Result:
-    """Refine the case's file as the chain does, and compare."""
+    """Refine the file of a case in the same way as the pipeline, and compare the result with the expected one."""
     with tempfile.TemporaryDirectory() as folder:
         upload = Path(folder) / "upload"
         upload.write_bytes(case.content)
@@ -117,7 +118,8 @@ def _judge_published(case: Case, refined: Refined) -> Result:
 
 
 def _are_same(right: Mapping[str, Sequence[Any]], values: Mapping[str, Sequence[Any]]) -> bool:
-    """Whether names, their order, values and the values' types are the same: 1, 1.0 and "1" are three values."""
+    """Return whether the columns' names, their order, and the values with their types are the same. For example, 1, 1.0
+    and "1" are different values."""
     return [*right] == [*values] and all(
         [(type(value), value) for value in right[name]] == [(type(value), value) for value in values[name]]
         for name in right

@@ -1,4 +1,4 @@
-"""CSV: encodings, quotes, decimal marks, headers."""
+"""Cases with CSV files, about encodings, quotes, decimal separators and headers."""
 
 from __future__ import annotations
 

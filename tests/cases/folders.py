@@ -1,4 +1,4 @@
-"""Columns whose values are in the folders of a key, as Hive writes them."""
+"""Cases with columns whose values are in the folders of the object key, in the form that Hive uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that claim or expand to much more than they are; made when they are needed."""
+"""Hostile files, which claim to be or expand to much more than they contain. They are created when they are needed."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ else:
 
 @dataclass(frozen=True)
 class Hostile:
-    """One file.
+    """A hostile file.
 
     Attributes:
-        content: makes it.
-        ends: how reading it may end: codes of rejections, or "read".
-        megabytes: that its reader may take for it.
+        content: a function that creates the file's bytes.
+        ends: how reading the file may end, as codes of rejections, or "read" if it may be read to its end.
+        megabytes: how much memory the process that reads the file may use.
     """
 
     content: Callable[[], bytes]
@@ -55,19 +55,18 @@ class Hostile:
     megabytes: int = 1024
 
     def ending(self) -> str:
-        """Read the file in a process with little memory; return the code of its rejection, or "read".
-
-        The processes that this one starts have the same limit.
+        """Read the file in a process whose memory is limited. Return the code of the rejection, or "read" if there is
+        none. The limit also applies to each process that this process starts.
 
         Raises:
-            subprocess.CalledProcessError: the process took more, or ended otherwise.
+            subprocess.CalledProcessError: the process failed, for example because it needed more memory.
         """
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "upload"
             path.write_bytes(self.content())
             read = subprocess.run(
                 [sys.executable, "-c", _READER.format(megabytes=self.megabytes), str(path)],
-                # Arrow's other memory pools reserve a gigabyte that they do not use.
+                # Arrow's other memory pools reserve one gigabyte that they do not use.
                 env={**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"},
                 capture_output=True,
                 text=True,

@@ -1,4 +1,4 @@
-"""JSON in the forms that programs write it: objects one after the other, arrays, tables inside of an object."""
+"""Cases with JSON in the forms that programs write: consecutive objects, arrays, and tables inside an object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of columns in all scripts."""
+"""Cases with column names in various scripts, and with names that differ only slightly from those in the contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Compressions and containers: what is around the data of a file, or named with what to do where it is not read."""
+"""Cases with compressed files and with containers, such as ZIP files. Sluice reads the data inside, or rejects the file
+with a message on what to do."""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ def _zip(*names: str) -> bytes:
 
 
 def _good_bytes(file: Any) -> int:
-    """How much of a cut file can be unpacked, byte by byte."""
+    """Return how many bytes can be unpacked from a compressed file that was cut short."""
     count = 0
     with file, suppress(EOFError, OSError):
         while file.read(1):

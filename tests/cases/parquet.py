@@ -1,4 +1,4 @@
-"""Parquet: types beyond what pandas holds, nested values, bytes, encodings."""
+"""Cases with Parquet files, about types that pandas does not have, nested values, bytes and encodings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.cases.case import Case
 
 
 def parquet(columns: dict[str, Any], **options: Any) -> bytes:
-    """A Parquet file with these columns."""
+    """Return the bytes of a Parquet file with the given columns."""
     content = io.BytesIO()
     pq.write_table(pa.table(columns), content, **options)
     return content.getvalue()

@@ -1,4 +1,4 @@
-"""Texts that become typed values: numbers, signs for missing values, moments."""
+"""Cases with strings that become typed values: numbers, missing values, and dates and times."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _column(
     quarantined: Sequence[int] = (),
     mentions: Sequence[str] = (),
 ) -> Case:
-    """A CSV file with one column `v` next to a number for each row."""
+    """Return a case with a CSV file that has a column `v`, next to a column that numbers the rows."""
     content = "".join(["id;v\n", *(f"{place};{text}\n" for place, text in enumerate(texts, 1))])
     ids = [place for place in range(1, len(texts) + 1) if place not in quarantined]
     contract = None if declared is None else {"columns": {"id": "integer", "v": declared}, "format": form or {}}

@@ -1,4 +1,5 @@
-"""Workbooks: sheets, formulas, dates that never were, durations, and claims of shared strings."""
+"""Cases with XLSX workbooks, about sheets, formulas, dates that do not exist, durations, and wrong counts of shared
+strings."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ def _saved(book: openpyxl.Workbook) -> bytes:
 
 
 def workbook(*rows: Sequence[Any], change: Callable[[openpyxl.Workbook], None] | None = None) -> bytes:
-    """A workbook with these rows in its sheet "Data"."""
+    """Return the bytes of a workbook with the given rows in its sheet "Data"."""
     book = openpyxl.Workbook()
     book.active.title = "Data"
     for row in rows:
@@ -39,7 +40,7 @@ def workbook(*rows: Sequence[Any], change: Callable[[openpyxl.Workbook], None] |
 
 
 def raw_workbook(sheet_data: bytes, shared: bytes = b"", calculation: bytes = b"") -> bytes:
-    """A workbook whose only sheet has this XML, as no library would write it."""
+    """Return the bytes of a workbook whose only sheet has the given XML, because no library would write such XML."""
     parts = {
         "[Content_Types].xml": _CONTENT_TYPES,
         "_rels/.rels": b'<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'

@@ -1,1 +1,2 @@
-"""Random tables, written in random forms: what is published is what was written, or refused for a true reason."""
+"""Tests with random tables in files of random forms. Sluice must publish exactly what was written, or reject it for a
+correct reason."""

@@ -1,6 +1,7 @@
-"""Writes random files, refines them, and counts how they end. Exit code 1 if one ends wrong.
+"""Writes random files, refines them, and prints how many were published, quarantined, rejected or wrong. The exit code
+is 1 if the result for any file is wrong.
 
-Each file depends only on the seed and its number: `--only NUMBER` runs one again and shows it.
+Each file depends only on the seed and on its number. `--only NUMBER` runs a single file again and shows it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _WARM_UP_FILES = 20
 
 
 def main() -> int:
-    """Run the files of one seed."""
+    """Run the files that are generated from one seed."""
     parser = argparse.ArgumentParser(prog="round_trip", description=__doc__)
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
@@ -29,7 +30,7 @@ def main() -> int:
         ended, details = outcome(written, rows_per_partition)
         counts[written.form, ended] += 1
         if number == _WARM_UP_FILES:
-            gc.freeze()  # what was imported stays: without this, each partition's collection looks at all of it
+            gc.freeze()  # garbage collections after each partition then skip the imported modules, which stay in memory
         if ended == "wrong":
             print(f"seed {options.seed}, file {number}, {written.form}: {details}", flush=True)
         if options.only is not None:

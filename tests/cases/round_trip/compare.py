@@ -1,4 +1,4 @@
-"""What came of a file, compared with what was written."""
+"""Compares what Sluice published from a random file with what was written into it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from tests.cases.round_trip.table import Column, Written
 
 
 def outcome(written: Written, rows_per_partition: int) -> tuple[str, str]:
-    """How a file ended (published, quarantined, rejected or wrong), with details of what is wrong."""
+    """Refine a file. Return the result ("published", "quarantined", "rejected" or "wrong"), with details if it is
+    wrong."""
     with tempfile.TemporaryDirectory() as folder:
         upload = Path(folder) / "upload"
         upload.write_bytes(written.content)
@@ -47,7 +48,7 @@ def _default_contract() -> Contract:
 def _rejected(written: Written, code: str, message: str) -> tuple[str, str]:
     rows = set(range(1, len(written.columns[0].values) + 1))
     is_true = code in written.may_reject or (code == "no_good_row" and rows <= written.must_fail | written.may_fail)
-    return ("rejected", code) if is_true else ("wrong", f"rejected without need: {code}: {message}")
+    return ("rejected", code) if is_true else ("wrong", f"needlessly rejected: {code}: {message}")
 
 
 def _published(written: Written, refined: Refined) -> tuple[str, str]:
@@ -56,9 +57,9 @@ def _published(written: Written, refined: Refined) -> tuple[str, str]:
         table = pq.read_table(refined.quarantine[0].path)
         bad = dict(zip(table["_row_number"].to_pylist(), table["_rules"].to_pylist(), strict=True))
     if needless := sorted(bad.keys() - written.must_fail - written.may_fail):
-        return "wrong", f"row {needless[0]} is quarantined without need: {bad[needless[0]]}"
+        return "wrong", f"row {needless[0]} was needlessly quarantined: {bad[needless[0]]}"
     if missed := sorted(written.must_fail - bad.keys()):
-        return "wrong", f"row {missed[0]} has a fault and is published"
+        return "wrong", f"row {missed[0]} has an invalid value, but was published"
     got = pq.read_table(refined.outputs[0].path)
     good = [place for place in range(len(written.columns[0].values)) if place + 1 not in bad]
     known = {column.name for column in written.columns if any(value is not None for value in column.values)}
@@ -68,7 +69,7 @@ def _published(written: Written, refined: Refined) -> tuple[str, str]:
     for place, column in enumerate(written.columns):
         texts = written.texts[place] if written.texts else None
         if column.name not in got.column_names:
-            continue  # JSON has no names of missing values
+            continue  # a JSON file does not contain the names of columns without values
         values = got[column.name].to_pylist()
         fault = _fault_of(column, texts, good, values, written.decimal, is_declared=column.name in declared)
         if fault:
@@ -79,7 +80,7 @@ def _published(written: Written, refined: Refined) -> tuple[str, str]:
 def _fault_of(
     column: Column, texts: list[str] | None, good: list[int], got: list[Any], decimal: str, *, is_declared: bool
 ) -> str:
-    """The first published value that the file does not say; "" where there is none."""
+    """Describe the first published value in a column that differs from what was written. Return "" if there is none."""
     holds_text = any(isinstance(value, str) for value in got)
     for place, value in zip(good, got, strict=True):
         right = column.values[place]
@@ -90,7 +91,7 @@ def _fault_of(
             same = _is_said(right, text, value, decimal, holds_text=holds_text)
         if not same:
             said = f"{right!r}" + (f", written as {text!r}" if text is not None else "")
-            return f"row {place + 1} says {said}, published is {value!r}"
+            return f"row {place + 1} has {said}, but {value!r} was published"
     return ""
 
 
@@ -107,7 +108,8 @@ def _is_declared_value(kind: str, right: Any, got: Any, text: str | None) -> boo
 
 
 def _is_said(right: Any, text: str | None, got: Any, decimal: str, *, holds_text: bool) -> bool:
-    """Whether a column that is not declared may hold this for a value."""
+    """Return whether Sluice may publish the value `got` for the value `right`, which is written as `text`, in a column
+    that the contract does not declare."""
     mark = text if text is not None else right
     if got is None:
         return right is None or (not holds_text and isinstance(mark, str) and mark.strip() in _marks())
@@ -130,7 +132,7 @@ def _marks() -> frozenset[str]:
 
 
 def _is_text_of(right: Any, got: str) -> bool:
-    """Whether a text is a typed value's own."""
+    """Return whether a string is a way to write a typed value."""
     if right is None or isinstance(right, str):
         return right == got
     if isinstance(right, bool):
@@ -144,7 +146,8 @@ def _is_text_of(right: Any, got: str) -> bool:
 
 
 def _number_in(text: str, decimal: str) -> Decimal | None:
-    """The number that a text is, unless zeros or a plus in front show that it is a code."""
+    """Return the number that is written in a string. Return None if it is not a number, or if leading zeros or a plus
+    sign show that it is an identifier."""
     text = text.strip(" \t").replace(decimal, ".") if decimal == "." or "." not in text else ""
     plain = text.lstrip("-")
     if text.startswith("+") or (plain[:1] == "0" and plain[1:2].isdigit() and plain.isdigit()):
@@ -156,7 +159,7 @@ def _number_in(text: str, decimal: str) -> Decimal | None:
 
 
 def _is_kept(number: float | Decimal, got: float) -> bool:
-    """Whether a number is the same again, with all of its digits."""
+    """Return whether a published number is equal to the original one, with all of its digits."""
     if isinstance(got, int) or isinstance(number, float):
         return Decimal(number) == Decimal(got)
     exact = Decimal(number)
@@ -165,7 +168,8 @@ def _is_kept(number: float | Decimal, got: float) -> bool:
 
 
 def _as_moment(value: Any) -> Any:
-    """Dates as midnight, timestamps in UTC."""
+    """Convert a value to a timestamp in UTC if it is a date, which becomes midnight, or a timestamp. Return other
+    values unchanged."""
     if isinstance(value, str):
         try:
             value = dt.datetime.fromisoformat(value)

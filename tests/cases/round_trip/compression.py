@@ -1,4 +1,4 @@
-"""Bytes as they are, or compressed."""
+"""Random compression of a file's content."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 
 def compressed(random: Random, form: str, content: bytes) -> tuple[str, bytes]:
-    """A form's name and content, now and then compressed."""
+    """Sometimes compress the content. Return the form's name, which then includes the compression, and the content."""
     way = random.choice(["", "", "", "gzip", "zstd"])
     if way == "gzip":
         return f"{form} gzip", gzip.compress(content, mtime=0)

@@ -1,4 +1,4 @@
-"""Tables as CSV, in the dialects that people and programs write, declared or not."""
+"""Random tables as CSV, in the dialects that people and programs write. The contract may declare the dialect."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ class _Dialect:
 
 
 def csv_file(random: Random) -> Written:
-    """One CSV file, whose contract declares what cannot be proven, or the default contract."""
+    """Return a random CSV file. Its contract declares what cannot be detected; if that is nothing, the file may have
+    the default contract."""
     dialect = _a_dialect(random)
     columns = a_table(random, LETTERS + dialect.delimiter + _LETTERS_OF[dialect.encoding], (*KINDS, "json"))
     for column in columns:
@@ -70,7 +71,7 @@ def csv_file(random: Random) -> Written:
 
 
 def _contract(random: Random, columns: list[Column], form: dict[str, Any]) -> dict[str, Any] | None:
-    """With or without columns; None: the default contract."""
+    """Return a contract with or without columns, or None for the default contract."""
     if not form and random.random() < 0.4:
         return None
     if random.random() < 0.2 and form.get("header", True):
@@ -81,7 +82,7 @@ def _contract(random: Random, columns: list[Column], form: dict[str, Any]) -> di
 
 
 def _allow_refusals(dialect: _Dialect, form: dict[str, Any], written: Written) -> None:
-    """Note for what true reasons the file, or a row, may be refused."""
+    """Note the correct reasons for which Sluice may reject the file or quarantine rows."""
     texts = written.texts or []
     numbers = [text for column in texts for text in column]
     if "decimal" not in form:
@@ -96,7 +97,7 @@ def _allow_refusals(dialect: _Dialect, form: dict[str, Any], written: Written) -
     if written.contract is None:
         written.may_reject |= {"no_table"}
     elif dialect.decimal != written.decimal or "decimal" not in form:
-        # Where nothing shows the comma; and moments show none.
+        # The decimal comma is not shown by any number, and timestamps do not show it.
         kinds = ("number", "timestamp") if dialect.decimal != written.decimal else ("timestamp",)
         written.may_fail |= {
             row
@@ -128,12 +129,13 @@ def _a_dialect(random: Random) -> _Dialect:
 
 
 def _as_encoded(value: Any, encoding: str) -> Any:
-    """A text with only such letters as the encoding has."""
+    """Replace the characters of a string that the encoding does not have. Return other values unchanged."""
     return value.encode(encoding, errors="replace").decode(encoding) if isinstance(value, str) else value
 
 
 def _declared(random: Random, dialect: _Dialect) -> dict[str, Any]:
-    """What the contract declares of the form: all that cannot be proven, and now and then what can."""
+    """Return the contract's `format` section. It declares everything that cannot be detected, and sometimes also what
+    can."""
     declares = random.random() < 0.5
     form: dict[str, Any] = {}
     if dialect.delimiter not in ",;\t|" or declares or not dialect.header:
@@ -159,7 +161,7 @@ def _declared(random: Random, dialect: _Dialect) -> dict[str, Any]:
 
 
 def _options(random: Random, column: Column) -> dict[str, Any]:
-    """How a declared column's values are written."""
+    """Return the contract's options on how the values of a declared column are written."""
     if column.kind == "timestamp":
         way = random.choice(["iso", "zone", "format", "offset", *_SINCE_1970])
         if way in _SINCE_1970:
@@ -213,7 +215,7 @@ def _day_text(random: Random, day: dt.date, options: dict[str, Any]) -> str:
 
 
 def _formatted(moment: dt.date | dt.time, written: str) -> str:
-    """By strftime, with four digits of a year."""
+    """Format a value with strftime, with all four digits of the year."""
     year = f"{moment.year:04}" if isinstance(moment, dt.date) else ""
     return moment.strftime(written.replace("%Y", year))
 
@@ -251,7 +253,8 @@ def _time_text(random: Random, time: dt.time, options: dict[str, Any]) -> str:
 
 
 def _show_both_marks(texts: list[str]) -> bool:
-    """Whether some texts can only be numbers with a decimal point, and others only with a comma."""
+    """Return whether some strings can only be numbers with a decimal point, and others only numbers with a decimal
+    comma."""
     shown = {mark for text in texts for mark in ".," if re.fullmatch(rf"\s*[+-]?[0-9.,]*[{mark}][0-9]+\s*", text)}
     return shown == {".", ","}
 
@@ -260,7 +263,7 @@ def _show_both_marks(texts: list[str]) -> bool:
 
 
 def _plant_values(random: Random, written: Written) -> None:
-    """Write what is not of its column's type into some rows."""
+    """Replace a value in some rows with a string that does not have the column's type."""
     typed = [place for place, column in enumerate(written.columns) if column.kind != "string"]
     assert written.texts is not None
     if random.random() < 0.7:
@@ -287,12 +290,12 @@ def _write(random: Random, dialect: _Dialect, written: Written) -> None:
     header = [[column.name for column in written.columns]] if dialect.header else []
     lines += [_line(row, dialect) for row in [*header, *rows]]
     if random.random() < 0.05:
-        lines.insert(random.randint(dialect.skip_lines + 1, len(lines)), "")  # no row
+        lines.insert(random.randint(dialect.skip_lines + 1, len(lines)), "")  # an empty line is not a row
     text = dialect.line_end.join(lines) + random.choice(["", dialect.line_end])
     content = text.encode(dialect.encoding)
     if dialect.encoding == "utf-8" and random.random() < 0.03 and len(rows) > 1:
         content = content.removesuffix(dialect.line_end.encode()) + b"\xff"
-        written.may_reject.add("encoding_unknown")  # where no other letter shows that it is UTF-8
+        written.may_reject.add("encoding_unknown")  # unless another letter shows that it is UTF-8
         written.must_fail.add(len(rows))
     written.form, written.content = compressed(random, "csv", content)
 

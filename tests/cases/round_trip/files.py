@@ -1,4 +1,4 @@
-"""One random file of any format."""
+"""Random files of all formats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ _FORMATS = (csv_file, csv_file, csv_file, json_file, json_file, parquet_file, xl
 
 
 def a_file(seed: int, number: int) -> tuple[Written, int]:
-    """A file of a seed, and with how many rows per partition it is read."""
+    """Return the file that is generated from a seed and a number, and the number of rows per partition with which to
+    read it."""
     random = Random(f"{seed}:{number}")
     written = random.choice(_FORMATS)(random)
     return written, random.choice([3, 100_000, 100_000])

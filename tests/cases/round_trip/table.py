@@ -1,4 +1,4 @@
-"""Random tables: the values that a file is about to say, whatever form it is written in."""
+"""Random tables, which are then written into files of various forms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal
 Kind = Literal["string", "integer", "number", "boolean", "date", "timestamp", "time", "json"]
 KINDS: tuple[Kind, ...] = ("string", "string", "integer", "number", "number", "boolean", "date", "timestamp", "time")
 
-# Texts that programs like to take for something else.
+# Strings that programs often mistake for something else.
 ODD_TEXTS = (
     *(
         "NA",
@@ -56,7 +56,7 @@ LETTERS = "abcdefgh XYZ0123456789"
 
 @dataclass
 class Column:
-    """One column: what its values mean; None is a missing value."""
+    """A column with the values that a file should contain. None is a missing value."""
 
     name: str
     kind: Kind
@@ -66,17 +66,17 @@ class Column:
 
 @dataclass
 class Written:
-    """A file, and what may come of it.
+    """A random file, and the results that are correct for it.
 
     Attributes:
-        form: the file's format, for the counts.
-        content: its bytes.
-        contract: the fields of its contract; None: the default contract.
-        columns: what was written.
-        texts: by column what is written for each value; None where the format writes values, not texts.
-        must_fail, may_fail: numbers of rows that have a fault, and of rows that cannot surely be read.
-        may_reject: codes of rejections that would be true.
-        decimal: the decimal mark of its numbers.
+        form: the format of the file, under which it is counted.
+        content: the bytes of the file.
+        contract: the fields of the contract; None means the default contract.
+        columns: the columns that were written.
+        texts: for each column, the strings in the file. None if the format stores typed values instead of strings.
+        must_fail, may_fail: the numbers of the rows that must be quarantined, and of those that may be.
+        may_reject: the codes of rejections that are correct.
+        decimal: the decimal separator of the numbers.
     """
 
     form: str
@@ -91,7 +91,7 @@ class Written:
 
 
 def a_table(random: Random, letters: str = LETTERS, kinds: tuple[Kind, ...] = KINDS) -> list[Column]:
-    """Some columns of random kinds; the first one numbers the rows."""
+    """Return some columns of random types. The column `id`, which is the first or the last one, numbers the rows."""
     rows = random.choice([1, 2, 3, 5, 8, 12, 30])
     columns = [Column("id", "integer", list(range(1, rows + 1)))]
     for place in range(random.randint(1, 4)):
@@ -106,7 +106,7 @@ def a_table(random: Random, letters: str = LETTERS, kinds: tuple[Kind, ...] = KI
 
 
 def _generator(random: Random, kind: Kind, letters: str) -> Any:
-    """A function that gives one value of a kind; a column's values are of one style."""
+    """Return a function that generates random values of a type. All of its values have the same style."""
     style = random.randrange(4)
     return {
         "string": lambda: _text(random, letters, style),

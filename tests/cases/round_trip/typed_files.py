@@ -1,4 +1,4 @@
-"""Tables as files whose values have types: JSON, Parquet and XLSX."""
+"""Random tables as files in formats whose values have types: JSON, Parquet and XLSX."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ _EXCEL_KINDS: tuple[Kind, ...] = ("string", "string", "integer", "number", "bool
 
 
 def contract_of(random: Random, columns: list[Column], form: dict[str, Any]) -> dict[str, Any] | None:
-    """The contract that declares the columns' types; None: the default contract, where the form is plain."""
+    """Return a contract that declares the types of the columns. If there are no options in `form`, sometimes return
+    None instead, for the default contract."""
     if not form and random.random() < 0.5:
         return None
     declared = {column.name: {"type": column.kind, **column.options} for column in columns}
@@ -33,7 +34,7 @@ def contract_of(random: Random, columns: list[Column], form: dict[str, Any]) -> 
 
 
 def json_file(random: Random) -> Written:
-    """Objects by line, in an array, or one after the other."""
+    """Return a random JSON file, with one object on each line, an array of objects, or consecutive objects."""
     columns = a_table(random, _UNICODE, (*KINDS, "json"))
     contract = contract_of(random, columns, {})
     must_fail = plant_faults(random, columns) if contract else set()
@@ -69,7 +70,7 @@ def _json_text(value: Any, as_ascii: bool) -> str:
 
 
 def plant_faults(random: Random, columns: list[Column]) -> set[int]:
-    """Put a value that is not of its column's type into some rows; their numbers."""
+    """Replace a value in some rows with one that does not have the column's type. Return the numbers of these rows."""
     typed = [column for column in columns if column.kind not in ("string", "json")]
     rows = len(columns[0].values)
     planted = {row for row in range(1, rows + 1) if random.random() < 0.1} if random.random() < 0.3 else set()
@@ -82,7 +83,8 @@ def plant_faults(random: Random, columns: list[Column]) -> set[int]:
 
 
 def parquet_file(random: Random) -> Written:
-    """Columns of random physical types, in row groups of random size."""
+    """Return a random Parquet file, whose columns have random physical types and whose row groups have a random
+    size."""
     columns = a_table(random, _UNICODE)
     arrays = {column.name: _arrow(random, column) for column in columns}
     content = io.BytesIO()
@@ -134,7 +136,7 @@ def _arrow(random: Random, column: Column) -> pa.Array:
 
 
 def xlsx_file(random: Random) -> Written:
-    """One sheet, now and then after lines to skip."""
+    """Return a random XLSX file with a single sheet, in which lines to skip sometimes precede the table."""
     columns = a_table(random, LETTERS + "äéßЖ中😀", _EXCEL_KINDS)
     for column in columns:
         column.values = [_for_excel(value) for value in column.values]
@@ -152,7 +154,7 @@ def xlsx_file(random: Random) -> Written:
             value = column.values[place]
             cell = sheet.cell(skip + 2 + place, number)
             if isinstance(value, str):
-                cell.value, cell.data_type = value, "s"  # also what looks like a formula or an error
+                cell.value, cell.data_type = value, "s"  # a string, even if it looks like a formula or an error
             elif value is not None:
                 cell.value = value.replace(tzinfo=None) if isinstance(value, dt.datetime) else value
     content = io.BytesIO()
@@ -161,15 +163,16 @@ def xlsx_file(random: Random) -> Written:
 
 
 def _for_excel(value: Any) -> Any:
-    """A value as a workbook can hold it: floats, whole seconds, days of its calendar."""
+    """Convert a value to one that a workbook can hold. Workbooks have only floats, whole seconds and the days in their
+    calendar."""
     if isinstance(value, str):
-        return value if value.strip() else "x"  # openpyxl writes blanks alone as no text
+        return value if value.strip() else "x"  # openpyxl does not write strings of only spaces
     if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, int):
         return value % _EXACT if abs(value) >= _EXACT else value
     if isinstance(value, Decimal | float):
-        return float(f"{value:.15g}")  # openpyxl writes no more digits
+        return float(f"{value:.15g}")  # openpyxl does not write more digits
     if isinstance(value, dt.datetime | dt.time):
         return value.replace(microsecond=0)
     return value if value >= dt.date(1900, 3, 1) else value.replace(year=2000, day=min(value.day, 28))
