@@ -1,9 +1,10 @@
-"""Upload one file, then many at once, to a local cloud with AWS's window lengths, and count everything they cause.
+"""Counts everything that a burst of uploads causes, such as requests, tasks and CPU seconds.
 
     make bench-burst FILES=1000
 
-Prints one table, with the targets. It takes about five minutes besides the burst itself. `--record` keeps the counts,
-of which the cost page is made (`python -m tests.unit.docs.doc_tables`).
+It uploads a single file and then many files at once to a local cloud with the same window lengths as on AWS, and prints
+one table with the targets. It takes about five minutes longer than the burst itself. `--record` stores the counts, from
+which `python -m tests.unit.docs.doc_tables` generates the page on costs.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ AWS_WINDOWS = {"WindowSeconds": "60", "SettleSeconds": "30", "SweepState": "DISA
 
 @contextmanager
 def running(parameters: dict[str, str]) -> Iterator[Chain]:
-    """Run a chain whose requests are counted, as `sluice up` does, in a temporary folder."""
+    """Run the local pipeline as `sluice up` does, but in a temporary folder, and count its requests."""
     extensions = [name for name in EXTENSIONS if not name.endswith(("memory_limit", "warm_tasks"))]
     extensions.append("tests.emulator.lambda_queue")
     with (
@@ -49,12 +50,12 @@ def running(parameters: dict[str, str]) -> Iterator[Chain]:
 
 
 def say(text: str) -> None:
-    """Print progress at once."""
+    """Print a line of progress without buffering."""
     print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
 
 
 def measure(chain: Chain, files: int, rows: int, seconds: float) -> Counts:
-    """Upload files at once, wait until all is at rest, and return what they caused."""
+    """Upload files at once, wait until no task runs and the queue is empty, and return what the files caused."""
     meter = Meter(chain)
     uploads, took = _receipts_of(chain, meter, files, rows, seconds)
     _wait(lambda: int(_at_rest(chain)), 1, "drain over", seconds)
@@ -63,7 +64,7 @@ def measure(chain: Chain, files: int, rows: int, seconds: float) -> Counts:
 
 
 def measure_floor(chain: Chain, files: int, rows: int, seconds: float) -> float:
-    """Return the files per second of tasks that only fetch each file and write a receipt."""
+    """Return how many files per second are processed by tasks that only fetch each file and write a receipt."""
     with chain.tasks_that(["python", "-m", "tests.benchmarks.fetch_only"]):
         _, took = _receipts_of(chain, Meter(chain), files, rows, seconds)
         _wait(lambda: int(_at_rest(chain)), 1, "drain over", seconds)
@@ -73,7 +74,7 @@ def measure_floor(chain: Chain, files: int, rows: int, seconds: float) -> float:
 def _receipts_of(
     chain: Chain, meter: Meter, files: int, rows: int, seconds: float
 ) -> tuple[list[UploadMessage], float]:
-    """Upload files at once; return them, and the seconds from the first upload to the last receipt."""
+    """Upload files at once. Return the uploads, and the seconds from the first upload to the last receipt."""
     bodies = [good_orders(rows, start=1 + rows * number) for number in range(files)]
     began = time.time()
     with ThreadPoolExecutor(_UPLOADERS) as pool:
@@ -94,7 +95,8 @@ def _at_rest(chain: Chain) -> bool:
 
 
 def _caught_up(chain: Chain, meter: Meter, uploads: Sequence[UploadMessage]) -> int:
-    """Start the sweep while uploads are unrecorded, as the schedule does, and return how many remain."""
+    """Start the sweep, as the schedule does, until all uploads are recorded in Prefect or a time limit is reached.
+    Return how many are still not recorded."""
     deadline = time.monotonic() + _CATCH_UP_SECONDS
     while (unrecorded := meter.unrecorded(uploads)) and time.monotonic() < deadline:
         say(f"{unrecorded} not recorded; starting the sweep")
@@ -120,7 +122,7 @@ def _wait(look: Callable[[], int], wanted: int, what: str, seconds: float) -> No
 
 
 def table(alone: Counts, burst: Counts) -> str:
-    """Return what was counted, and the targets."""
+    """Return a table of what was counted, with the targets."""
     rows = [("", "1 alone", f"{burst.files:,} at once", "target"), *_rows(alone, burst)]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
@@ -157,7 +159,7 @@ def measure_sweep(chain: Chain) -> Counts:
 
 
 def main() -> None:
-    """Measure, and print the table."""
+    """Run the benchmark, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=1_000, help="uploads at once (default: 1000)")
     parser.add_argument("--rows", type=int, default=1_000, help="of each file (default: 1000)")

@@ -1,10 +1,10 @@
-"""Measure how long a file takes from its upload to its receipt, step by step, with no task there and with one.
+"""Measures how long a file takes from its upload to its receipt, and how long each step takes.
 
     make bench-latency
 
-Each round uploads a file while no task runs (cold), and then, one after the other, files that find the task still
-there (warm). A step is taken at the request that makes it: SendMessage, StartExecution, RunTask, the read of the file,
-the write of the receipt. On AWS a cold file also waits for Fargate to pull the image.
+Each round uploads a file while no task is running (cold), and then, one after another, files for which the task is
+still running (warm). The time of a step is that of its request: SendMessage, StartExecution, RunTask, the read of the
+file, and the write of the receipt. On AWS, a cold file also waits until Fargate has pulled the image.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STEPS = (
 
 
 def steps_of(chain: Chain, upload: UploadMessage, since: float) -> dict[str, float]:
-    """Return when each step of an upload was made, for those that it needed; no other upload may be on its way."""
+    """Return the time of each step that an upload needed, in seconds since 1970. No other upload may be in progress."""
     made: dict[str, float] = {}
     receipt = f"/{receipt_key(upload.run_id)}"
     for decision in decisions_of(chain.cloud.state_dir):
@@ -60,13 +60,13 @@ def _step_of(decision: Mapping[str, Any], upload: UploadMessage, receipt: str) -
 
 
 class Latencies:
-    """Seconds from the step before, and in all, of every upload."""
+    """The latencies of all uploads: for each step the seconds since the step before, and the seconds in total."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, list[float]] = defaultdict(list)
 
     def add(self, uploaded: float, made: Mapping[str, float]) -> float:
-        """Add an upload, and return its seconds from upload to receipt."""
+        """Add an upload, and return the seconds from its upload to its receipt."""
         before = uploaded
         for step, at in sorted(made.items(), key=lambda item: item[1]):
             self._seconds[step].append(at - before)
@@ -75,7 +75,7 @@ class Latencies:
         return self._seconds["in all"][-1]
 
     def lines(self) -> Iterable[str]:
-        """Yield the table's lines."""
+        """Yield the lines of the table."""
         for step in (*STEPS, "in all"):
             values = self._seconds.get(step)
             if values:
@@ -83,13 +83,13 @@ class Latencies:
 
 
 def percentile(values: list[float], percent: float) -> float:
-    """Return the smallest value that `percent` of the values do not exceed."""
+    """Return the smallest of the values that at least `percent` percent of the values do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, -int(-len(ordered) * percent // 100) - 1)]
 
 
 def upload_one(chain: Chain, rows: int, latencies: Latencies) -> float:
-    """Upload a file, wait for its receipt, and add its steps."""
+    """Upload a file, wait for its receipt, and add the times of its steps."""
     began = time.time()
     upload = chain.upload(f"incoming/orders/{began:.3f}.csv", good_orders(rows, start=int(began)))
     chain.done(upload)
@@ -97,12 +97,12 @@ def upload_one(chain: Chain, rows: int, latencies: Latencies) -> float:
 
 
 def wait_for_rest(chain: Chain) -> None:
-    """Wait until no task runs and no drain either."""
+    """Wait until no task and no drain is running."""
     chain.wait_for(lambda: not chain.tasks() and not chain.drains("RUNNING"), "the task to leave", _REST_SECONDS)
 
 
 def main() -> None:
-    """Measure, and print medians and 95th percentiles."""
+    """Run the benchmark, and print medians and 95th percentiles."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=8, help="each with a cold file (default: 8)")
     parser.add_argument("--warm", type=int, default=4, help="files of a round that find the task (default: 4)")

@@ -1,11 +1,11 @@
-"""Measure the highest memory of the container's process, by format and size of the file, with Prefect.
+"""Measures the peak memory of the container's process with Prefect, for files of several formats and sizes.
 
     python -m tests.benchmarks.bench_memory [--megabytes 10 100 1000] [--files 50] [--large 10000] [--formats csv]
 
-The task's process runs with its queue, its buckets and a Prefect server, one process for each size. A last one takes
-many files one after another, unless `--files` is 0. `--large` adds one CSV file of so many megabytes, `--ranges` reads
-all files by ranges, as if the disk were too small for copies, `--unique` has the yardstick's rule on unique order ids,
-and `--disk` names a folder for the task's files, such as a small disk.
+The process runs with its queue, its buckets and a Prefect server, once for each size. Unless `--files` is 0, a last
+process handles many files one after another. `--large` adds a CSV file with that many megabytes. `--ranges` reads all
+files in byte ranges, as if the disk were too small for copies. `--unique` adds the yardstick's rule that order IDs are
+unique. `--disk` names a folder for the task's files, such as one on a small disk.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LINE = "{:<14}{:>9}{:>8}{:>9}{:>9}{:>10}{:>14}{:>10}  {}"
 
 
 def main() -> None:
-    """Print the table."""
+    """Run the benchmark, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 100, 1_000])
     parser.add_argument("--files", type=int, default=50)
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _write_contracts(folder: Path, *, is_unique: bool) -> Path:
-    """Write the yardstick's contract, with its rule on unique values or without."""
+    """Write the yardstick's contract, with or without its rule on unique values."""
     for dataset in ("default", "bench"):
         (folder / dataset).mkdir(parents=True)
     (folder / "default" / "contract.yaml").write_text("dataset: default\n")
@@ -72,7 +72,7 @@ def _write_contracts(folder: Path, *, is_unique: bool) -> Path:
 
 
 def print_line(kind: str, megabytes: int, names: list[str], around: Stage, settings: Mapping[str, str]) -> None:
-    """Run one task with these files, and print its line."""
+    """Run one task with the given files, and print its line of the table."""
     keys = [f"incoming/bench/{number}/{kind}-{megabytes}/{name}" for number, name in enumerate(names)]
     done = around.run(keys, settings)
     _require(done, len(names))
@@ -112,7 +112,7 @@ def _json_lines(folder: Path, block: Path, megabytes: int) -> str:
 
 
 def _parquet(folder: Path, block: Path, megabytes: int) -> str:
-    """Write a Parquet file with the rows of a CSV file of this size."""
+    """Write a Parquet file with the rows of a CSV file of the given size."""
     path, table = folder / f"{megabytes}.parquet", _table(block)
     if not path.exists():
         with pq.ParquetWriter(path, table.schema) as writer:

@@ -1,12 +1,13 @@
-"""Measure what an upload costs a Prefect server, on SQLite and on PostgreSQL: requests, and the server's CPU seconds.
+"""Measures how many requests and CPU seconds an upload costs a Prefect server, on SQLite and on PostgreSQL.
 
     python -m tests.benchmarks.bench_prefect [--rounds 3] [--clients 2] [--runs 15]
 
-Each upload is shown as Sluice's tasks show it: live, as a flow run with its stages, or recorded in bulk. The servers
-run at the same time and are measured in turns, so that other load on the machine affects both: trust the ratio. A round
-ends when the server shows every run and task run as completed. The work on the data is left out, but the clients share
-the machine with the server; its CPU seconds per upload show what it could handle alone. The first upload of a task
-needs a few requests more (tests/prefect/test_live_run.py).
+Each upload is shown in the way in which Sluice's tasks show it: live, as a flow run with its stages, or recorded in
+bulk. Both servers run at the same time and are measured alternately. So other load on the machine affects both, and
+their ratio is more reliable than the absolute numbers. A round ends when the server shows all runs and task runs as
+completed. The work on the data is left out. The clients share the machine with the server, but its CPU seconds per
+upload show what it could handle alone. The first upload of a task needs a few more requests
+(tests/prefect/test_live_run.py).
 """
 
 from __future__ import annotations
@@ -44,15 +45,16 @@ _BULK_FACTOR = 10
 
 @dataclass
 class Measured:
-    """A server under measurement.
+    """A Prefect server that is measured.
 
     Attributes:
-        environment: of its clients.
-        database_pid: the first process of its database, None when that is the server itself.
-        size_bytes: asks how large the database is, and how much of it events are (0 where that is not known).
-        live: how many uploads it shows as live runs.
-        rounds: by kind and for each round, per upload: requests, CPU seconds of the server and of its database, uploads
-            per minute, KiB that the database grew by, and its events alone.
+        environment: the environment variables of its clients.
+        database_pid: the ID of the database's first process; None if the database runs in the server's process.
+        size_bytes: a function that returns the size of the database, and the part of it that events take (0 if
+            unknown).
+        live: the number of uploads that it shows as live runs.
+        rounds: the results of each round, by the kind of recording. Per upload: requests, CPU seconds of the server and
+            of its database, uploads per minute, growth of the database in KiB, and growth of its events in KiB.
     """
 
     name: str
@@ -65,19 +67,19 @@ class Measured:
     rounds: dict[str, list[tuple[float, ...]]] = field(default_factory=lambda: defaultdict(list))
 
     def count(self, what: str, state: str) -> int:
-        """Return how many flow_runs or task_runs are in a state."""
+        """Return the number of flow_runs or task_runs that are in a state."""
         body = {what: {"state": {"type": {"any_": [state]}}}}
         answer = httpx.post(f"{self.url}/{what}/count", json=body, timeout=60)
         return int(answer.raise_for_status().json())
 
     def cpu_seconds(self) -> tuple[float, float]:
-        """Return the CPU seconds so far of the server and of its database."""
+        """Return the CPU seconds that the server and its database have used so far."""
         return cpu_seconds(self.server.pid), cpu_seconds(self.database_pid)
 
 
 @contextmanager
 def measured(folder: Path, name: str, options: ServerOptions, database_pid: int | None) -> Iterator[Measured]:
-    """Run a separate server with Sluice's deployment, automations and limits."""
+    """Run a separate Prefect server with Sluice's deployment, automations and limits."""
     with running_prefect(folder, name, options) as running:
         _deploy(running.environment)
         size = _size_of_postgresql(options.database_url) if database_pid else _size_of_sqlite(database(running.home))
@@ -102,7 +104,7 @@ print(*apply(PrefectNames("sluice"), declared(PrefectNames("sluice"))), sep="\\n
 
 
 def _deploy(environment: dict[str, str]) -> None:
-    """Deploy what `sluice up` deploys to Prefect."""
+    """Set up a Prefect server with everything that `sluice up` deploys to it."""
     settings = {
         "SLUICE_STACK": "sluice",
         "SLUICE_WORK_POOL": "sluice-local",
@@ -143,7 +145,7 @@ def _size_of_postgresql(url: str) -> Callable[[], tuple[int, int]]:
 
 
 def one_round(target: Measured, kind: str, clients: int, runs: int) -> None:
-    """Run `clients` tasks that show `runs` uploads each, and wait until the server shows all of them."""
+    """Run `clients` tasks, each of which shows `runs` uploads, and wait until the server shows all of them."""
     command = [sys.executable, "-m", "tests.benchmarks.flow_run_client", kind, str(runs)]
     with ExitStack() as stack:
         started = [
@@ -163,7 +165,7 @@ def one_round(target: Measured, kind: str, clients: int, runs: int) -> None:
         for client in started:
             while "ready" not in _line_of(client):
                 pass
-        target.live += clients  # each showed one upload to get ready
+        target.live += clients  # each client has shown one upload before it was ready
         _wait_until_recorded(target)
         size, cpu, wanted = target.size_bytes(), target.cpu_seconds(), target.count("flow_runs", "COMPLETED")
         begun = time.perf_counter()
@@ -196,7 +198,7 @@ def _requests_of(client: subprocess.Popen[str]) -> int:
 
 
 def _each(before: tuple[float, float], after: tuple[float, float], runs: int) -> tuple[float, float]:
-    """Return how much of both was used for one run."""
+    """Return how much of each of two counters was used per run."""
     return (after[0] - before[0]) / runs, (after[1] - before[1]) / runs
 
 
@@ -208,7 +210,7 @@ def _line_of(client: subprocess.Popen[str]) -> str:
 
 
 def _wait_until_recorded(target: Measured, runs: int | None = None) -> None:
-    """Wait until every run has ended in the database, with its task runs, which arrive as events."""
+    """Wait until all runs have ended in the database, including their task runs, which arrive as events."""
     deadline = time.monotonic() + _DEADLINE_SECONDS
     while time.monotonic() < deadline:
         over = target.count("flow_runs", "COMPLETED")
@@ -219,7 +221,7 @@ def _wait_until_recorded(target: Measured, runs: int | None = None) -> None:
 
 
 def report(targets: list[Measured]) -> None:
-    """Print the medians."""
+    """Print the medians of the rounds."""
     for target in targets:
         for kind, rounds in target.rounds.items():
             columns = (statistics.median(values) for values in zip(*rounds, strict=True))
@@ -232,7 +234,7 @@ def report(targets: list[Measured]) -> None:
 
 
 def main() -> None:
-    """Measure both in turns."""
+    """Measure both servers alternately."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="of each server, in turns (default: 3)")
     parser.add_argument("--clients", type=int, default=2, help="tasks at the same time (default: 2)")

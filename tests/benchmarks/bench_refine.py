@@ -1,8 +1,11 @@
-"""Measure CPU, wall time and memory of *refine*, of the same work by hand, and of stock Great Expectations.
+"""Measures CPU, wall time and memory of *refine*, of handwritten code for the same work, and of Great Expectations
+alone.
 
-Every run is a new process, warmed up on 1,000 rows. The candidates take turns, so that a slow spell of the machine hits
-all of them, and the least of the runs counts: `python -m tests.benchmarks.bench_refine [rows] [runs]`. Sluice runs with
-the image's settings of memory allocators, as in its tasks; the others with Python's and Arrow's defaults.
+    python -m tests.benchmarks.bench_refine [rows] [runs]
+
+Each run is a new process, which first warms up on 1,000 rows. The candidates run alternately, so that a slow period of
+the machine affects all of them, and the minimum of the runs counts. Sluice runs with the image's settings for memory
+allocators, as in its tasks; the others run with the defaults of Python and Arrow.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ _LINE = "{:<16}{:>8}{:>8}{:>9}{:>11}{:>12}{:>16}"
 
 
 def main(rows: int = 1_000_000, runs: int = 3) -> None:
-    """Print a table for each work."""
+    """Run the benchmark, and print a table for each type of work."""
     with tempfile.TemporaryDirectory() as name:
         for work, (writer, candidates) in _WORKS.items():
             print(f"\n{work}; {rows:,} rows, CSV, least of {runs} runs")
@@ -98,7 +101,8 @@ def _child(call: str, large: Path, small: Path) -> None:
 
 
 def _peak_mb() -> float:
-    """Return the most memory that this process had; getrusage counts what its parent had, too."""
+    """Return the peak memory of this process in MiB. It is not read with getrusage, which may return the peak of the
+    parent process."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 

@@ -1,9 +1,9 @@
-"""Measure how long the container's process takes until it begins its first upload, compared with bare imports.
+"""Measures how long the container's process takes until it begins its first upload, compared with imports alone.
 
     python -m tests.benchmarks.bench_start [pairs]
 
-The process runs with its queue, its buckets and a Prefect server. It takes turns with a Python that only imports
-prefect, pandas and pyarrow; the least of the runs counts. The upload waits in the queue when the process starts.
+The process runs with its queue, its buckets and a Prefect server, and the upload is in the queue before it starts. It
+runs alternately with a Python process that only imports prefect, pandas and pyarrow. The minimum of the runs counts.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _LINE = "{:<52}{:>8}{:>8}{:>11}{:>12}"
 
 
 def main(pairs: int = 5) -> None:
-    """Print the table."""
+    """Run the benchmark, and print the table."""
     with tempfile.TemporaryDirectory() as name, stage(Path(name)) as around:
         (around.files / "small.csv").write_bytes(good_orders(1000))
-        _task(around, 0)  # compiles what has no bytecode yet
+        _task(around, 0)  # compiles the modules that have no bytecode yet
         bare, task = [], []
         for number in range(1, pairs + 1):
             bare.append(_bare(around))

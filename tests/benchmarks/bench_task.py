@@ -1,9 +1,9 @@
-"""Measure what a small file costs the task: CPU and requests to AWS, without Prefect and without the stage refine.
+"""Measures the CPU seconds and the AWS requests that a small file costs a task, without Prefect and the refine stage.
 
     python -m tests.benchmarks.bench_task [--files 300] [--rows 1000] [--live]
 
-The buckets and queues are those of MiniStack, which runs in a separate process and is not measured. The CPU of refine
-is measured apart and subtracted.
+MiniStack, an AWS emulator, provides the buckets and queues. It runs in a separate process, which is not measured. The
+CPU time of the refine stage is measured separately and subtracted.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from tests.looking import looks
 
 
 def main() -> int:
-    """Print the table."""
+    """Run the benchmark, and print the table."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--files", type=int, default=300)
     arguments.add_argument("--rows", type=int, default=1000)
@@ -161,7 +161,7 @@ def _drain(parts: Parts, uploads: Sequence[UploadMessage], *, live: bool) -> Non
 
 
 def _refine_seconds(parts: Parts, body: bytes, folder: Path) -> float:
-    """Return the CPU seconds that refine takes for the file, in a process that has done it before."""
+    """Return the CPU seconds that the refine stage takes for the file in a process that has already refined it once."""
     contract = parts.contracts.for_key("incoming/orders/x.csv")
     path = folder / "source"
     path.write_bytes(body)

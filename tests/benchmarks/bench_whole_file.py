@@ -1,4 +1,5 @@
-"""Measure the memory and the disk that a file takes if a step gets all rows at once, or if rows wait for its end.
+"""Measures how much memory and disk space a file needs if a preprocessing step gets all rows at once, or if rows must
+wait for the end of the file.
 
     python -m tests.benchmarks.bench_whole_file [--megabytes 50 100 200]
 
@@ -49,7 +50,7 @@ _LINE = "{:<16}{:<12}{:>8}{:>10}{:>10}{:>10}{:>14}{:>12}"
 
 
 def main() -> None:
-    """Print the table."""
+    """Run the benchmark, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, nargs="+", default=[50, 100, 200])
     parser.add_argument("--formats", nargs="+", default=["csv", "jsonl", "parquet"])
@@ -98,7 +99,7 @@ def _measure(contract: str, file: Path) -> None:
     from flows.refinery.read import partition_spool
     from flows.refinery.validate import judged_file
 
-    refine._LARGE_BYTES = 0  # rows that wait are compressed
+    refine._LARGE_BYTES = 0  # so that waiting rows are compressed
     judged_file._IN_MEMORY_BYTES = step_pipeline._IN_MEMORY_BYTES = partition_spool._IN_MEMORY_BYTES = 0
     with tempfile.TemporaryDirectory() as name:
         folder, work = Path(name) / "bench", Path(name) / "work"
@@ -137,7 +138,7 @@ def _bytes_below(folder: Path) -> int:
     for path in folder.rglob("*"):
         try:
             total += path.stat().st_size
-        except OSError:  # deleted since
+        except OSError:  # the file has been deleted in the meantime
             continue
     return total
 

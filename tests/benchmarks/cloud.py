@@ -1,11 +1,11 @@
-"""Serve the embedded cloud for benchmarks, with objects in the landing bucket that may be larger than any disk.
+"""Serves the local cloud for benchmarks. Objects in its landing bucket may be larger than any disk.
 
     python -m tests.benchmarks.cloud PORT FOLDER MINISTACK_PORT
 
-A request for an object of the landing bucket is answered from a file of FOLDER, named by the last part of its key. The
-object `…/200x-NAME` is the file NAME with all but its first line 200 times, each time with other order ids. Parts of
-multipart uploads are counted and thrown away. All else goes to MiniStack. GET /counted returns the bytes that were read
-and uploaded.
+The content of an object in the landing bucket comes from the file in FOLDER that is named by the last part of the key.
+For an object `…/200x-NAME`, it is the header of the file NAME, followed by all other lines 200 times, each time with
+different order IDs. Parts of multipart uploads are counted and discarded. All other requests go to MiniStack, an AWS
+emulator. GET /counted returns the number of bytes that were read and uploaded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "server", "d
 
 
 class LandingObject:
-    """A file, or a file with its lines repeated, that is read by ranges."""
+    """An object in the landing bucket, which is read in byte ranges. Its content is a file, or a file whose lines are
+    repeated."""
 
     def __init__(self, folder: Path, name: str) -> None:
         found = _REPEATED.fullmatch(name)
@@ -43,14 +44,14 @@ class LandingObject:
         self.size = self._header + (int(found[1]) if found else 1) * self._body
 
     def read(self, first: int, last: int) -> Iterator[bytes]:
-        """Yield the bytes from `first` to `last`, which is included."""
+        """Yield the bytes from `first` to `last`, inclusive, in blocks."""
         while first <= last:
             found = self._from(first)[: last + 1 - first]
             first += len(found)
             yield found
 
     def _from(self, first: int) -> bytes:
-        """Return some bytes from there on."""
+        """Return a block of bytes that begins at `first`."""
         if self._is_repeated and first >= self._header:
             turn, place = divmod(first - self._header, self._body)
             return _repetition(self._path, self._header, turn)[place:]
@@ -61,7 +62,7 @@ class LandingObject:
 
 @lru_cache(maxsize=4)
 def _repetition(path: Path, header: int, turn: int) -> bytes:
-    """Return the lines of a file after its header, with order ids that no other turn has."""
+    """Return the lines of a file after its header, with order IDs that no other repetition of these lines has."""
     lines, number = path.read_bytes()[header:], b"%05d" % turn
     for before in _BEFORE_AN_ID:
         lines = lines.replace(before + b"00000", before + number)
@@ -69,7 +70,7 @@ def _repetition(path: Path, header: int, turn: int) -> bytes:
 
 
 class Cloud(BaseHTTPRequestHandler):
-    """Answers one connection's requests."""
+    """Answers the HTTP requests of one connection."""
 
     protocol_version = "HTTP/1.1"
     folder, ministack_port = Path(), 0
@@ -127,7 +128,7 @@ class Cloud(BaseHTTPRequestHandler):
             self.counted[what] += size
 
     def log_message(self, *_: object) -> None:
-        """Log nothing."""
+        """Discard the log line that the base class would print for a request."""
 
 
 if __name__ == "__main__":

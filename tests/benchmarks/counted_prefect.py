@@ -1,9 +1,9 @@
-"""Serve Prefect as the local cloud does, and count the requests.
+"""Runs a Prefect server as the local cloud does, and counts the requests to it.
 
     python -m tests.benchmarks.counted_prefect PORT
 
-GET /counted-requests returns {"METHOD path": count}, with the ids in paths replaced by {id}. Requests with the user
-agent BENCH_AGENT are not counted.
+GET /counted-requests returns {"METHOD path": count}, where the IDs in paths are replaced by {id}. Requests with the
+user agent BENCH_AGENT are not counted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
 
 def counted(app: Any) -> Any:
-    """Return an ASGI app that counts the requests to `app`; a websocket is one request."""
+    """Wrap an ASGI app so that the requests to it are counted. A websocket counts as one request."""
     requests: Counter[str] = Counter()
 
     async def counting(scope: dict[str, Any], receive: Any, send: Any) -> None:

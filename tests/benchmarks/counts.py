@@ -1,7 +1,7 @@
-"""Count what uploads cost: every request, transition, task, log line and CPU second, from what really happened.
+"""Counts what uploads really cost in a local cloud: all requests, state transitions, tasks, log lines and CPU seconds.
 
-Requests to AWS are the decisions of IAM about the stack's roles: each request is one, and so is each call that
-Step Functions or the scheduler makes in a role's name. What the benchmark itself asks is not counted.
+Requests to AWS are counted from IAM's decisions about the roles of the stack. There is one for each request of a role,
+including the calls that Step Functions and the scheduler make. Requests of the benchmark itself are not counted.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class TaskTimes:
     """How long a task ran on this machine, in seconds from its launch.
 
     Attributes:
-        busy: until it deleted or returned its last message; 0 if it got none.
-        stay: until when it had to stay; 0 for one that is not kept.
+        busy: the time until it deleted or returned its last message; 0 if it received no message.
+        stay: the time until which it had to wait for more messages; 0 if it did not have to wait.
     """
 
     seconds: float
@@ -49,25 +49,27 @@ class TaskTimes:
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """What a number of uploads caused.
+    """What some uploads caused.
 
     Attributes:
-        files: uploads, all of which have a receipt.
-        seconds: from the first upload to the last receipt.
-        asked: the most tasks that one drain was asked for.
-        tasks: every task that was launched.
-        states_entered: by the executions, without those inside a Map, of which the emulator writes no history.
-        executions: drains that were started.
-        starts: calls of StartExecution, also for windows that had their drain.
-        history_events: of the executions; each is a line of their log, which the emulator does not write.
-        aws: requests by action, such as {"s3:PutObject": 1_000}.
-        prefect: requests by method and path.
-        lambda_calls: invocations of the function.
-        lambda_seconds: that AWS would bill for them, on this machine.
-        log_bytes: of the function and the tasks, as CloudWatch counts them.
-        cpu: CPU seconds of prefect (the server), cloud (the emulator) and tasks (with the function).
-        unrecorded: receipts without a flow run in its final state, when the drain was over.
-        unrecorded_later: the same after the sweep's task has caught up.
+        files: the number of uploads, all of which have a receipt.
+        seconds: the time from the first upload to the last receipt.
+        asked: the maximum number of tasks that a single drain was to launch.
+        tasks: all tasks that were launched.
+        states_entered: how many states the executions entered. States inside a Map are not included, because the
+            emulator writes no history of them.
+        executions: the number of drains that were started.
+        starts: the number of StartExecution calls, including those for windows that already had a drain.
+        history_events: the number of events in the executions' history. On AWS, each becomes a line in their log, which
+            the emulator does not write.
+        aws: the number of requests by action, such as {"s3:PutObject": 1_000}.
+        prefect: the number of requests by method and path.
+        lambda_calls: the number of invocations of the Lambda function.
+        lambda_seconds: the seconds that AWS would bill for these invocations, at the speed of this machine.
+        log_bytes: the size of the logs of the function and the tasks, as CloudWatch counts it.
+        cpu: the CPU seconds of "prefect" (the server), "cloud" (the emulator) and "tasks" (including the function).
+        unrecorded: the number of receipts without a flow run in a final state at the end of the drain.
+        unrecorded_later: the same number after the task of the sweep has recorded the missing runs.
     """
 
     files: int
@@ -88,36 +90,37 @@ class Counts:
     unrecorded_later: int
 
     def aws_requests(self, *actions: str) -> int:
-        """Return how many requests there were of these actions; "sqs:" means all of a service."""
+        """Return the number of requests for the given actions, where "sqs:" means all actions of the service."""
         return sum(count for name, count in self.aws.items() if name in actions or f"{name.split(':')[0]}:" in actions)
 
     @property
     def transitions(self) -> int:
-        """Return the state transitions that AWS bills; inside the Map each launch of a task is one."""
+        """Return the number of state transitions that AWS bills. Inside the Map, each launch of a task is a
+        transition."""
         return self.states_entered + self.aws_requests("ecs:RunTask")
 
     @property
     def events(self) -> int:
-        """Return the outcomes that were announced: one for each upload."""
+        """Return the number of outcome events, which is one for each upload."""
         return self.files
 
     @property
     def prefect_requests(self) -> int:
-        """Return all requests to Prefect's API."""
+        """Return the total number of requests to Prefect's API."""
         return sum(self.prefect.values())
 
     def to_json(self) -> str:
-        """Serialise, for the pages that are made of it."""
+        """Serialise the counts to JSON, from which pages of the documentation are generated."""
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def recorded(cls, name: str) -> Self:
-        """Return counts that a benchmark has recorded."""
+        """Load the counts that a benchmark has recorded."""
         fields = json.loads((RECORDED / f"{name}.json").read_text(encoding="utf-8"))
         return cls(**{**fields, "tasks": tuple(TaskTimes(**task) for task in fields["tasks"])})
 
     def record(self, name: str) -> Path:
-        """Keep the counts for the pages that are made of them."""
+        """Store the counts for the pages of the documentation that are generated from them."""
         path = RECORDED / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(self.to_json(), encoding="utf-8")
@@ -133,7 +136,7 @@ class CountedCloud(LocalCloud):
 
 
 class Meter:
-    """Counts from its creation on what a chain does."""
+    """Counts what the local pipeline does after the meter was created."""
 
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
@@ -145,7 +148,7 @@ class Meter:
     def counts(
         self, uploads: Iterable[UploadMessage], *, seconds: float, unrecorded: int, unrecorded_later: int
     ) -> Counts:
-        """Return what was counted so far, for these uploads."""
+        """Return what was counted so far, as the counts of the given uploads."""
         drains = self._drains()
         history = [event for drain in drains for event in self._history(drain["executionArn"])]
         reports = list(self._lambda_reports())
@@ -174,7 +177,7 @@ class Meter:
         )
 
     def last_receipt(self) -> float:
-        """Return when the last receipt was written."""
+        """Return when the last receipt was written, in seconds since 1970."""
         return max(
             seconds_of(decision["time"])
             for decision in decisions_of(self._chain.cloud.state_dir)[self._decisions :]
@@ -192,7 +195,8 @@ class Meter:
             yield from page["events"]
 
     def _tasks(self, decisions: Sequence[Mapping[str, Any]]) -> Iterator[TaskTimes]:
-        """Yield the times of the tasks that were launched; a task's id is the name of its role's session."""
+        """Yield the times of each launched task. A task is recognised by its ID, which is the name of its role
+        session."""
         last_message = {
             decision["principal"].rpartition("/")[2]: seconds_of(decision["time"])
             for decision in decisions
@@ -226,7 +230,7 @@ class Meter:
             yield from page["events"]
 
     def _lambda_reports(self) -> Iterator[float]:
-        """Yield the seconds of each invocation, as its report states."""
+        """Yield the seconds of each invocation of the Lambda function, from the report in its log."""
         for event in self._log_events("TriggerLogGroup"):
             if '"platform.report"' in event["message"]:
                 yield json.loads(event["message"])["record"]["metrics"]["durationMs"] / 1_000
@@ -252,7 +256,7 @@ class Meter:
         return httpx.Client(base_url=url, headers={"User-Agent": BENCH_AGENT}, timeout=60)
 
     def unrecorded(self, uploads: Iterable[UploadMessage]) -> int:
-        """Return how many uploads have no flow run in a final state."""
+        """Return the number of uploads that have no flow run in a final state."""
         run_ids = [upload.run_id for upload in uploads]
         found = 0
         for first in range(0, len(run_ids), _QUERIED_AT_ONCE):
@@ -274,5 +278,5 @@ def _stay_until(task: Mapping[str, Any]) -> float:
 
 
 def seconds_of(moment: str) -> float:
-    """Return an ISO 8601 time as seconds since 1970."""
+    """Convert an ISO 8601 timestamp to seconds since 1970."""
     return datetime.fromisoformat(moment).timestamp()

@@ -1,8 +1,9 @@
-"""Drain the queue by fetching each file and writing a receipt of a few bytes: the least that a task can do.
+"""Drains the queue, but only fetches each file and writes a receipt of a few bytes, which is the minimum work of a
+task.
 
     python -m tests.benchmarks.fetch_only
 
-bench_burst.py runs it in place of the container's command, to see what the machine and its emulated cloud allow.
+bench_burst.py runs this instead of the container's command, to show what the machine and its local cloud allow at best.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from lambda_trigger.message import UploadMessage
 
 
 def main() -> None:
-    """Drain the queue, and stay as long as the container does."""
+    """Drain the queue, and wait for more messages as long as the container does."""
     settings, sqs = PipelineSettings.from_environment(), client_of("sqs")
     s3 = client_of("s3")
     stay_until = float(os.environ.get("SLUICE_STAY_UNTIL") or 0)

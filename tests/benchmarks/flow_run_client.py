@@ -1,10 +1,11 @@
-"""The uploads of one task as Prefect sees them, without the work on the data.
+"""Shows the uploads of a task in Prefect as the task does, but without the work on the data.
 
     python -m tests.benchmarks.flow_run_client live|bulk UPLOADS
 
-The first upload goes through the real stages, as a live flow run; the others reuse its outcome. FlowRunner, flow,
-tasks, states, logs, artifacts, tags and events, and in bulk the recorder, are those of a task. Prints "ready" then,
-starts on a line of input, and prints how many requests it made.
+The first upload goes through the real stages as a live flow run, and the others reuse its results. Everything that
+Prefect receives is produced by the same code as in a task: FlowRunner or, in bulk, the recorder. After the first
+upload, the program prints "ready" and waits for a line of input. At the end it prints the number of requests that it
+made.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ _LOGS_REST_SECONDS = 3  # Prefect sends log lines every two seconds
 
 
 class Remembered:
-    """Processes a first upload, and shows every other one with what that one found."""
+    """Processes the first upload, and runs all others with the results of the first one."""
 
     def __init__(self) -> None:
         self._found: dict[str, Any] = {}
         self._source = b""
 
     def run(self, parts: Parts, job: UploadJob, call: Call = plainly, *more: Any) -> Receipt:
-        """Take an upload to its end."""
+        """Process an upload until it has a receipt, and return the receipt."""
         return run_upload(parts, job, lambda stage, *values: call(self._remembered(stage), *values), *more)
 
     def _remembered(self, stage: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,13 +77,13 @@ class Remembered:
 
 
 class Requests:
-    """Counts the requests of this process, those of Prefect's threads included."""
+    """Counts the HTTP requests of this process, including those of Prefect's threads."""
 
     def __init__(self) -> None:
         self.made = 0
 
     def count(self) -> None:
-        """Count from now on."""
+        """Begin to count."""
         send, send_async = httpx.HTTPTransport.handle_request, httpx.AsyncHTTPTransport.handle_async_request
 
         def counted(*call: Any) -> Any:
@@ -98,7 +99,7 @@ class Requests:
 
 
 def main(kind: str, uploads: int) -> None:
-    """Show the uploads, one after the other or recorded together."""
+    """Show the uploads, either one after another as live flow runs or recorded in bulk."""
     requests = Requests()
     with mock_aws():
         parts = _parts()

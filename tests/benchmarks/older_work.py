@@ -1,4 +1,5 @@
-"""The older work of the benchmark: checks with aggregates, and only one bad row in a hundred; in three ways."""
+"""The older work of the benchmark, written in three ways. It has checks of aggregates, and about 1% of the rows are
+bad."""
 
 from __future__ import annotations
 
@@ -57,7 +58,7 @@ CONTRACT = Contract.model_validate(
 
 
 def write_sample(path: Path, rows: int) -> None:
-    """Write orders of which about one in a hundred breaks a rule."""
+    """Write a CSV file with orders, about 1% of which break a rule."""
     random = np.random.default_rng(1)
     quantity = random.integers(1, 101, rows)
     quantity[random.random(rows) < 0.01] = 500
@@ -83,12 +84,14 @@ def write_sample(path: Path, rows: int) -> None:
 
 
 def by_sluice(source: Path, folder: Path) -> int:
-    """Run the refinery: decode, coerce, validate, quarantine, preprocess, write Parquet with its digest."""
+    """Do the work with Sluice, which decodes, converts, validates, quarantines and preprocesses the rows, and writes
+    Parquet files with their hashes."""
     return refine_file(source, CONTRACT, folder).rows_published
 
 
 def by_hand(source: Path, folder: Path) -> int:
-    """Run what a data scientist would write, on the whole file in memory: no reasons per row, no digest."""
+    """Do the work with code that a data scientist would write. It holds the whole file in memory, and gives neither the
+    reason for each bad row nor a hash."""
     frame = read_whole(source)
     bad = checks_by_hand(frame)
     frame[bad].to_parquet(folder / "bad.parquet", compression="zstd")
@@ -98,8 +101,9 @@ def by_hand(source: Path, folder: Path) -> int:
 
 
 def by_stock_gx(source: Path, folder: Path) -> int:
-    """Run GX as documented: the whole file as one batch, with the indexes of unexpected rows."""
-    gx().pandas_execution_engine.HASH_THRESHOLD = 1e9  # as GX has it
+    """Do the work with GX as its documentation describes: the whole file is one batch, and the results contain the
+    indexes of unexpected rows."""
+    gx().pandas_execution_engine.HASH_THRESHOLD = 1e9  # GX's default
     frame = read_whole(source)
     bad = checks_by_stock_gx(frame)
     frame[bad].to_parquet(folder / "bad.parquet", compression="zstd")
@@ -116,7 +120,7 @@ def read_whole(source: Path) -> pd.DataFrame:
 
 
 def checks_by_hand(frame: pd.DataFrame) -> pd.Series:
-    """Return the mask of the bad rows: the twelve expectations, written in pandas."""
+    """Return a mask of the bad rows, from the twelve expectations written in pandas."""
     bad = frame["order_id"].isna()
     bad |= ~frame["order_id"].str.match(r"^ORD-\d{8}$")
     bad |= frame["order_id"].duplicated(keep=False)
@@ -132,7 +136,7 @@ def checks_by_hand(frame: pd.DataFrame) -> pd.Series:
 
 
 def checks_by_stock_gx(frame: pd.DataFrame) -> pd.Series:
-    """Return the mask of the bad rows from `ValidationDefinition.run`."""
+    """Return a mask of the bad rows, from GX's `ValidationDefinition.run`."""
     import great_expectations
 
     context = great_expectations.get_context(mode="ephemeral")

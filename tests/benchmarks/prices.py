@@ -1,4 +1,4 @@
-"""What uploads cost on AWS, from counted calls and list prices.
+"""Estimates what uploads cost on AWS, from counted calls and list prices.
 
 List prices of us-east-1 in US dollars, without the free tiers, as of March 2026.
 """
@@ -36,7 +36,7 @@ _S3_FREE = ("s3:DeleteObject", "s3:DeleteObjectVersion", "s3:AbortMultipartUploa
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a bill."""
+    """A line of an estimated bill."""
 
     what: str
     count: float
@@ -44,26 +44,27 @@ class Line:
 
     @property
     def dollars(self) -> float:
-        """Return the product."""
+        """Return the price of the line in US dollars."""
         return self.count * self.each
 
 
 def billed_seconds(task: TaskTimes) -> float:
-    """Return what Fargate bills for a task: from the pull of its image, which takes no time here, to its end.
+    """Return the seconds that Fargate bills for a task, which begin with the pull of its image and end with the task.
+    On this machine, the pull takes no time, so an estimate is added.
 
-    For a task that has to stay, the pull is part of that time.
+    If the task has to wait for more messages, the pull is part of the waiting time.
     """
     last_poll = task.seconds - max(task.busy, task.stay)
     return max(MINIMUM_SECONDS, max(START_SECONDS + task.busy, task.stay) + last_poll)
 
 
 def task_hours(counts: Counts) -> float:
-    """Return the hours of tasks that Fargate bills."""
+    """Return the task hours that Fargate bills."""
     return sum(map(billed_seconds, counts.tasks)) / 3_600
 
 
 def bill(counts: Counts, files: int = 1_000) -> list[Line]:
-    """Return what `files` uploads cost that cause what the counted ones did."""
+    """Return the bill for `files` uploads, if each of them causes as much as one of the counted uploads."""
     times = files / counts.files
     hours = task_hours(counts) * times
     s3 = counts.aws_requests("s3:") - counts.aws_requests(*_S3_FREE)
@@ -85,7 +86,7 @@ def bill(counts: Counts, files: int = 1_000) -> list[Line]:
 
 
 def at_rest(sweep: Counts, alarms: int, has_secret: bool = True) -> list[Line]:
-    """Return what a month without uploads costs, given the counts of one sweep."""
+    """Return the bill for a month without uploads, from the counts of one sweep."""
     return [
         Line("alarms", alarms, ALARM_MONTH),
         Line("state transitions of the sweep, every five minutes", sweep.transitions * SWEEPS_A_MONTH, TRANSITION),
@@ -97,7 +98,7 @@ def at_rest(sweep: Counts, alarms: int, has_secret: bool = True) -> list[Line]:
 
 
 def total(lines: Sequence[Line]) -> float:
-    """Return the sum of a bill, in whole cents as it is printed."""
+    """Return the sum of a bill in US dollars. Each line is rounded to whole cents, as it is printed."""
     return sum(round(line.dollars, 2) for line in lines)
 
 
@@ -106,11 +107,11 @@ def total(lines: Sequence[Line]) -> float:
 
 @dataclass(frozen=True)
 class Quota:
-    """One quota of AWS, and what a file takes of it.
+    """An AWS quota, and how much of it a file uses.
 
     Attributes:
-        limit: a second, in the regions with the lowest.
-        each: how much of it one file takes.
+        limit: the quota per second in the regions where it is lowest.
+        each: how much of the quota a file uses.
     """
 
     name: str
@@ -120,12 +121,12 @@ class Quota:
 
     @property
     def files_per_second(self) -> float:
-        """Return the rate at which it binds."""
+        """Return the rate of files at which the quota is reached."""
         return self.limit / self.each
 
 
 def quotas(burst: Counts) -> list[Quota]:
-    """Return the quotas that files meet, with the rate at which each binds in a burst like the counted one."""
+    """Return the AWS quotas that limit uploads, with the use per file in a burst like the counted one."""
     task_seconds = sum(task.busy for task in burst.tasks) / burst.files
     return [
         Quota(

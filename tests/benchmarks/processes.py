@@ -1,4 +1,5 @@
-"""CPU seconds and memory of processes, from /proc, and the image's settings of memory allocators."""
+"""Functions that read the CPU seconds and the memory of processes from /proc, and the image's settings for memory
+allocators from its Dockerfile."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ _ALLOCATORS = re.compile(r"\b((?:ARROW|MALLOC)_\w+)=(\w+)")
 
 
 def image_allocators() -> dict[str, str]:
-    """Return the environment variables with which the image's processes allocate memory."""
+    """Return the environment variables that configure memory allocators in the image."""
     return dict(_ALLOCATORS.findall((PROJECT_ROOT / "container" / "Dockerfile").read_text()))
 
 
@@ -24,34 +25,36 @@ def cpu_seconds(pid: int | None) -> float:
 
 
 def own_and_childrens(pid: int | None) -> tuple[float, float]:
-    """Return the CPU seconds of a process alone, and of its children, including those that have ended."""
+    """Return the CPU seconds of a process itself, and separately those of its children, including children that have
+    ended."""
     if pid is None:
         return 0.0, 0.0
     try:
         values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         running = [child for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
-    except OSError:  # it has just ended: its parent counts it from now on
+    except OSError:  # the process has just ended, so its parent includes it from now on
         return 0.0, 0.0
     own, ended = sum(map(int, values[11:13])), sum(map(int, values[13:15]))
     return own / _TICKS, ended / _TICKS + sum(cpu_seconds(int(child)) for child in running)
 
 
 def memory_mb(pid: int) -> float:
-    """Return the memory in use, in MB, of a process and of its children, as if they were alone on the machine.
+    """Return how much memory in MB a process and its children use, as if they were alone on the machine.
 
-    What they share counts once. Of the pages of files, those of the process with the most count: the others use the
-    same libraries.
+    Memory that they share counts once. Of the memory that is mapped from files, only that of the process with the most
+    counts, because the other processes use the same libraries.
     """
     found = list(_memory(pid))
     return (sum(own for own, _ in found) + max((of_files for _, of_files in found), default=0)) * 1024 / 1e6
 
 
 def _memory(pid: int) -> Iterator[tuple[int, int]]:
-    """Yield for a process and its children the KiB that no file has, and those of files."""
+    """Yield two numbers for a process and for each of its children: the memory that is not mapped from files, and the
+    memory that is, in KiB."""
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
         running = [child for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
-    except OSError:  # it has just ended
+    except OSError:  # the process has just ended
         return
     sizes = {line.split()[0]: int(line.split()[1]) for line in rollup.splitlines()[1:]}
     yield sizes["Pss_Anon:"], sizes["Rss:"] - sizes["Anonymous:"]

@@ -1,4 +1,4 @@
-"""Run the container's process, with its queue, its buckets and a Prefect server, and look at what it costs."""
+"""Runs the container's process with its queue, its buckets and a Prefect server, and measures what it costs."""
 
 from __future__ import annotations
 
@@ -34,11 +34,12 @@ class Outcome:
     """What a task logged and cost.
 
     Attributes:
-        lines: its log lines.
-        first_upload: CPU and wall seconds from its start until it began its first upload.
-        cpu: its CPU seconds, and `peak_mb` its highest resident memory.
-        together_mb: the highest memory of its process and the readers' together, as looks found it.
-        disk_mb: the most that its files took on the disk, as looks found it.
+        lines: the lines of its log.
+        first_upload: the CPU seconds and wall seconds from its start until it began its first upload.
+        cpu: its CPU seconds.
+        peak_mb: its peak resident memory.
+        together_mb: the peak memory of its process and the reader processes together, measured at intervals.
+        disk_mb: the peak disk space of its files, measured at intervals.
     """
 
     code: int
@@ -51,24 +52,25 @@ class Outcome:
     disk_mb: float
 
     def done(self) -> list[dict[str, Any]]:
-        """Return the log lines of uploads that have a receipt."""
+        """Return the log lines that report an upload with a receipt."""
         return [line for line in self.lines if line["event"] == "done"]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The queue, buckets and Prefect server around a task; `files` is the folder of the landing bucket's objects."""
+    """The queue, the buckets and the Prefect server that a task needs. `files` is the folder with the content of the
+    landing bucket's objects."""
 
     files: Path
     url: str
     environment: dict[str, str]
 
     def counted(self) -> dict[str, int]:
-        """Return the bytes that were read from the landing bucket and uploaded in parts."""
+        """Return how many bytes were read from the landing bucket, and how many were uploaded in parts."""
         return dict(httpx.get(f"{self.url}/counted").json())
 
     def run(self, keys: list[str], settings: Mapping[str, str] = {}) -> Outcome:
-        """Put a message for each key into the queue, and run a task until it ends."""
+        """Send a message for each object key to the queue, and run a task until it ends."""
         sqs, queue_url = self._client("sqs"), self.environment["SLUICE_QUEUE_URL"]
         for number, key in enumerate(keys):
             size = LandingObject(self.files, key.rpartition("/")[2]).size
@@ -100,7 +102,7 @@ class Stage:
 
 @contextmanager
 def stage(folder: Path) -> Iterator[Stage]:
-    """Run the cloud and a Prefect server with Sluice's deployment."""
+    """Run the benchmarks' local cloud, and a Prefect server with Sluice's deployment."""
     with ExitStack() as stack:
         prefect = stack.enter_context(running_prefect(folder, "prefect"))
         prefect.deploy(f"process-upload/{_STACK}")
@@ -171,16 +173,16 @@ def _watched(process: subprocess.Popen[str], began: float, folder: Path) -> Outc
 
 
 def _disk_mb(folder: Path) -> float:
-    """Return how many MB the files of uploads in a folder take on the disk."""
+    """Return how much disk space in MB the files of uploads in a folder take."""
     size = 0
-    with suppress(FileNotFoundError):  # they come and go
+    with suppress(FileNotFoundError):  # files may be deleted in the meantime
         for path in folder.glob("sluice-*/**/*"):
             size += path.lstat().st_blocks * 512
     return size / 1e6
 
 
 def peak_mb(pid: int) -> float:
-    """Return the most memory that a process has had, in MB; 0 when it has ended."""
+    """Return the peak memory of a process in MB, or 0 if the process has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:

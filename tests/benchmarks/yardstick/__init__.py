@@ -1,1 +1,2 @@
-"""The work that `make bench-refine` measures: from a CSV file of orders to good and bad Parquet files."""
+"""The work that `make bench-refine` measures, which splits a CSV file with orders into Parquet files with good and bad
+rows."""

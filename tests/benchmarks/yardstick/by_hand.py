@@ -1,4 +1,5 @@
-"""The same work written by hand in pandas and in polars, with all reasons per bad row, the whole file in memory."""
+"""The work of the benchmark written by hand, in pandas and in polars. The whole file is in memory, and each bad row has
+all of its reasons."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ _TIMES = ["Ordered At", "Shipped At"]
 
 
 def with_pandas(source: Path, folder: Path) -> int:
-    """Write good.parquet and bad.parquet; return the number of good rows."""
+    """Write good.parquet and bad.parquet, and return the number of good rows."""
     raw = pd.read_csv(source, dtype={"Order ID": "str"})
     times = {name: pd.to_datetime(raw[name], format=_FORMAT, errors="coerce") for name in _TIMES}
     frame = raw.assign(**times, Weight=pd.to_numeric(raw["Weight"], errors="coerce"))
@@ -38,7 +39,7 @@ def with_pandas(source: Path, folder: Path) -> int:
 
 
 def _broken(frame: pd.DataFrame) -> dict[str, np.ndarray]:
-    """By rule, the mask of the rows that break it."""
+    """Return, for each rule, a mask of the rows that break it."""
     order, ordered, discount = frame["Order ID"], frame["Ordered At"], frame["Discount"]
     masks = {
         "id present": order.isna(),
@@ -58,7 +59,8 @@ def _broken(frame: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def with_polars(source: Path, folder: Path) -> int:
-    """Write good.parquet and bad.parquet; return the number of good rows. polars is not in the locks."""
+    """Write good.parquet and bad.parquet, and return the number of good rows. Requires polars, which is not in the lock
+    files."""
     pl: Any = importlib.import_module("polars")
 
     texts = dict.fromkeys(("Order ID", "Weight", *_TIMES), pl.String)

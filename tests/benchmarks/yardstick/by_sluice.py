@@ -1,4 +1,5 @@
-"""The work as Sluice does it: with reasons per bad row, checks, digests, and in bounded memory."""
+"""The work of the benchmark as Sluice does it, in bounded memory. It also gives the reasons for each bad row, checks
+and hashes."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from flows.refinery.refine import refine_file
 
 
 def refine(source: Path, folder: Path) -> int:
-    """Write the files; return the number of good rows."""
+    """Write the files with good and bad rows, and return the number of good rows."""
     return refine_file(source, _contract(), folder).rows_published
 
 

@@ -1,4 +1,5 @@
-"""A CSV file of orders of which about one in eight breaks a rule. The same rows and seed give the same bytes."""
+"""Generates a CSV file with orders, about one in eight of which breaks a rule. The same number of rows and the same
+seed give the same bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ _CHANNELS = ["web", "app", "shop", "phone"]
 
 
 def write_orders(path: Path, rows: int, seed: int = 1) -> None:
-    """Write good orders, and then make about 1% of them bad for each rule."""
+    """Write a CSV file with orders. For each rule, about 1% of them are made bad."""
     random = np.random.default_rng(seed)
 
     def some(share: float = 0.01) -> np.ndarray:
@@ -40,7 +41,7 @@ def write_orders(path: Path, rows: int, seed: int = 1) -> None:
         "Note": random.choice(_NOTES, rows),
     }
     again = some()
-    numbers[again] = random.choice(numbers, len(again))  # twice, anywhere in the file
+    numbers[again] = random.choice(numbers, len(again))  # give some orders the IDs of other orders
     wrong = some()
     numbers[wrong] = "X" + pd.Series(numbers[wrong]).str.slice(1)
     numbers[some(0.005)] = ""

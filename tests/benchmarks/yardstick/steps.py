@@ -1,4 +1,4 @@
-"""The step of the benchmark's dataset."""
+"""The custom preprocessing step of the benchmark's dataset."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import pandas as pd
 
 
 def add_total(orders: pd.DataFrame) -> pd.DataFrame:
-    """Add what each order costs."""
+    """Add a column with the price of each order."""
     return orders.assign(total=orders["quantity"] * orders["unit_price"] * (1 - orders["discount"]))
