@@ -1,5 +1,6 @@
-"""What tests need in MiniStack's own process and users do not: `LocalCloud(emulator_extensions=...)` loads it there.
+"""Extensions of the AWS emulator (MiniStack) that only tests need. `LocalCloud(emulator_extensions=...)` loads them
+into the emulator's process.
 
-These modules run in the emulator's environment: they import the standard library, ministack and
-deployment.local.emulator only.
+These modules run in the emulator's environment, so they may import only the standard library, ministack and
+deployment.local.emulator.
 """

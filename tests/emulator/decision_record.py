@@ -1,8 +1,9 @@
-"""Records every decision that IAM makes about a role, so that policies can be compared with real calls.
+"""Records every decision that IAM makes about a role, so that tests can compare policies with real calls.
 
-One JSON line each: time, role (its name), principal (the session's ARN), action, resource, allowed, and who asked:
-"request" for a call that the role made itself; "step functions", "ecs" and "scheduler" for what AWS does in its name.
-Calls of the account's root user are not decided by IAM, and not recorded.
+Each decision is one line of JSON with the fields time, role (the role's name), principal (the session's ARN), action,
+resource, allowed and asked_by. The last one is "request" for a call that the role made itself, and "step functions",
+"ecs" or "scheduler" for a call that AWS makes on its behalf. Calls by the account's root user are not recorded, because
+IAM does not evaluate them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _evaluated: ContextVar[Any] = ContextVar("sluice_evaluated", default=None)
 
 
 def install(state: Path) -> None:
-    """Record what is decided from now on in the file decisions.jsonl of the state folder."""
+    """Append each decision from now on to the file decisions.jsonl in the state folder."""
     write = _writer(state / "decisions.jsonl")
     permissions.decision_listeners.append(write)
     enforce, evaluate = iam_evaluator.enforce, iam_evaluator.evaluate
@@ -38,7 +39,7 @@ def install(state: Path) -> None:
             context = _evaluated.get()
         finally:
             _evaluated.reset(token)
-        if context is not None:  # root is not evaluated, and an unknown caller has no role
+        if context is not None:  # IAM does not evaluate requests by root, and an unknown caller has no role
             write(context, refusal is None, "request")
         return refusal
 
@@ -66,5 +67,5 @@ def _writer(path: Path) -> Any:
 
 
 def role_of(principal_arn: str) -> str:
-    """Return the role's name from a session's ARN."""
+    """Return the name of the role from the ARN of one of its sessions."""
     return principal_arn.rpartition(":")[2].removeprefix("assumed-role/").partition("/")[0]

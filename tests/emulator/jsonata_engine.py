@@ -1,8 +1,8 @@
-"""Evaluates JSONata expressions as MiniStack's state machines do, in MiniStack's environment.
+"""Evaluates JSONata expressions in the same way as MiniStack's state machines. It runs in MiniStack's environment.
 
     .venv-cloud/bin/python -m tests.emulator.jsonata_engine
 
-Reads a list of {expression, bindings} and prints a list of {value} or {error}, as JSON.
+It reads a JSON list of {expression, bindings} from stdin, and prints a JSON list of {value} or {error}.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def main() -> None:
-    """Evaluate what stdin holds."""
+    """Evaluate the expressions on stdin."""
     from ministack.services import stepfunctions
 
     answers: list[dict[str, Any]] = []

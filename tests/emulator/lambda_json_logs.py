@@ -1,7 +1,7 @@
-"""Writes Lambda's own log lines as JSON where the function's LogFormat is JSON; MiniStack writes text.
+"""Writes Lambda's own log lines as JSON if the function's LogFormat is JSON. MiniStack always writes plain text.
 
-The forms: docs.aws.amazon.com/lambda/latest/dg/telemetry-schema-reference.html and, for an exception of the handler,
-docs.aws.amazon.com/lambda/latest/dg/python-logging.html
+The formats are described in docs.aws.amazon.com/lambda/latest/dg/telemetry-schema-reference.html and, for an exception
+that the handler raises, in docs.aws.amazon.com/lambda/latest/dg/python-logging.html
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _REPORT = re.compile(
 
 
 def install(_state: Path) -> None:
-    """Replace how MiniStack logs an invocation."""
+    """Rewrite the log of each invocation after MiniStack has written it."""
     emit = lambda_svc._emit_lambda_logs
 
     def emit_in_format(func: dict[str, Any], request_id: str, text: str, error: bool, *rest: Any, **more: Any) -> None:
@@ -46,7 +46,7 @@ def _rewrite(group: str, request_id: str, *, failed: bool) -> None:
 
 
 def _with_one_line_for_a_traceback(lines: list[str], request_id: str) -> list[str]:
-    """Put the handler's exception, which precedes Lambda's last two lines, on one line."""
+    """Return the lines with the handler's exception, which precedes Lambda's last two lines, as one line of JSON."""
     if _TRACEBACK not in lines:
         return lines
     begin, end = lines.index(_TRACEBACK), len(lines) - 2

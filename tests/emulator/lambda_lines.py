@@ -1,6 +1,6 @@
-"""Collects every line that a function wrote; MiniStack waits 50 ms for them.
+"""Collects every line that a Lambda function writes. MiniStack waits only 50 ms for them.
 
-On a busy machine lines would be lost, or be found in the log of the next invocation.
+Without this, lines would be lost on a busy machine, or would appear in the log of the next invocation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _END_DEADLINE_SECONDS = 60.0
 
 
 def install(_state: Path) -> None:
-    """Make Python's workers print a mark at the end of an invocation, and read up to it."""
+    """Make the Python workers print a marker line at the end of each invocation, and read their output up to it."""
     script = lambda_runtime._PYTHON_WORKER_SCRIPT
     if script.count(_ANSWER_SENT) != 1:
         raise RuntimeError("this release of MiniStack answers for a function in another way than lambda_lines.py knows")
@@ -37,7 +37,7 @@ def _lines_to_the_end(worker: Any) -> str:
     lines: list[str] = []
     deadline = time.monotonic() + _END_DEADLINE_SECONDS
     while time.monotonic() < deadline:
-        worker_ended = not worker._stderr_thread.is_alive()  # the process died, and its pipe was read to the end
+        worker_ended = not worker._stderr_thread.is_alive()  # the process has died, and its pipe was read to the end
         try:
             line = worker._stderr_queue.get(timeout=0.05)
         except queue.Empty:

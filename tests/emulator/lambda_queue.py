@@ -1,6 +1,8 @@
-"""Runs ten invocations at once, as in a new account, and lets the other events wait, as Lambda's own queue does.
+"""Runs at most ten Lambda invocations at a time, which is the limit of a new account. Other events wait, as in Lambda's
+own queue.
 
-MiniStack starts a process for each event that it gets meanwhile; a burst of 1,000 would be 1,000 processes.
+MiniStack starts a process for each event that arrives in the meantime, so a burst of 1,000 events would start 1,000
+processes.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ _AT_ONCE = 10  # docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html
 
 
 def install(_state: Path) -> None:
-    """Bound how many invocations run."""
+    """Limit the number of concurrent invocations."""
     execute, turn = lambda_svc._execute_function, threading.Semaphore(_AT_ONCE)
 
     def execute_in_turn(func: dict[str, Any], event: dict[str, Any]) -> dict[str, Any]:

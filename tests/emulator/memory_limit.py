@@ -1,6 +1,7 @@
-"""Kills a container above its task definition's memory limit, as Fargate does; MiniStack sets no limit.
+"""Kills a container that exceeds the memory limit in its task definition, as Fargate does. MiniStack sets no limit.
 
-A Docker engine enforces the limit itself. Here the memory of a container's processes is checked several times a second.
+A Docker engine enforces the limit itself. Here, the memory of a container's processes is checked several times a
+second.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _killed: set[str] = set()
 
 
 def install(_state: Path) -> None:
-    """Start containers with a memory limit, and report those that were killed."""
+    """Set a memory limit for each container, and report the containers that were killed because they exceeded it."""
     build, mark_stopped, start = ecs._build_run_kwargs, ecs._mark_task_stopped, Container.start
 
     def with_limit(container: dict[str, Any], definition: dict[str, Any], *rest: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Measures the memory of a process and its children."""
+"""Measures how much memory a process and its descendants use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ _LOOK_SECONDS = 0.2
 
 
 def exceeds(pid: int, limit_bytes: int, ended: Callable[[], bool]) -> bool:
-    """Wait until the processes use more than `limit_bytes` or have ended; return whether they exceeded it."""
+    """Wait until the process and its descendants use more than `limit_bytes` or until `ended()` is true. Return whether
+    they exceeded the limit."""
     while not ended():
         if resident_bytes(pid) > limit_bytes:
             return True
@@ -20,7 +21,7 @@ def exceeds(pid: int, limit_bytes: int, ended: Callable[[], bool]) -> bool:
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the resident memory of a process and its descendants; 0 without /proc or without such a process."""
+    """Return the resident memory of a process and its descendants, or 0 if there is no such process or no /proc."""
     process = Path("/proc") / str(pid)
     try:
         pages = int((process / "statm").read_text().split()[1])

@@ -1,6 +1,8 @@
-"""Runs the code of the image that was pushed to MiniStack's registry; without Docker, MiniStack runs no image.
+"""Runs tasks with the code of the image that was pushed to MiniStack's registry. Without Docker, MiniStack cannot run
+an image.
 
-Only `/app` of the image is used; Python and its packages are this machine's. A Docker engine runs the whole image.
+Only the image's `/app` is used; Python and its packages are those of this machine. A Docker engine runs the whole
+image.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ _CODE = "app/"
 
 
 def install(state: Path) -> None:
-    """Take the code of tasks from MiniStack's registry, unless a Docker engine runs them."""
+    """Run tasks with the code from MiniStack's registry, unless a Docker engine runs them."""
     from ministack.services import ecs
 
     client = ecs._get_docker()
@@ -32,12 +34,13 @@ def install(state: Path) -> None:
 
 
 def code_in(folder: Path) -> Callable[[str], Path | None]:
-    """Return a function from an image's address to the folder with its code.
+    """Return a function that maps the URI of an image to the folder with its code.
 
-    It returns None for an image outside the embedded registry: the project's folder is used for that.
+    The function returns None for an image in another registry; the project's folder is then used. It raises NotFound if
+    the image was not pushed.
 
     Args:
-        folder: code is unpacked here, once per digest.
+        folder: the folder into which the code of each digest is unpacked once.
     """
 
     def code_of(image: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""The extensions of the emulator, and what they wrote."""
+"""The list of the emulator's extensions, and access to the IAM decisions that they recorded."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ EXTENSIONS = tuple(
 
 
 def decisions_of(state_dir: Path) -> list[dict[str, Any]]:
-    """Every IAM decision about a role so far (decision_record.py)."""
+    """Return every IAM decision about a role that decision_record.py has recorded so far."""
     path = state_dir / "decisions.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -1,7 +1,7 @@
-"""Gives prepared answers of RunTask in place of ECS: throttles, no capacity, Failures.
+"""Answers RunTask with prepared responses instead of ECS's, such as throttling, missing capacity and other failures.
 
-Each line of the file `run_task_answers.jsonl` in the state folder answers one RunTask call and is then removed; without
-lines ECS answers. A line holds the HTTP status and the body:
+Each line of the file `run_task_answers.jsonl` in the state folder answers one RunTask call and is then removed. If
+there are no lines, ECS answers. A line contains the HTTP status and the body:
 
     {"status": 400, "body": {"__type": "ThrottlingException", "message": "Rate exceeded"}}
     {"status": 200, "body": {"tasks": [], "failures": [{"reason": "RESOURCE:MEMORY"}]}}
@@ -21,7 +21,7 @@ _lock = threading.Lock()
 
 
 def install(state: Path) -> None:
-    """Answer RunTask from the file in this state folder first."""
+    """Answer RunTask from the file in this state folder as long as it has lines."""
     run_task, prepared = ecs._run_task, state / FILE_NAME
 
     def run_prepared(request: Any) -> Any:
@@ -33,7 +33,7 @@ def install(state: Path) -> None:
         return int(answer["status"]), headers, json.dumps(answer["body"]).encode()
 
     ecs._run_task = run_prepared
-    ecs._ACTION_MAP["RunTask"] = run_prepared  # it holds the function itself
+    ecs._ACTION_MAP["RunTask"] = run_prepared  # the map refers to the original function
 
 
 def _next_line(path: Path) -> str | None:

@@ -1,8 +1,9 @@
-"""Shows, in MiniStack's own environment and without our patches, that each difference from AWS is still there.
+"""Checks, in MiniStack's environment and without this project's patches, whether MiniStack still differs from AWS.
 
     .venv-cloud/bin/python -m tests.emulator.unpatched
 
-Prints a JSON object: the patch's module → whether MiniStack still needs it. A patch that is not needed can go.
+It prints a JSON object that maps each patch's module to whether MiniStack still needs it. A patch that is no longer
+needed can be deleted. Each check has the name of its patch's module.
 """
 
 from __future__ import annotations
@@ -33,36 +34,37 @@ _CONTAINER = {
 
 
 def containers() -> bool:
-    """ECS has nothing to run a task with where there is no Docker."""
+    """Return whether ECS has nothing to run a task with if Docker is missing."""
     from ministack.services import ecs
 
     return ecs._get_docker() is None
 
 
 def pushed_images() -> bool:
-    """A task runs whatever the engine makes of the image's name: ECS never asks MiniStack's own registry."""
+    """Return whether ECS ignores the emulator's registry. A task then runs whatever the engine finds under the image's
+    name."""
     from ministack.services import ecs
 
     return "ecr" not in vars(ecs)
 
 
 def docker_tasks() -> bool:
-    """A container gets neither its user nor its read-only root."""
+    """Return whether a container is started without its user and without a read-only root file system."""
     return not {"user", "read_only"} & _container_options().keys()
 
 
 def memory_limit() -> bool:
-    """A container gets no memory limit."""
+    """Return whether a container is started without a memory limit."""
     return "mem_limit" not in _container_options()
 
 
 def execution_role() -> bool:
-    """A container is prepared for a role that IAM does not even know."""
+    """Return whether a container is started even if its execution role does not exist in IAM."""
     return bool(_container_options())
 
 
 def template_secrets() -> bool:
-    """The secrets of a template's container keep the template's names, which ECS does not read."""
+    """Return whether a template's container secrets keep CloudFormation's property names, which ECS does not read."""
     from ministack.services.cloudformation import provisioners
 
     secret = {"Name": "KEY", "ValueFrom": "arn:aws:secretsmanager:eu-central-1:000000000000:secret:key"}
@@ -71,7 +73,7 @@ def template_secrets() -> bool:
 
 
 def template_boundaries() -> bool:
-    """A role that a template makes has no permissions boundary."""
+    """Return whether a role that a template creates has no permissions boundary, although the template sets one."""
     from ministack.services import iam
     from ministack.services.cloudformation import provisioners
 
@@ -83,7 +85,7 @@ def template_boundaries() -> bool:
 
 
 def task_roles() -> bool:
-    """The credentials of a task's endpoint are of no session that STS knows."""
+    """Return whether the credentials from a task's credentials endpoint belong to no STS session."""
     from ministack.services import imds, sts
 
     _, _, body = asyncio.run(imds.handle_request("GET", "/v2/credentials/some-task", {}, b"", {}))
@@ -91,7 +93,7 @@ def task_roles() -> bool:
 
 
 def task_stop() -> bool:
-    """A task is STOPPED with exit code 0 before anybody has asked its container."""
+    """Return whether StopTask reports a task as STOPPED with exit code 0 before its container was asked to stop."""
     from ministack.services import ecs
 
     arn = "arn:aws:ecs:eu-central-1:000000000000:task/tests/0123456789abcdef"
@@ -110,7 +112,10 @@ def task_stop() -> bool:
 
 
 def state_machine_role() -> bool:
-    """A state machine may call a service whatever its role may do: no execution, and so no role, is known here."""
+    """Return True if a state machine may call a service regardless of its role; otherwise the call raises an error.
+
+    No execution, and so no role, is known here.
+    """
     from ministack.services import stepfunctions
 
     stepfunctions._invoke_resource("arn:aws:states:::aws-sdk:sqs:listQueues", {})
@@ -118,7 +123,7 @@ def state_machine_role() -> bool:
 
 
 def run_task_sync() -> bool:
-    """ecs:runTask.sync succeeds with a task that failed, and answers in camelCase."""
+    """Return whether ecs:runTask.sync succeeds although the task failed, with a result that has camelCase names."""
     from ministack.services import ecs, stepfunctions
 
     failed = {"taskArn": "arn", "lastStatus": "STOPPED", "containers": [{"exitCode": 1}]}
@@ -134,7 +139,7 @@ def run_task_sync() -> bool:
 
 
 def schedules() -> bool:
-    """A schedule starts an execution whatever its role may do."""
+    """Return whether a schedule starts an execution regardless of its role's permissions."""
     from ministack.services import eventbridge, stepfunctions
 
     machine = _machine("scheduled", {"StartAt": "Only", "States": {"Only": {"Type": "Pass", "End": True}}})
@@ -144,7 +149,7 @@ def schedules() -> bool:
 
 
 def start_execution() -> bool:
-    """A running execution that is started again with the same name and input exists already."""
+    """Return whether StartExecution fails if a running execution has the same name and input. On AWS it succeeds."""
     from ministack.services import stepfunctions
 
     _machine("again", _WAITING)
@@ -155,7 +160,7 @@ def start_execution() -> bool:
 
 
 def execution_end() -> bool:
-    """An execution that was stopped has failed in the end."""
+    """Return whether an execution that was stopped can still change to FAILED."""
     from ministack.services import stepfunctions
 
     execution = {"executionArn": "arn", "stateMachineArn": "arn", "name": "n", "status": "ABORTED", "events": []}
@@ -165,7 +170,7 @@ def execution_end() -> bool:
 
 
 def execution_timeout() -> bool:
-    """An execution outlives its state machine's TimeoutSeconds."""
+    """Return whether an execution runs for longer than its state machine's TimeoutSeconds."""
     from ministack.services import stepfunctions
 
     _machine("slow", {"TimeoutSeconds": 1, **_WAITING})
@@ -176,7 +181,7 @@ def execution_timeout() -> bool:
 
 
 def durability() -> bool:
-    """An execution that ran when MiniStack was stopped has failed when it is started again."""
+    """Return whether an execution that was running when MiniStack stopped is FAILED after MiniStack starts again."""
     from ministack.core.responses import AccountRegionScopedDict
     from ministack.services import stepfunctions
 
@@ -188,7 +193,7 @@ def durability() -> bool:
 
 
 def lambda_lines() -> bool:
-    """What a function wrote is collected for a quarter of a second at most, without a mark at its end."""
+    """Return whether a function's output is collected for less than a second, without a marker at its end."""
     import inspect
 
     from ministack.core import lambda_runtime
@@ -198,7 +203,7 @@ def lambda_lines() -> bool:
 
 
 def lambda_json_logs() -> bool:
-    """Lambda's own lines are text where the function asks for JSON."""
+    """Return whether Lambda's own log lines are plain text even if the function asks for JSON."""
     from ministack.services import cloudwatch_logs, lambda_svc
 
     function = {"FunctionName": "f", "Version": "$LATEST", "LoggingConfig": {"LogFormat": "JSON", "LogGroup": "/f"}}
@@ -208,14 +213,14 @@ def lambda_json_logs() -> bool:
 
 
 def message_moves() -> bool:
-    """SQS has no StartMessageMoveTask."""
+    """Return whether SQS does not support StartMessageMoveTask."""
     from ministack.services import sqs
 
     return "StartMessageMoveTask" not in sqs._HANDLERS
 
 
 def transport() -> bool:
-    """A request over loopback counts as one without TLS."""
+    """Return whether a request over loopback counts as a request without TLS."""
     from ministack.core import iam_evaluator
 
     iam_evaluator.pin_request_origin("127.0.0.1", False)
@@ -223,7 +228,7 @@ def transport() -> bool:
 
 
 def version_ranges() -> bool:
-    """A range of an object version is answered with all of it."""
+    """Return whether a request for a range of an object version returns the whole object."""
     from ministack.services import s3
 
     s3._create_bucket("bucket", b"", {})
@@ -235,7 +240,7 @@ def version_ranges() -> bool:
 
 
 def condition_keys() -> bool:
-    """A request to make a role does not state its boundary, and a conditional write does not state its condition."""
+    """Return whether IAM sees neither the boundary in a CreateRole request nor the condition of a conditional write."""
     from ministack.core import iam_actions
 
     params = {"RoleName": ["a"], "PermissionsBoundary": ["arn"]}
@@ -245,7 +250,7 @@ def condition_keys() -> bool:
 
 
 def batch_calls() -> bool:
-    """A call about several messages needs a permission that AWS does not know."""
+    """Return whether a batch request to SQS requires a permission that does not exist on AWS."""
     from ministack.core import iam_actions
 
     headers = {"x-amz-target": "AmazonSQS.DeleteMessageBatch"}
@@ -254,7 +259,7 @@ def batch_calls() -> bool:
 
 
 def task_arns() -> bool:
-    """What a role may ask about a task is decided by the task's cluster."""
+    """Return whether the permission for a request about a task is checked against the ARN of its cluster."""
     from ministack.core import iam_actions
 
     body = json.dumps({"cluster": "tests", "tasks": ["one"]}).encode()
@@ -264,7 +269,7 @@ def task_arns() -> bool:
 
 
 def _machine(name: str, definition: dict[str, Any]) -> str:
-    """Make a state machine, and return its ARN."""
+    """Create a state machine, and return its ARN."""
     from ministack.services import stepfunctions
 
     arn = f"{_MACHINES}:{name}"
@@ -321,12 +326,12 @@ STILL_NEEDED: dict[str, Callable[[], bool]] = {
 
 
 def main() -> None:
-    """Print what is still needed."""
+    """Print which patches are still needed."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ.update(
             AUTH="true", MINISTACK_REGION="eu-central-1", STATE_DIR=folder, S3_DATA_DIR=folder, PERSIST_STATE="0"
         )
-        # No Docker, whether or not there is one: what its client does is not MiniStack's.
+        # Hide Docker even if it is installed, because the checks are about MiniStack and not about the Docker client.
         sys.modules["docker"] = SimpleNamespace()  # type: ignore[assignment]
         print(json.dumps({name: check() for name, check in STILL_NEEDED.items()}))
 

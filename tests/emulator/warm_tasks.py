@@ -1,4 +1,4 @@
-"""Starts the project's tasks by forking a process that has made their heavy imports already (tests/forking.py)."""
+"""Starts the project's tasks by forking a process that has already made their slow imports (see tests/forking.py)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.forking import popen
 
 
 def install(_state: Path) -> None:
-    """Fork tasks that run a module of the project's; start all others as before."""
+    """Fork the tasks that run one of the project's modules, and start all others as before."""
 
     def start(command: list[str], *, env: dict[str, str], **options: Any) -> Any:
         return popen(env["PATH"])(command, env=env, **options)
