@@ -59,8 +59,8 @@ class FileSeries:
     Args:
         kind: `data` or `quarantine`.
         stem: the path of the files, without their numbers and extension.
-        folder: as in `OutputFile`.
-        take_away: takes each full file.
+        folder: the output folder, as in `OutputFile`.
+        take_away: receives each full file.
     """
 
     def __init__(self, kind: str, stem: Path, folder: str, output: OutputOptions, take_away: TakeAway) -> None:

@@ -3,10 +3,10 @@ wait for the end of the file.
 
     python -m tests.benchmarks.bench_whole_file [--megabytes 50 100 200]
 
-Each file is refined in a separate process, with the memory settings of the image. The last two columns are the
-growth of the peak memory and the highest use of the disk, each for each byte of the file. Files are small, so the rows
-that wait are compressed here, as they are in files above 1 GiB, and none of them waits in memory. "undeclared" is a
-contract that lacks one of the columns.
+Each file is refined in a separate process, with the memory settings of the image. The last two columns of the table are
+the growth of the peak memory and the peak disk space, both divided by the size of the file. The files here are small,
+but the waiting rows are compressed and written to disk as for files above 1 GiB. "undeclared" is a contract that lacks
+one of the columns.
 """
 
 from __future__ import annotations

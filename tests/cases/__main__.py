@@ -1,6 +1,6 @@
 """Runs the test cases, and prints the number of cases with each verdict and the cases whose result is not right. It
 also reads each hostile file, and prints the result and the memory limit. The exit code is 1 if a case is wrong,
-needlessly rejected or badly explained, or if a hostile file needs more memory."""
+needlessly rejected or badly explained, or if reading a hostile file does not end as expected."""
 
 from __future__ import annotations
 

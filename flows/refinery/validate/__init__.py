@@ -1,1 +1,1 @@
-"""Separates good rows from bad ones: types, expectations, quarantine."""
+"""Separates good rows from bad rows, by the types and expectations in the contract, and quarantines the bad rows."""

@@ -24,12 +24,12 @@ Domain = Callable[[], pd.Series]
 
 
 class TooManyDistinctValues(FileRejected):
-    """An expectation needs a column's distinct values, and there are more than are kept in memory."""
+    """An expectation needs the distinct values of a column, but there are more than Sluice keeps in memory."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """The row counts of a row-level expectation."""
+    """The row counts of an expectation that checks each row."""
 
     rows: int  # rows that its row_condition selects
     evaluated: int  # of these, rows that are not skipped because a value is missing
@@ -115,7 +115,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Proportion:
-    """A proportion of the rows."""
+    """A proportion of the rows, stored as two row counts."""
 
     part: int
     whole: int

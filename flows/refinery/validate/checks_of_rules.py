@@ -182,8 +182,8 @@ def reasons_of_bad_rows(
 def first_cause(
     reasons: Sequence[RejectionReason], found: SourceFormat, misfits: Mapping[str, int], rows: int
 ) -> list[RejectionReason]:
-    """Return the cause of the reasons for a rejection if there is a single one, which is either the file's layout or
-    its encoding. Return [] otherwise."""
+    """Return the single cause behind the reasons for a rejection, which is the file's layout or its encoding. Return []
+    if there is no such cause."""
     lacks_columns = any(reason.code == "missing_columns" for reason in reasons)
     if found.layout_fault and (lacks_columns or 2 * sum(misfits.values()) > rows):
         message = f"{found.layout_fault} in the contract"
@@ -196,8 +196,8 @@ def first_cause(
 
 
 def rejects(rule: Rule) -> bool:
-    """Return whether the failure of an expectation rejects the file. With severity info, it never does. If the
-    expectation checks rows, it does only with severity critical or with `mostly`."""
+    """Return whether the failure of an expectation rejects the file. With severity info, it never rejects the file. An
+    expectation that checks rows rejects it only with severity critical or with `mostly`."""
     if rule.severity == "info":
         return False
     return rule.severity == "critical" or rule.level == "table" or rule.mostly < 1

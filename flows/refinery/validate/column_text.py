@@ -58,8 +58,8 @@ def pandas_column(array: pa.Array | pa.ChunkedArray, dtype: str) -> pd.Series:
 
 
 def pandas_values(array: pa.Array | pa.ChunkedArray, dtype: str) -> Any:
-    """Convert an Arrow column to the values of a pandas column with this dtype. A frame is made of values twice as fast
-    as of columns."""
+    """Convert an Arrow column to the values of a pandas column with the given dtype. Creating a frame from values is
+    twice as fast as from columns."""
     if dtype == "str":
         return text_values(array.cast(TEXT))
     if dtype in ("Int64", "boolean"):
@@ -88,7 +88,7 @@ class Unreadable:
 
     def learn(self, text: pa.Array, each: Callable[[pa.Array], pa.Array]) -> bool:
         """Look for strings that `each` cannot convert at the beginning of a column. If there are new ones, and only a
-        few in total, add them and return True."""
+        few in total, add them and return True. Otherwise return False."""
         sample = text.slice(0, _SAMPLED)
         found = sample.filter(pc.and_(sample.is_valid(), each(sample).is_null()))
         known = found if self._texts is None else pa.concat_arrays([self._texts, found])

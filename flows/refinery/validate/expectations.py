@@ -108,7 +108,7 @@ class Judge:
             return tuple(findings)
 
     def verdict(self, position: int, state: Any, structure: pd.DataFrame) -> Verdict:
-        """Return GX's verdict on the rule at a position, from the merged state of all partitions. `structure` is a
+        """Return GX's verdict on the rule at `position`, from the merged state of all partitions. `structure` is a
         frame without rows that has the file's columns in their order and dtypes."""
         rule, expectation = self.rules[position], self._expectations[position]
         with _raises_named(rule):
@@ -122,7 +122,7 @@ class Judge:
             return self._verdict_on(position, {expectation.metric_dependencies[0]: state.metric()})
 
     def judge_entire(self, position: int, frame: pd.DataFrame) -> tuple[Verdict, np.ndarray]:
-        """Check the rule at a position on all rows of a file at once. This is for rules whose results cannot be merged.
+        """Check the rule at `position` on all rows of a file at once. This is for rules whose results cannot be merged.
 
         Returns:
             the verdict, and the positions of the failing rows, of which an expectation on the file as a whole has none.

@@ -55,7 +55,7 @@ class Header:
         return header, waiting.drain()
 
     def joined(self, partition: Partition, contract: Contract) -> Header:
-        """Return the header that also describes the next partition."""
+        """Return this header, extended with the columns and types in one more partition."""
         frame, found = partition.frame, partition.source_format
         columns = tuple(dict.fromkeys((*self.columns, *map(str, frame.columns))))
         if contract.unknown_columns != "evolve":

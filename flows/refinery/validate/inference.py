@@ -70,8 +70,8 @@ def join_kinds(one: Inferred | None, other: Inferred | None) -> Inferred | None:
 
 
 def settled_kind(kind: Inferred | None) -> Kind:
-    """Return the type in a contract for a type that was inferred from all values of a column. Without any values, it is
-    string."""
+    """Convert a type that was inferred from all values of a column to a type that contracts have. A column without
+    values gets the type string."""
     return "integer" if kind == "great_integer" else kind or "string"
 
 

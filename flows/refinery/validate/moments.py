@@ -219,8 +219,8 @@ def _read_by_format(text: pd.Series, written: str) -> pd.Series:
 
 
 def _moment_by_zone_name(text: str, written: str) -> Any:
-    """Read a timestamp with a zone's name, and return it in UTC; NaT if the name is unknown or does not apply on that
-    day. CET in July is ambiguous: some mean it, others mean CEST, which clocks there show."""
+    """Convert a string with the name of a time zone to a timestamp in UTC. It becomes NaT if the name is unknown or
+    does not apply on that day. For example, CET in July is ambiguous, because some people mean CEST by it."""
     try:
         wall = pd.to_datetime(text, format=written).tz_localize(None).to_pydatetime(warn=False)
     except (ValueError, zoneinfo.ZoneInfoNotFoundError):

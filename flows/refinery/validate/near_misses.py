@@ -29,7 +29,7 @@ def _key(name: str) -> str:
 
 
 def _difference(seen: str, wanted: str) -> str:
-    """Describe how a name in the file differs from one in the contract that has the same key."""
+    """Describe how a column's name in the file differs from its name in the contract."""
     different = [
         f"with {_named(sign)} {_place(seen, sign)}"
         for sign in dict.fromkeys(seen)

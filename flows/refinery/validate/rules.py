@@ -134,7 +134,7 @@ def level_of(name: str) -> Literal["row", "table"]:
 
 @dataclass(frozen=True)
 class Rule:
-    """One expectation of a contract."""
+    """An expectation in a contract."""
 
     id: str  # stable and unique in the contract, such as "expect_column_values_to_not_be_null(order_id)"
     name: str  # GX's name for the expectation

@@ -26,7 +26,8 @@ def beside(batch: pa.RecordBatch, more: Mapping[str, pa.Array]) -> pa.RecordBatc
 
 
 def no_rows(kinds: Mapping[str, str]) -> pa.RecordBatch:
-    """Return a batch without rows that has a column of each type in `kinds`, and row numbers."""
+    """Return a batch without rows. It has the columns in `kinds`, which maps their names to types, and a column for row
+    numbers."""
     return pa.RecordBatch.from_pylist([], schema=_schema(kinds))
 
 

@@ -21,7 +21,7 @@ from flows.refinery.validate.uniqueness import HashCollector, Rows, Take, duplic
 
 
 class TooManyRowsToJudge(FileRejected):
-    """GX can check an expectation only on a whole column, and the file has more rows than are kept in memory."""
+    """GX can check an expectation only on a whole column, but the file has more rows than Sluice keeps in memory."""
 
 
 class WholeFileJudge:
@@ -49,8 +49,8 @@ class WholeFileJudge:
                 collector.add(hashes)
 
     def verdict(self, position: int, state: Any, structure: pd.DataFrame) -> tuple[Verdict, np.ndarray]:
-        """Return the verdict on the rule at a position, and the sorted row numbers of the failing rows that no
-        partition has shown yet. `state` is the merged state of all partitions. Raise TooManyRowsToJudge if the rule
+        """Return the verdict on the rule at `position`, and the sorted row numbers of the failing rows that no single
+        partition has shown. `state` is the merged state of all partitions. Raise TooManyRowsToJudge if the rule
         needs whole columns and the file has too many rows."""
         rule = self._judge.rules[position]
         if rule.method is Method.UNIQUE:

@@ -88,7 +88,8 @@ class OutputWriter:
             return tuple(file for folder in sorted(self._files) for file in self._files[folder].finish())
 
     def _bound_open_files(self) -> None:
-        """Finish the largest unfinished files, and pass them on, until the others together are small enough."""
+        """Finish the largest unfinished files, and pass them to `take_away`, until the others together are small
+        enough."""
         if len(self._files) <= _OPEN_FILES:
             return  # each file is smaller than max_file_bytes
         sizes = {folder: files.open_bytes for folder, files in self._files.items()}
