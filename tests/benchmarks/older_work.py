@@ -1,5 +1,5 @@
-"""The older work of the benchmark, written in three ways. It has checks of aggregates, and about 1% of the rows are
-bad."""
+"""An older type of work for bench_refine.py, written in three ways. It includes checks of aggregates, and about 1% of
+the rows are bad."""
 
 from __future__ import annotations
 

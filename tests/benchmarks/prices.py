@@ -1,6 +1,6 @@
 """Estimates what uploads cost on AWS, from counted calls and list prices.
 
-List prices of us-east-1 in US dollars, without the free tiers, as of March 2026.
+The prices are list prices for us-east-1 in US dollars as of March 2026. Free tiers are not taken into account.
 """
 
 from __future__ import annotations
