@@ -1,7 +1,9 @@
-"""A stand-in for docker that builds without running anything, and pushes with the registry protocol.
+"""A stand-in for the docker command, which builds images without running anything and pushes them with the registry
+protocol.
 
-`build` stores what the Dockerfile copies to /app as a layer; `push` uploads layer, configuration and manifest, as
-docker does. ENGINE_FAILS and ENGINE_STOPS name a command that fails, or that reports its start and then never ends.
+`build` stores the files that the Dockerfile copies to /app as a layer. `push` uploads the layer, the configuration and
+the manifest, as docker does. The environment variable ENGINE_FAILS names a command that fails, and ENGINE_STOPS one
+that writes the file `store/stopped` and then hangs.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ _CONFIGURATION = b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers
 
 
 def main(command: str, *arguments: str) -> int:
-    """Run the command; return the exit code."""
+    """Run a command such as `build`, and return its exit code."""
     _STORE.mkdir(exist_ok=True)
     with (_STORE / "commands").open("a") as log:
         log.write(f"{command}\n")

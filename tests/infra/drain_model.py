@@ -1,8 +1,9 @@
-"""Explores every interleaving of uploads, windows, drains, tasks and kills around the moment when the last task leaves.
+"""A model of uploads, windows, drains and tasks, which explores every interleaving around the time when the last task
+leaves.
 
-It is untimed: time is only order (a window ends, a message is visible again). The decisions are the real ones, which
-`Rules` holds. At most one task may run besides those that replace a killed one. A message is stranded when it is in the
-queue and nothing is left that would look.
+The model has no clock. It knows only the order of events, such as the end of a window or a message that becomes visible
+again. `Rules` contains the decisions of the real Lambda, state machine and task. At most one task may run, not counting
+the successors of killed tasks. A message is stranded if it is in the queue and nothing remains that would look for it.
 """
 
 from __future__ import annotations
@@ -15,23 +16,24 @@ from typing import NamedTuple, TypeAlias
 from flows.pipeline.leaving import Poll
 
 LAUNCH, WAIT, COVERED = "Launch", "Wait for the window to end", "Other tasks drain"
-_STAY = 1_000.0  # any time; a poll begins before or after it
+_STAY = 1_000.0  # an arbitrary time; each poll begins before or after it
 _LAST_WINDOW = 2
 _ALIVE = ("boots", "idle", "polls", "works")
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What each part decides.
+    """The decisions of the Lambda, the state machine and the task.
 
     Attributes:
-        upload_steps: what the Lambda does for an upload, in its order: "send", "clock", "start".
-        decide: what a drain of an upload does with this many tasks, before or after its window has settled.
-        waits_until_settled: whether its wait lasts until tasks that received before the window's end are gone.
-        stays_for_window: whether a task is launched to stay until the window is over.
-        stays_for_hidden: whether the successor of a killed task stays until what that one held is visible again.
-        relaunches: whether a killed task has a successor.
-        may_leave: the task's own rule.
+        upload_steps: the steps that the Lambda takes for an upload, in order: "send", "clock" and "start".
+        decide: returns what an upload's drain does, given the number of tasks and whether its window has settled.
+        waits_until_settled: whether a waiting drain waits until every task has gone whose last receive was before the
+            window's end.
+        stays_for_window: whether a task is launched with the order to stay until the window has ended.
+        stays_for_hidden: whether the successor of a killed task stays until that task's message is visible again.
+        relaunches: whether a killed task is replaced by another one.
+        may_leave: the task's rule for when it may end.
     """
 
     upload_steps: tuple[str, ...]
@@ -55,11 +57,11 @@ class Drain(NamedTuple):
 
 
 class Task(NamedTuple):
-    window: int  # until whose end it stays
-    awaited: frozenset[int] = frozenset()  # messages that it stays for
+    window: int  # the task stays until the end of this window
+    awaited: frozenset[int] = frozenset()  # the hidden messages that it stays for
     phase: str = "boots"
     began: int = -1  # the window in which its last poll began
-    missed: bool = False  # whether something awaited was still hidden then
+    missed: bool = False  # whether an awaited message was still hidden when that poll began
     message: int = -1
 
 
@@ -96,7 +98,8 @@ Move: TypeAlias = tuple[str, State]
 
 
 def explore(rules: Rules, *, kills: int = 0, uploads: int = 2) -> tuple[int, list[str]]:
-    """Return how many states there are, and the moves that strand a message: none if no interleaving does."""
+    """Return the number of explored states, and the moves that strand a message, or no moves if no interleaving strands
+    one."""
     first = State(
         0, (Upload(),) * uploads, frozenset(), frozenset(), (Drain(-1, "runs", 0),), (Task(-1, phase="idle"),), kills
     )
@@ -169,7 +172,7 @@ def _move_drain(state: State, index: int, drain: Drain, rules: Rules) -> Iterato
 
 
 def _is_settled(state: State, drain: Drain) -> bool:
-    """Return whether the window is over, and no listed task had its last receive before that."""
+    """Return whether the window has ended and every task whose last receive began before that has gone."""
     return state.window > drain.window and not any(
         task.phase == "left" and task.began <= drain.window for task in state.tasks
     )

@@ -1,11 +1,11 @@
-"""Drains the queue by the rules of the real task, and follows the order in each message. Run by the embedded
-cloud, as a process, in place of the container's command:
+"""Drains the queue by the rules of the real task, and follows the instruction in each message. The AWS emulator runs it
+as a process instead of the container's command:
 
     python draining_task.py FOLDER
 
-A message is JSON: {"do": "done" | "kill" | "return" | "hang" | "work", "name": ..., "seconds": ...}. Each start and
-each message done is a file below FOLDER. A file `plan` there, with one exit code for each task, ends tasks before they
-receive.
+A message is JSON: {"do": "done" | "kill" | "return" | "hang" | "work", "name": ..., "seconds": ...}. The task creates a
+file in FOLDER/starts when it starts, and one in FOLDER/done for each message that is done. If the file FOLDER/plan
+exists, the task takes the first exit code from it and ends at once, before it receives a message.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _receive(queue: Any) -> dict[str, Any] | None:
 
 
 def _handle(queue: Any, message: dict[str, Any], done: Path) -> bool:
-    """Follow the order; return whether the message went back to the queue."""
+    """Follow the instruction in a message, and return whether the message was returned to the queue."""
     told = json.loads(message["Body"])
     of_message = {"QueueUrl": os.environ["SLUICE_QUEUE_URL"], "ReceiptHandle": message["ReceiptHandle"]}
     first = message["Attributes"]["ApproximateReceiveCount"] == "1"

@@ -1,4 +1,5 @@
-"""A PostgreSQL server for a test, from the machine's packages, as the database of a Prefect server."""
+"""A PostgreSQL server for tests, which serves as the database of a Prefect server. PostgreSQL must be installed on the
+machine."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ _STOP_SECONDS = 20
 
 
 def programs() -> Path | None:
-    """Return the folder with initdb and postgres; None without PostgreSQL. Debian keeps them off the PATH."""
+    """Return the folder that contains initdb and postgres, or None if PostgreSQL is not installed. Debian does not put
+    them on the PATH."""
     on_path = shutil.which("initdb")
     if on_path:
         return Path(on_path).resolve().parent
@@ -34,7 +36,7 @@ def programs() -> Path | None:
 
 @dataclass(frozen=True)
 class Postgresql:
-    """A running server: its database's address for Prefect, and the id of its first process."""
+    """A running PostgreSQL server: the database URL for Prefect, and the process ID of the server's main process."""
 
     url: str
     pid: int
@@ -42,12 +44,16 @@ class Postgresql:
 
 @contextmanager
 def running_postgresql() -> Iterator[Postgresql]:
-    """Run a new server on loopback, with default settings and a password."""
+    """Run a new server on loopback, with default settings and a random password.
+
+    Raises:
+        FileNotFoundError: PostgreSQL is not installed.
+    """
     folder = programs()
     if folder is None:
         raise FileNotFoundError("initdb: PostgreSQL is not installed")
     password, port = secrets.token_hex(16), free_port()
-    # Not a folder of pytest's: PostgreSQL does not run as root, and its user has to reach it.
+    # This is not one of pytest's folders, because the user that PostgreSQL runs as could not access those.
     with tempfile.TemporaryDirectory(prefix="sluice-postgresql-") as name:
         data = Path(name) / "data"
         _make_cluster(folder, Path(name), data, password)
@@ -64,7 +70,7 @@ def running_postgresql() -> Iterator[Postgresql]:
             _wait_until_ready(server, log)
             yield Postgresql(f"postgresql+asyncpg://{_USER}:{password}@{HOST}:{port}/postgres", server.pid)
         finally:
-            server.send_signal(signal.SIGINT)  # on SIGTERM it would wait for its clients to go
+            server.send_signal(signal.SIGINT)  # on SIGTERM, it would wait until its clients disconnect
             try:
                 server.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
@@ -85,7 +91,8 @@ def _make_cluster(programs_folder: Path, folder: Path, data: Path, password: str
 
 
 def _as_nobody() -> list[str]:
-    """Return the prefix of a command that must not run as root."""
+    """Return a command prefix that runs a command as the user nobody if this process is root, because PostgreSQL
+    refuses to run as root."""
     if os.geteuid() != 0:
         return []
     nobody = pwd.getpwnam("nobody")

@@ -1,4 +1,4 @@
-"""Check a state machine's definition as a graph, because cfn-lint accepts a Next without a target."""
+"""Checks a state machine's definition as a graph, because cfn-lint accepts a Next without a target."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Edge:
     """A transition from one state to another.
 
     Attributes:
-        counted: the fields of the input that taking it adds one to.
+        counted: the fields of the input that increase by one when this transition is taken.
     """
 
     source: str
@@ -29,7 +29,8 @@ class Edge:
 
 
 def problems_of(definition: Definition) -> list[str]:
-    """Return the problems as sentences that name the state; those of a Map's own states are among them."""
+    """Return the problems of a definition as sentences that name the state, including problems in the states of a
+    Map."""
     states: Mapping[str, State] = definition["States"]
     kinds = {state["Type"] for state in states.values()}
     missing = [f"there is no {kind} state" for kind in _TERMINAL if kind not in kinds]
@@ -52,7 +53,7 @@ def _problems_of_graph(definition: Definition) -> list[str]:
 
 
 def _failing(inside: Definition) -> list[str]:
-    """Return the states of a Map that end one item and with it all others."""
+    """Return the Fail states inside a Map. If one item fails, Step Functions stops all other items, too."""
     return [name for name, state in inside["States"].items() if state["Type"] == "Fail"]
 
 
@@ -162,7 +163,8 @@ def _unbounded_loops(states: Mapping[str, State], edges: Collection[Edge]) -> It
 
 
 def _ends_by_the_clock(state: State) -> bool:
-    """Return whether the state is a choice that waits only until a time, and the wait for it leads back."""
+    """Return whether a Choice state has exactly one rule that depends on the time, and that rule leads to a Wait
+    state."""
     waiting = [
         rule for rule in state.get("Choices", []) if re.search(r"\$millis\(\) < \(\$\w+", str(rule["Condition"]))
     ]
@@ -170,7 +172,7 @@ def _ends_by_the_clock(state: State) -> bool:
 
 
 def _loops(states: Mapping[str, State], edges: Collection[Edge]) -> list[set[str]]:
-    """Return the sets of states that can each reach all of their set again."""
+    """Return the loops as sets of states. From each state in a set, every state in the set can be reached."""
     ahead = {name: _reach([edge.target for edge in edges if edge.source == name], edges) for name in states}
     loops: list[set[str]] = []
     for name in states:
@@ -184,7 +186,8 @@ def _counters(edges: Collection[Edge]) -> set[str]:
 
 
 def _bounds(counter: str, states: Mapping[str, State], loop: set[str], inside: Collection[Edge]) -> bool:
-    """Return whether every cycle counts, and passes a choice that leaves it once the count is reached."""
+    """Return whether a counter bounds a loop: every cycle must increase it, and must pass a choice that leaves the loop
+    once the counter has reached its limit."""
     uncounted = [edge for edge in inside if counter not in edge.counted]
     guards = {name for name in loop if _guards(counter, states[name], loop)}
     unguarded = [edge for edge in inside if edge.source not in guards]
@@ -192,7 +195,8 @@ def _bounds(counter: str, states: Mapping[str, State], loop: set[str], inside: C
 
 
 def _guards(counter: str, state: State, loop: set[str]) -> bool:
-    """Return whether the state is a choice that leaves the loop because of the counter before any rule stays in it."""
+    """Return whether a state is a choice that leaves the loop when the counter reaches its limit, before any rule stays
+    in the loop."""
     for rule in state.get("Choices", []):
         if rule["Next"] in loop:
             return False

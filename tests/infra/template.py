@@ -1,4 +1,4 @@
-"""Read the template for the tests: intrinsic functions as plain mappings, values as their text."""
+"""Reads the CloudFormation template for tests, with intrinsic functions as plain mappings."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ Template = Mapping[str, Any]
 
 
 def load_template(path: Path = TEMPLATE) -> Template:
-    """Return the template with `!Ref x` as {"Ref": "x"} and so on."""
-    from cfnlint.decode import cfn_yaml  # only here: its import takes a second
+    """Return the template as nested mappings, in which `!Ref x` is {"Ref": "x"}, and likewise for other functions."""
+    from cfnlint.decode import cfn_yaml  # imported here, because the import takes a second
 
     loaded: Template = cfn_yaml.load(str(path))
     return loaded
 
 
 def resource(template: Template, name: str) -> Mapping[str, Any]:
-    """Return one resource by its logical id."""
+    """Return the resource with the given logical ID."""
     found: Mapping[str, Any] = template["Resources"][name]
     return found
 
 
 def resources_of(template: Template, kind: str) -> dict[str, Mapping[str, Any]]:
-    """Return the resources of one type by their logical ids."""
+    """Return the resources of one type, by logical ID."""
     return {name: one for name, one in template["Resources"].items() if one["Type"] == kind}
 
 
 def defaults_of(template: Template, field: str) -> dict[str, Any]:
-    """Return one field (Default, MaxValue, …) of every parameter that has it."""
+    """Return one field (such as Default or MaxValue) of every parameter that has it, by the parameter's name."""
     return {name: one[field] for name, one in template["Parameters"].items() if field in one}
 
 
 def text_of(value: object) -> str:
-    """Return a value in a form that can be compared: references as ${Name}, all branches of a condition."""
+    """Return a value as a string that tests can compare: a reference becomes ${Name}, and other functions the string
+    form of their argument."""
     if isinstance(value, Mapping):
         ((function, argument),) = value.items()
         if function == "Ref":
@@ -50,7 +51,7 @@ def text_of(value: object) -> str:
 
 
 def statements_of(policy_document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the statements of a policy, including conditional ones."""
+    """Yield the statements of a policy, including those that depend on a condition."""
     for statement in policy_document["Statement"]:
         if "Fn::If" in statement:
             yield from (branch for branch in statement["Fn::If"][1:] if "Effect" in branch)
@@ -59,5 +60,5 @@ def statements_of(policy_document: Mapping[str, Any]) -> Iterator[Mapping[str, A
 
 
 def listed(value: object) -> list[Any]:
-    """Return a value, or a list of values, as a list."""
+    """Return the value as a list: a list is copied, and any other value becomes a list with one item."""
     return list(value) if isinstance(value, list) else [value]

@@ -1,10 +1,12 @@
-"""`sluice deploy` and `sluice destroy` from the command line, against the embedded cloud with IAM enforced.
+"""`sluice deploy` and `sluice destroy` from the command line, against the local cloud with IAM enforced.
 
-The commands run from a copy of the project, so that a test can change code, a contract or the template and deploy that.
-The image is built by a stand-in engine and pushed to the embedded registry; tasks run the pushed code.
+The commands run from a copy of the project, so that a test can change the code, a contract or the template, and deploy
+the change. A stand-in engine builds the image and pushes it to the AWS emulator's registry, and tasks run the pushed
+code.
 
-Differences from AWS: an operation ends within a second or two, so none is found in progress (test_deploy_faults.py
-covers that with AWS's responses), and a change set also lists resources whose condition is false.
+This differs from AWS in two ways. An operation ends within a second or two, so no command meets one that is still in
+progress (test_deploy_faults.py covers that with AWS's responses). A change set also lists resources whose condition is
+false.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ class Checkout:
 
     @property
     def cold(self) -> Checkout:
-        """Return the same with commands that start as for a user: one of each kind makes its imports itself."""
+        """Return a copy of this checkout whose commands are not forked, because each command should at least once make
+        its own imports, as it does for a user."""
         return replace(self, popen=subprocess.Popen)
 
     def sluice(self, *arguments: str, typed: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -61,7 +64,7 @@ class Checkout:
             return subprocess.CompletedProcess(arguments, process.returncode, output)
 
     def begin(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        """Start `sluice` with a user's credentials for the embedded cloud; its output is one stream."""
+        """Start `sluice` with a user's credentials for the local cloud. Stdout and stderr are one stream."""
         return self.popen(
             [sys.executable, "-m", "deployment.cli", *arguments],
             cwd=self.folder,
@@ -80,7 +83,7 @@ class Checkout:
         )
 
     def deploy(self, stack: str, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Deploy without Prefect and without the smoke test, which the first test covers."""
+        """Deploy without Prefect and without the smoke test, because the first test covers both."""
         parameters = (
             "--parameter",
             f"PrefectApiUrl={self.cloud.endpoints.prefect_api_url}",
@@ -96,7 +99,7 @@ class Checkout:
 
     @property
     def commands(self) -> list[str]:
-        """Return the commands that the engine received."""
+        """Return the commands that the container engine received."""
         return (self.engine / "store" / "commands").read_text().split()
 
     def change(self, path: str, old: str, new: str) -> None:
@@ -113,7 +116,7 @@ class Checkout:
         return {one["OutputKey"]: one["OutputValue"] for one in self.stack(name)["Outputs"]}
 
     def image(self, name: str) -> str:
-        """Return the image of the stack's task definition."""
+        """Return the image in the stack's task definition."""
         arn = self.outputs(name)["TaskDefinitionArn"]
         definition = self.cloud.client("ecs").describe_task_definition(taskDefinition=arn)["taskDefinition"]
         return str(definition["containerDefinitions"][0]["image"])
@@ -145,7 +148,7 @@ def checkout(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Che
 
 
 def engine_in(folder: Path) -> Path:
-    """Return a folder in which `docker` is the stand-in."""
+    """Return a folder in which the command `docker` is the stand-in engine."""
     shutil.copy(Path(__file__).with_name("container_engine.py"), folder)
     docker = folder / "docker"
     docker.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{folder}/container_engine.py" "$@"\n')
@@ -155,7 +158,7 @@ def engine_in(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def deployed(checkout: Checkout) -> subprocess.CompletedProcess[str]:
-    """Make the first complete deployment of the shared stack: image, stack, Prefect and a file."""
+    """Deploy the shared stack for the first time, with its image, its objects in Prefect and the test file."""
     parameters = (
         "--parameter",
         f"PrefectApiUrl={checkout.cloud.endpoints.prefect_api_url}",
@@ -317,7 +320,7 @@ def test_a_stack_whose_creation_failed_is_made_again(checkout: Checkout) -> None
     assert failed.returncode == 3
     assert checkout.stack("broken")["StackStatus"] == "ROLLBACK_COMPLETE"
     again = checkout.deploy("broken", "--image", "registry.example/sluice:1")
-    assert "no update leads out of that" not in again.stdout  # --yes answers without asking
+    assert "no update leads out of that" not in again.stdout  # with --yes, the question is not asked
     assert again.returncode == 0, again.stdout
     assert checkout.stack("broken")["StackStatus"] == "CREATE_COMPLETE"
 
@@ -326,7 +329,8 @@ def test_a_stack_whose_creation_failed_is_made_again(checkout: Checkout) -> None
 
 
 def test_a_new_stack_that_adopts_the_old_results_processes_only_what_was_missed(checkout: Checkout) -> None:
-    """As docs/deploy.md describes it: the old landing bucket, a copy of the old published bucket, then reconcile."""
+    """Follow the steps in docs/deploy.md: use the old landing bucket and a copy of the old published bucket, then
+    reconcile."""
     s3 = checkout.cloud.client("s3")
     assert checkout.deploy("first").returncode == 0
     assert checkout.upload("first", "", "before.csv", _GOOD).returncode == 0
@@ -381,7 +385,7 @@ def test_destroying_keeps_the_data_and_says_where_it_is(checkout: Checkout) -> N
 
 
 def test_a_task_at_work_is_stopped_and_its_stack_deleted(checkout: Checkout) -> None:
-    """Otherwise CloudFormation ends in DELETE_FAILED, because a cluster with active tasks cannot be deleted."""
+    """Otherwise, CloudFormation would end in DELETE_FAILED, because a cluster with active tasks cannot be deleted."""
     assert checkout.deploy("working", "--image", "registry.example/sluice:1").returncode == 0
     outputs, ecs = checkout.outputs("working"), checkout.cloud.client("ecs")
     sleep = {"containerOverrides": [{"name": outputs["ContainerName"], "command": ["sleep", "3600"]}]}
@@ -400,7 +404,8 @@ def test_a_task_at_work_is_stopped_and_its_stack_deleted(checkout: Checkout) -> 
 
 
 def test_nothing_is_launched_while_a_stack_is_destroyed_during_a_drain(checkout: Checkout) -> None:
-    """The stack is paused first: the Lambda starts no drain, and what was started before is stopped."""
+    """The command pauses the stack first, so that the Lambda starts no drain, and then stops the drains that are
+    running."""
     assert checkout.deploy("draining", "--image", "registry.example/sluice:1").returncode == 0
     outputs, s3 = checkout.outputs("draining"), checkout.cloud.client("s3")
     for number in range(3):
@@ -433,5 +438,5 @@ def test_data_is_deleted_only_when_every_buckets_name_is_typed(checkout: Checkou
     listed = [line.split()[1].rstrip(":") for line in mistyped.stdout.splitlines() if line.startswith("bucket ")]
     gone = checkout.sluice(*command, typed="".join(f"{name}\n" for name in listed))
     assert gone.returncode == 0, gone.stdout
-    assert "3 object versions deleted" in gone.stdout  # with the mark of the pause
+    assert "3 object versions deleted" in gone.stdout  # including the object that marks the pause
     assert not {outputs["LandingBucket"], outputs["PublishedBucket"]} & checkout.buckets()

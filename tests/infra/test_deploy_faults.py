@@ -1,4 +1,4 @@
-"""Causes that prevent a deployment: each is reported in one sentence, before any half-finished stack."""
+"""Reasons why a deployment cannot succeed. Each is reported in one sentence, before a stack is left half-finished."""
 
 from __future__ import annotations
 
@@ -90,13 +90,13 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
 
 @pytest.fixture
 def users(cloud: LocalCloud) -> dict[str, str]:
-    """Return a user's variables that make the embedded cloud AWS."""
+    """Return the environment variables of a user for whom the local cloud is AWS."""
     return aws_environment(cloud.endpoints.aws_endpoint_url, cloud.region)
 
 
 @contextmanager
 def answering(status: int, body: str = "{}") -> Iterator[str]:
-    """Run a server that gives the same response to every request; return its address."""
+    """Run a server that gives the same response to every request, and yield its URL."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -163,7 +163,7 @@ def test_no_region_is_said_before_anything_is_asked() -> None:
     ],
 )
 def test_what_aws_says_of_the_credentials_is_told_apart(code: str, expected: type[Exception]) -> None:
-    """As in the response of STS: docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html"""
+    """The responses have the form of STS: docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html"""
     answer = (
         '<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>'
         f"<Code>{code}</Code><Message>No.</Message></Error><RequestId>1</RequestId></ErrorResponse>"
@@ -284,7 +284,7 @@ def test_numbers_and_truths_become_the_text_that_cloudformation_takes(tmp_path: 
 
 
 class Events:
-    """A CloudFormation that returns one stack's events in AWS's wording."""
+    """A CloudFormation client that returns the events of one stack in AWS's wording."""
 
     def __init__(self, reason: str) -> None:
         self._events = [
@@ -335,7 +335,7 @@ def test_a_resource_that_failed_is_shown_as_cloudformation_reports_it(reason: st
 
 
 class Busy:
-    """A CloudFormation whose stack another user changes; the change ends after some polls."""
+    """A CloudFormation client whose stack is being changed by another user. The change ends after a number of polls."""
 
     def __init__(self, looks: int) -> None:
         self._looks = looks
@@ -475,7 +475,8 @@ def test_an_image_that_ci_did_not_push_is_named_before_anything_is_made(
 def test_an_image_that_the_stacks_tasks_may_not_pull_is_refused_before_anything_is_made(
     cloud: LocalCloud, users: dict[str, str], repository: str, dry_run: bool
 ) -> None:
-    """The execution role reads only the stack's repository: the stack would be created, but no task could start."""
+    """The execution role may read only the stack's repository, so the stack would be created but no task could
+    start."""
     parameters = {"PrefectApiUrl": "http://127.0.0.1:1/api"}
     environment = Environment(stack="foreign", image=f"{repository}:1", parameters=parameters)
     with pytest.raises(ImageElsewhere):
@@ -513,7 +514,7 @@ def test_the_tag_names_what_the_image_is_built_from(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["podman", "buildah"])
 def test_a_real_engine_builds_and_pushes_to_the_registry(cloud: LocalCloud, name: str, tmp_path: Path) -> None:
-    """The image is built from scratch, so no base image is needed; this tests the commands and the push."""
+    """Build an image from scratch, which needs no base image. This tests the engine's commands and the push."""
     try:
         engine = images.find_engine([name])
     except ContainerEngineMissing as error:

@@ -1,4 +1,5 @@
-"""The optional template of a Prefect server: the findings of tools and of a second emulator, and what they ignore."""
+"""The optional template of a Prefect server: what linters and two emulators find, and properties that they do not
+check."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ def test_linters_find_nothing() -> None:
 
 
 def made_in(cloudformation: Any, ec2: Any, body: str) -> dict[str, Any]:
-    """Create the stack of this template in two new subnets, and wait until it is complete."""
+    """Create a stack from this template in two new subnets, and wait until CloudFormation has finished."""
     vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     subnets = [ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{number}.0/24")["Subnet"]["SubnetId"] for number in (1, 2)]
     cloudformation.create_stack(
@@ -72,7 +73,7 @@ def made_in(cloudformation: Any, ec2: Any, body: str) -> dict[str, Any]:
 def test_the_embedded_cloud_makes_it_and_gives_the_server_and_its_clients_the_same_secret(
     template: Template, tmp_path: Path
 ) -> None:
-    """MiniStack's CloudFormation, which does not support separate security group rules."""
+    """Create the stack in MiniStack, whose CloudFormation does not support separate security group rules."""
     made = {*template["Resources"], *template["Outputs"]} - _NOT_IN_MINISTACK
     body = json.loads(template_body(PREFECT_SERVER, only=made))
     del body["Resources"]["Server"]["DependsOn"]
@@ -89,13 +90,13 @@ def test_the_embedded_cloud_makes_it_and_gives_the_server_and_its_clients_the_sa
 
 
 def test_a_second_emulator_makes_it(template: Template) -> None:
-    """moto's CloudFormation, which creates no secrets and no DNS names."""
+    """Create the stack in moto, whose CloudFormation creates no secrets and no DNS names."""
     made = {*template["Resources"], *template["Outputs"]} - _NOT_IN_MOTO
     with mock_aws(), pytest.MonkeyPatch.context() as environment:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             environment.setenv(name, "testing")
         session = boto3.Session(region_name="eu-central-1")
-        body = template_body(PREFECT_SERVER, only=made)  # it knows the long form of Fn::GetAtt only
+        body = template_body(PREFECT_SERVER, only=made)  # moto supports only the long form of Fn::GetAtt
         stack = made_in(session.client("cloudformation"), session.client("ec2"), body)
         database = session.client("rds").describe_db_instances()["DBInstances"][0]
     assert stack["StackStatus"] == "CREATE_COMPLETE"
@@ -119,7 +120,8 @@ def test_nothing_of_it_can_be_reached_from_the_internet(template: Template) -> N
 
 
 def test_the_databases_log_ends(template: Template) -> None:
-    """RDS writes to /aws/rds/instance/IDENTIFIER/postgresql, and makes it without a retention if it is not there.
+    """RDS writes to /aws/rds/instance/IDENTIFIER/postgresql. If that log group does not exist, RDS creates it without a
+    retention.
 
     RDS for PostgreSQL database log files:
     docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_LogAccess.Concepts.PostgreSQL.html
@@ -132,7 +134,7 @@ def test_the_databases_log_ends(template: Template) -> None:
 
 
 def test_the_database_can_grow_from_every_size_that_can_be_given(template: Template) -> None:
-    """RDS wants the limit at least a tenth above the allocated storage.
+    """RDS requires the limit to be at least 10% larger than the allocated storage.
 
     Managing capacity automatically with Amazon RDS storage autoscaling:
     docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_PIOPS.Autoscaling.html

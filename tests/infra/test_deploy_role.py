@@ -1,4 +1,4 @@
-"""The role for GitHub may do what CloudFormation requires for each resource type, and no more."""
+"""The role for GitHub has the permissions that CloudFormation requires for each resource type, and no others."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BOUNDARIES = resources_of(load_template(BOUNDARY_TEMPLATE), "AWS::IAM::ManagedPo
 PEOPLE = resources_of(load_template(TEMPLATE.with_name("people.yaml")), "AWS::IAM::ManagedPolicy")
 MAX_POLICY_CHARACTERS = 6_144  # without white space: docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
 
-# Permissions that CloudFormation's schemas name for what the template does not use: pattern → what that is.
+# Permissions in CloudFormation's schemas for features that the template does not use: pattern → feature.
 NOT_USED = {
     "cloudwatch:TagMuteRule": "mute rules",
     "ec2:*VpnGateway*": "VPN",
@@ -96,7 +96,7 @@ NOT_USED = {
 
 @cache
 def needed() -> dict[str, set[str]]:
-    """Return for each resource type the permissions that CloudFormation needs to create, update and delete it."""
+    """Return the permissions that CloudFormation needs to create, update and delete a resource, by resource type."""
     types = {one["Type"] for one in load_template()["Resources"].values()}
     found: dict[str, set[str]] = {}
     for path in (Path(cfnlint.__file__).parent / "data" / "schemas" / "resources").glob("*.json"):
@@ -132,7 +132,7 @@ def test_it_may_make_change_and_delete_what_the_template_holds(kind: str) -> Non
 
 
 def test_it_may_make_the_private_names_of_endpoints_in_every_region() -> None:
-    """What ec2:CreateVpcEndpoint depends on; Route 53 is global, and its calls count as of us-east-1.
+    """ec2:CreateVpcEndpoint depends on this action. Route 53 is global, so its requests count as requests to us-east-1.
 
     Actions, resources, and condition keys for Amazon EC2:
     docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html (dependent actions)
@@ -149,7 +149,7 @@ def test_what_is_said_not_to_be_used_is_not_allowed_by_the_way() -> None:
     assert {action for action in exact if matches(action, set(NOT_USED))} <= ALLOWED_TO_READ
 
 
-# Read by CloudFormation whenever it looks at a resource, whatever the template uses.
+# CloudFormation reads these whenever it reads a resource, whether or not the template uses the feature.
 ALLOWED_TO_READ = {
     "ec2:DescribeVpnGateways",
     "ecr:GetRepositoryPolicy",
@@ -163,7 +163,8 @@ ALLOWED_TO_READ = {
 
 
 def test_one_repository_in_one_environment_takes_the_role() -> None:
-    """With its names alone, or with its numbers too, as GitHub has sent them since 15 July 2026.
+    """The subject claim contains the repository's names, or both names and IDs, which GitHub has sent since 15 July
+    2026.
 
     github.blog/changelog/2026-04-23-immutable-subject-claims-for-github-actions-oidc-tokens
     """
@@ -200,7 +201,7 @@ def test_the_workflow_builds_pushes_and_deploys_with_the_command_that_people_use
 
 
 def characters_of(document: Mapping[str, Any]) -> int:
-    """Return the maximum length of a policy, with its names filled in."""
+    """Return the number of characters of a policy without white space, with the longest possible names filled in."""
     longest = {"Partition": "aws-us-gov", "Region": "ap-northeast-1", "AccountId": "1" * 12, "StackName": "s" * 32}
     text = "".join(
         json.dumps({**statement, "Resource": [text_of(arn) for arn in listed(statement["Resource"])]})
@@ -225,7 +226,8 @@ def test_a_policy_fits_and_every_wildcard_has_its_reason(name: str) -> None:
 
 
 def test_it_can_neither_read_data_nor_widen_itself() -> None:
-    """The stack's roles start with its name and a hyphen; the underscore in this one cannot be in a stack name."""
+    """The names of the stack's roles start with the stack's name and a hyphen. A stack name cannot contain the
+    underscore in this role's name."""
     assert text_of(resource(ROLE, "DeployRole")["Properties"]["RoleName"]) == "github_deploys_${StackName}"
     for policy in POLICIES.values():
         for statement in statements_of(policy["Properties"]["PolicyDocument"]):
@@ -249,9 +251,9 @@ def test_it_can_neither_read_data_nor_widen_itself() -> None:
 
 
 def test_it_uses_the_key_only_through_the_services_that_a_deployment_calls() -> None:
-    """A grant could let anybody decrypt: kms:CreateGrant serves the image repository and nothing else.
+    """A grant could allow anyone to decrypt, so kms:CreateGrant is allowed only through ECR, for the image repository.
 
-    The condition is explained in the developer guide of KMS, under kms:ViaService.
+    The condition is explained in the KMS developer guide, under kms:ViaService.
     """
     via: dict[str, list[str]] = {}
     for statement in statements_of(POLICIES["DeployPolicy"]["Properties"]["PolicyDocument"]):
@@ -272,7 +274,8 @@ def test_it_uses_the_key_only_through_the_services_that_a_deployment_calls() -> 
 
 ROLE_NAME = "github_deploys_piped"
 _ACCOUNT = "000000000000"
-# MiniStack asks about a change set that is named by its ARN as about "*"; on AWS it is the stack's, or its own ARN.
+# For a change set that is named by its ARN, MiniStack checks permissions on "*". AWS checks the ARN of the stack or of
+# the change set.
 _CHANGE_SETS = {
     "Effect": "Allow",
     "Action": ["cloudformation:DescribeChangeSet", "cloudformation:ExecuteChangeSet"],
@@ -288,13 +291,14 @@ def policy_of(statement: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Deployer:
-    """The deploying role in a local cloud, and the boundary that it must give to the roles that it makes."""
+    """The deployment role in a local cloud, and the permissions boundary that it must set on the roles that it
+    creates."""
 
     cloud: LocalCloud
     boundary: str
 
     def client(self, service: str, role: str = ROLE_NAME) -> Any:
-        """Return a client with the credentials of the deploying role, or of another one."""
+        """Return a client with the credentials of the deployment role, or of another role."""
         arn = f"arn:aws:iam::{_ACCOUNT}:role/{role}"
         lent = self.cloud.client("sts").assume_role(RoleArn=arn, RoleSessionName="pipeline")["Credentials"]
         return self.cloud.client(
@@ -307,7 +311,7 @@ class Deployer:
 
 @pytest.fixture(scope="module")
 def deployer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployer]:
-    """Create boundary and role with the shipped templates; IAM is enforced."""
+    """Create the boundary and the role from the shipped templates, with IAM enforced."""
     folder = tmp_path_factory.mktemp("deployer") / "cloud"
     with LocalCloud(folder, with_prefect=False, emulator_extensions=EXTENSIONS) as cloud:
         boundary = make_boundary(cloud, "piped")
@@ -327,7 +331,7 @@ def deployer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployer]:
         assert eventually(lambda: role_named(iam, ROLE_NAME), seconds=60)
         iam.update_assume_role_policy(RoleName=ROLE_NAME, PolicyDocument=policy_of(_ANYBODY))
         iam.put_role_policy(RoleName=ROLE_NAME, PolicyName="emulator", PolicyDocument=policy_of(_CHANGE_SETS))
-        # docs/production.md: a person deploys first, which makes the bucket.
+        # As described in docs/production.md, a person makes the first deployment, which creates the bucket.
         bucket = artifact_bucket_name(_ACCOUNT, cloud.client("s3").meta.region_name)
         upload_artifacts(
             cloud.client("s3"), bucket, (), account_id=_ACCOUNT, region=cloud.client("s3").meta.region_name
@@ -337,7 +341,7 @@ def deployer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployer]:
 
 @pytest.fixture(scope="module")
 def outputs(deployer: Deployer) -> dict[str, str]:
-    """Deploy the stack as the role. What CloudFormation does on its behalf, the emulator does as root."""
+    """Deploy the stack with the role. The AWS emulator runs as root what CloudFormation does on the role's behalf."""
     parameters = {
         "ImageUri": "sluice:1",
         "PrefectApiUrl": "http://127.0.0.1:4200/api",
@@ -370,7 +374,8 @@ def test_it_cannot_change_what_another_stack_is_deployed_from(deployer: Deployer
 def test_the_boundary_allows_what_the_stacks_roles_do_and_nothing_else(
     deployer: Deployer, outputs: dict[str, str]
 ) -> None:
-    """With every option that a deployment without a key and a secret has; conditions are enforced in tests/chain."""
+    """The stack has every option that needs neither a key nor a secret. Tests in tests/chain check that conditions are
+    enforced."""
     iam = deployer.cloud.client("iam")
     version = iam.get_policy_version(PolicyArn=deployer.boundary, VersionId="v1")["PolicyVersion"]
     limits = grants_of({"all": version["Document"]["Statement"]})

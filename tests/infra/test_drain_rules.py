@@ -1,6 +1,5 @@
-"""With the decisions of the real Lambda, state machine and task no interleaving strands a message; without any one of
-the rules some interleaving does.
-"""
+"""Tests that, with the decisions of the real Lambda, state machine and task, no interleaving strands a message. Without
+any one of the rules, some interleaving does."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from lambda_trigger.dispatch import Dispatcher
 from lambda_trigger.message import UploadMessage
 from tests.infra.drain_model import COVERED, LAUNCH, WAIT, Rules, explore
 
-pytestmark = pytest.mark.cloud  # the emulator's JSONata
+pytestmark = pytest.mark.cloud  # because the tests use the AWS emulator's JSONata engine
 
 WINDOW, SETTLE, VISIBILITY = 60, 30, 120
 FILLED = {
@@ -36,7 +35,7 @@ Change = Callable[[dict[str, Any]], None]
 
 
 def evaluate(questions: list[tuple[str, Mapping[str, Any]]]) -> list[Any]:
-    """Evaluate expressions with their variables, as the state machine does."""
+    """Evaluate JSONata expressions with their variables, as the state machine does."""
     asked = [
         {"expression": re.sub(r"^\{%|%\}$", "", expression).strip(), "bindings": bindings}
         for expression, bindings in questions
@@ -54,7 +53,7 @@ def evaluate(questions: list[tuple[str, Mapping[str, Any]]]) -> list[Any]:
 
 
 def steps_of_the_lambda() -> tuple[str, ...]:
-    """Return what the real dispatcher does, in its order."""
+    """Return the steps that the real dispatcher takes, in order."""
     done: list[str] = []
 
     class Calls:
@@ -80,12 +79,12 @@ def steps_of_the_lambda() -> tuple[str, ...]:
 
 
 def rules_of_the_parts(change: Change = lambda _: None) -> Rules:
-    """Ask the real parts, after a change to the state machine's definition."""
+    """Return the rules of the real Lambda, state machine and task, after a change to the state machine's definition."""
     text = (DEFINITIONS / "drain.asl.json").read_text(encoding="utf-8")
     states = json.loads(re.sub(r"\$\{(\w+)\}", lambda found: FILLED.get(found[1], "1"), text))["States"]
     change(states)
     now = int(time.time())
-    before, after = now + 5, now - SETTLE - 5  # the window ends soon; the window has settled
+    before, after = now + 5, now - SETTLE - 5  # ends of a window that ends soon, and of one that has settled
     launch = states["Launch"]["ItemProcessor"]["States"]["Drain the queue"]
     dead = {"input": {"launches": 0, "stayUntil": 0}, "errorOutput": {"Error": "States.TaskFailed", "Cause": ""}}
     caught = launch["Catch"][1]

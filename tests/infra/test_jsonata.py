@@ -1,6 +1,7 @@
-"""Every expression of the state machine gives its right value, in JSONata's reference engine and in the emulator.
+"""Tests that every expression of the state machine has the expected value in JSONata's reference engine and in the AWS
+emulator.
 
-The answers of S3, SQS and ECS have the form in which Step Functions passes them on: PascalCase, no empty lists.
+The responses of S3, SQS and ECS have the form in which Step Functions passes them on: PascalCase and no empty lists.
 docs.aws.amazon.com/step-functions/latest/dg/transforming-data.html (Transforming data with JSONata in Step Functions)
 """
 
@@ -56,10 +57,11 @@ KILLED = {
 
 @dataclass(frozen=True)
 class Case:
-    """One visit of a state, and the values that its expressions have then.
+    """One visit to a state, with the expected values of the state's expressions.
 
     Attributes:
-        values: by the path of the expression in the state; a range for a value with a random part, or one of the time.
+        values: the expected values, by the path of the expression in the state. A value that is random or depends on
+            the time is given as a range.
     """
 
     state: str
@@ -85,7 +87,7 @@ ENVIRONMENT = "Arguments.Overrides.ContainerOverrides.0.Environment"
 
 
 def _count(context: dict[str, Any], tasks: int, **right: object) -> Case:
-    """Tasks are counted: with the list of ECS, and with an error in its place."""
+    """Return a case in which tasks are counted. It covers both a list from ECS and an error."""
     caught = {name: value for name, value in right.items() if name in ("source", "windowEnd")}
     return Case(
         "Count tasks",
@@ -108,7 +110,7 @@ def _need(choice: int, right: bool, **variables: object) -> Case:
 
 
 def _ended(cause: str, right: str, stay: int | range, window_end: int = 0, launches: int = 0) -> Case:
-    """A task ended badly."""
+    """Return a case in which a task ended with an error."""
     return Case(
         "Drain the queue",
         {
@@ -131,9 +133,10 @@ def _note(now: int, seconds_ago: int) -> dict[str, Any]:
 
 
 def cases() -> list[Case]:
-    """Return the cases of now: the engines read the clock, and a long run imports this module many minutes before."""
+    """Return the cases relative to the current time. They are created late, because the engines read the clock and a
+    long test run imports this module many minutes earlier."""
     now = int(time.time())
-    past, future = now - 1_000, now + 1_000  # ends of windows
+    past, future = now - 1_000, now + 1_000  # the ends of two windows
     after_a_rest = range(now + 155, now + 300)
     return [
         _count(UPLOAD, 0, source="upload", windowEnd=(WINDOW + 1) * 60, missing=1),
@@ -287,7 +290,8 @@ def cases() -> list[Case]:
 
 
 def expressions() -> dict[tuple[str, str], str]:
-    """Return the expressions by state and path, with the placeholders filled in; a Map's states are states, too."""
+    """Return the expressions by state and path, with the placeholders filled in. The states inside a Map are
+    included."""
     text = (DEFINITIONS / "drain.asl.json").read_text(encoding="utf-8")
     filled = re.sub(r"\$\{(\w+)\}", lambda found: FILLED.get(found[1], "1"), text)
     states = json.loads(filled)["States"]
@@ -306,7 +310,7 @@ def _walk(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Question:
-    """One expression with its bindings, and its right value."""
+    """One expression with its bindings and its expected value."""
 
     where: str
     expression: str
@@ -315,7 +319,7 @@ class Question:
 
 
 def questions() -> list[Question]:
-    """Return every expression of every case."""
+    """Return a question for every expression of every case."""
     known = expressions()
     return [
         Question(

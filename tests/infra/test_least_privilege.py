@@ -1,4 +1,5 @@
-"""The comparison of policies with calls finds every kind of deviation; the gate's last step runs it on real records."""
+"""Tests that the comparison of policies with calls finds every type of deviation. The last step of `make test` runs it
+on real records."""
 
 from __future__ import annotations
 

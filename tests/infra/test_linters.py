@@ -1,6 +1,8 @@
-"""The reviewers' tools find nothing here, each detects a bad example, and exceptions have reasons.
+"""Tests that the linters find nothing in this project, that each finds a bad example, and that every exception has a
+reason.
 
-`make lint` runs checkov, hadolint, the workflow's schema and the scan for secrets on the project; here they are tested.
+`make lint` runs checkov, hadolint, the schema of the workflow and the scan for secrets on the project. This file tests
+those linters themselves.
 """
 
 from __future__ import annotations
@@ -85,13 +87,13 @@ def test_whatever_cfn_lint_passes_over_has_its_reason_beside_it(path: Path) -> N
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
 def test_ec2_takes_the_descriptions_of_groups_and_their_rules(path: Path) -> None:
-    """An apostrophe fails the stack: docs.aws.amazon.com/AWSEC2/latest/APIReference/API_IpRange.html (Description)."""
+    """EC2 rejects an apostrophe: docs.aws.amazon.com/AWSEC2/latest/APIReference/API_IpRange.html (Description)"""
     for found in texts_of(load_template(path)["Resources"].values()):
         assert re.fullmatch(r"[a-zA-Z0-9 ._\-:/()#,@\[\]+=&;{}!$*]{1,255}", found), found
 
 
 def texts_of(groups: Iterable[Any]) -> Iterator[str]:
-    """Yield the descriptions of security groups, and of their rules, which conditions may hold."""
+    """Yield the descriptions of security groups and of their rules, including rules that depend on a condition."""
     for group in groups:
         if group["Type"].startswith("AWS::EC2::SecurityGroup"):
             waiting: list[Any] = [group["Properties"]]
@@ -166,7 +168,8 @@ def test_only_the_deploying_job_may_ask_for_aws_and_none_may_write_here() -> Non
 
 
 def test_nothing_from_outside_is_pasted_into_a_shell() -> None:
-    """GitHub's values are passed as environment variables: in a script, a branch name could be a command."""
+    """GitHub's values must be passed as environment variables, because a branch name in a script could be run as a
+    command."""
     scripts = [step["run"] for job in workflow()["jobs"].values() for step in job["steps"] if "run" in step]
     assert [script for script in scripts if "${{" in script] == []
 
@@ -175,13 +178,13 @@ def test_nothing_from_outside_is_pasted_into_a_shell() -> None:
 
 
 def filled() -> str:
-    """Return the definition as deployed: every placeholder filled in with a suitable value."""
+    """Return the definition as it is deployed, with a suitable value for every placeholder."""
     whole = definition(DEFINITIONS / "drain.asl.json", Timeouts(60, 600).placeholders).decode()
     return re.sub(r"\$\{\w+\}", "1", whole.replace("${Partition}", "aws"))
 
 
 def asl_validator(path: Path, text: str) -> str:
-    """Return the findings of asl-validator, "" for none."""
+    """Return the findings of asl-validator, or "" if there are none."""
     path.write_text(text, encoding="utf-8")
     checked = subprocess.run([ASL_VALIDATOR, "--json-path", path], capture_output=True, text=True)
     return "" if checked.returncode == 0 else checked.stderr + checked.stdout

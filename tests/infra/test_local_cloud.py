@@ -1,4 +1,5 @@
-"""The running local cloud: its isolation, how it runs tasks, and whose permissions apply."""
+"""The running local cloud: its isolation from the user's configuration, how it runs tasks, and which permissions
+apply."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ _TRUST = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": {"Service": "*"}, "Action": "sts:AssumeRole"}],
 }
-# Writes the given text to S3; an exit code of 3 is S3's refusal.
+# A task that makes the given call to S3. Its exit code is 3 if S3 rejects the call.
 _S3_TASK = """
 import boto3, sys
 from botocore.exceptions import ClientError
@@ -55,7 +56,7 @@ def user_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory, user_home: Path) -> Iterator[LocalCloud]:
-    """Start a cloud as a user whose own configuration would break everything."""
+    """Start a local cloud as a user whose configuration would break everything if it were used."""
     with pytest.MonkeyPatch.context() as user:
         user.setenv("HOME", str(user_home))
         user.setenv("AWS_PROFILE", "production")
@@ -72,7 +73,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, user_home: Path) -> Iterator
 
 
 def eventually(what: Callable[[], T | None], seconds: float = 30) -> T:
-    """Return the first true result of `what`; fail after a timeout."""
+    """Return the first true result of `what`, or raise AssertionError if there is none within `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         answer = what()
@@ -178,7 +179,7 @@ def running_pid(cloud: LocalCloud, task_arn: str) -> int:
 
 
 def start(cloud: LocalCloud, name: str, state: dict[str, Any], role_arn: str) -> str:
-    """Start an execution of a state machine of one Task state; return its ARN."""
+    """Start an execution of a new state machine with a single Task state, and return the execution's ARN."""
     states = cloud.client("stepfunctions")
     definition = {"QueryLanguage": "JSONata", "StartAt": "Only", "States": {"Only": {"Type": "Task", **state}}}
     machine = states.create_state_machine(name=name, definition=json.dumps(definition), roleArn=role_arn)
@@ -187,7 +188,8 @@ def start(cloud: LocalCloud, name: str, state: dict[str, Any], role_arn: str) ->
 
 
 def execute(cloud: LocalCloud, name: str, state: dict[str, Any], role_arn: str) -> dict[str, Any]:
-    """Run a state machine of one Task state; return how its execution ended."""
+    """Run a new state machine with a single Task state, and return the description of its execution after it has
+    ended."""
     states, execution = cloud.client("stepfunctions"), start(cloud, name, state, role_arn)
 
     def look() -> dict[str, Any] | None:
@@ -235,7 +237,7 @@ def test_the_prefect_ui_talks_to_the_port_that_was_chosen(cloud: LocalCloud) -> 
 
 
 def test_prefect_offers_all_types_of_blocks(cloud: LocalCloud) -> None:
-    """Also when its database is a copy, which holds them already."""
+    """This also holds if the server's database is a copy, which already contains them."""
     asked = {"block_types": {"slug": {"any_": ["aws-credentials", "secret", "slack-webhook"]}}}
     answer = httpx.post(f"{cloud.endpoints.prefect_api_url}/block_types/filter", json=asked, trust_env=False)
     assert len(answer.json()) == 3
@@ -253,7 +255,8 @@ def test_prefect_offers_all_types_of_blocks(cloud: LocalCloud) -> None:
 )
 @pytest.mark.parametrize("server", ["prefect", "aws"])
 def test_a_page_of_another_site_gets_nothing_done(cloud: LocalCloud, headers: dict[str, str], server: str) -> None:
-    """A browser sends what needs no preflight, such as a body without a type, before it asks for anybody's consent.
+    """Before a browser asks for consent, it sends requests that need no preflight, such as a body without a content
+    type.
 
     https://developer.mozilla.org/en-US/docs/Web/HTTP/Guides/CORS (simple requests)
     """
@@ -305,7 +308,7 @@ def test_a_stopped_task_gets_sigterm_can_still_call_aws_and_shows_its_own_exit_c
     arn = run_task(cloud, task_definition(cloud, "stopped", code, taskRoleArn=speaker))
     assert log_of(cloud, "stopped", arn) == ["ready"]
     stopping = cloud.client("ecs").stop_task(cluster="tests", task=arn, reason="enough")["task"]
-    assert (stopping["desiredStatus"], stopping["lastStatus"]) == ("STOPPED", "RUNNING")  # as in AWS, it takes its time
+    assert (stopping["desiredStatus"], stopping["lastStatus"]) == ("STOPPED", "RUNNING")  # as on AWS, this takes time
     task = ended(cloud, arn)
     assert cloud.client("s3").get_object(Bucket="last-words", Key="last")["Body"].read() == b"goodbye"
     assert task["containers"][0]["exitCode"] == 3
@@ -319,7 +322,7 @@ def test_a_task_that_ignores_sigterm_is_killed_after_its_stop_timeout(cloud: Loc
     assert log_of(cloud, "deaf", arn) == ["deaf"]
     pid, begun = running_pid(cloud, arn), time.monotonic()
     cloud.client("ecs").stop_task(cluster="tests", task=arn)
-    cloud.client("ecs").stop_task(cluster="tests", task=arn)  # saying it twice changes nothing
+    cloud.client("ecs").stop_task(cluster="tests", task=arn)  # a second request changes nothing
     assert ended(cloud, arn)["containers"][0]["exitCode"] == 137
     assert time.monotonic() - begun > 1.9
     assert not Path(f"/proc/{pid}").exists()
@@ -510,7 +513,7 @@ def handle(event, context):
 
 @pytest.fixture(scope="module")
 def talkative(cloud: LocalCloud) -> str:
-    """Return a function that logs the given text, and its log group."""
+    """Create a Lambda function that writes the requested number of log lines, and return the name of its log group."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as code:
         code.writestr("talkative.py", _TALKATIVE)
@@ -540,7 +543,7 @@ def test_all_that_a_function_says_is_in_the_log_of_that_invocation(
 ) -> None:
     before, count, lines = streams_of(cloud, talkative), 24, 1500
     payload = json.dumps({"lines": lines, "ends": ends})
-    with ThreadPoolExecutor(24) as callers:  # so many at once that the cloud is late in reading what they say
+    with ThreadPoolExecutor(24) as callers:  # so many at once that the emulator reads their output late
         invoke = cloud.client("lambda").invoke
         list(callers.map(lambda _: invoke(FunctionName="talkative", Payload=payload), range(count)))
     streams = streams_of(cloud, talkative) - before
@@ -557,7 +560,7 @@ def test_all_that_a_function_says_is_in_the_log_of_that_invocation(
 def test_a_second_cloud_on_the_same_folder_is_refused(cloud: LocalCloud) -> None:
     with pytest.raises(LocalCloudBusy, match=f"process {os.getpid()}"):
         LocalCloud(cloud.state_dir).start()
-    assert cloud.client("sts").get_caller_identity()  # and the first one is none the worse for it
+    assert cloud.client("sts").get_caller_identity()  # the first cloud still works
 
 
 def test_a_port_that_is_asked_for_and_taken_is_named(cloud: LocalCloud, tmp_path: Path) -> None:
@@ -569,12 +572,12 @@ def test_a_port_that_is_asked_for_and_taken_is_named(cloud: LocalCloud, tmp_path
 def test_two_clouds_that_start_at_once_each_get_a_prefect_server_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cloud_module, "DEFAULT_PREFECT_PORT", free_port())  # both ask for it, and it is free
+    monkeypatch.setattr(cloud_module, "DEFAULT_PREFECT_PORT", free_port())  # both try to use this port, which is free
     clouds = [LocalCloud(tmp_path / name) for name in ("one", "other")]
     try:
         with ThreadPoolExecutor() as pool:
             list(pool.map(LocalCloud.start, clouds))
-        with httpx.Client(trust_env=False, timeout=10) as http:  # the user's proxy does not serve loopback
+        with httpx.Client(trust_env=False, timeout=10) as http:  # a user's proxy cannot reach loopback
             homes = [http.get(f"{one.endpoints.prefect_api_url}/admin/settings").json()["home"] for one in clouds]
     finally:
         for one in clouds:

@@ -1,4 +1,4 @@
-"""`sluice` as a user runs it: up in one terminal, other commands in another one, Ctrl-C, and up again."""
+"""`sluice` as a user runs it: `up` in one terminal, other commands in another one, Ctrl-C, and `up` again."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Return a user's environment, with credentials that would fail if anything used them."""
+    """Return a user's environment, with credentials that would fail if any command used them."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
@@ -65,7 +65,8 @@ def sluice(*arguments: str, state: Path, home: Path) -> subprocess.CompletedProc
 
 @contextmanager
 def as_in_a_terminal() -> Iterator[None]:
-    """A shell's background process ignores Ctrl-C, and so would all processes that it starts."""
+    """Handle SIGINT while a process is started. A shell's background process ignores Ctrl-C, and so would every process
+    that it starts."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
@@ -75,7 +76,8 @@ def as_in_a_terminal() -> Iterator[None]:
 
 @contextmanager
 def up(state: Path, home: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run `sluice up` from its ready message until Ctrl-C, unless it ended before."""
+    """Run `sluice up`. Yield its process once it is ready, and send it SIGINT afterwards, unless it has already
+    ended."""
     output = state.parent / "up.log"
     with output.open("w") as log, as_in_a_terminal():
         process = subprocess.Popen(
@@ -102,7 +104,7 @@ def up(state: Path, home: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def printed_by_up(state: Path, awaited: str) -> str:
-    """Wait until `up` has printed something; return all that it has printed."""
+    """Wait until `sluice up` has printed `awaited`, and return everything that it has printed."""
     for _ in looks(60):
         printed = (state.parent / "up.log").read_text()
         if awaited in printed:
@@ -118,7 +120,8 @@ def status_of(state: Path, home: Path) -> dict[str, Any]:
 
 
 def settled(state: Path, home: Path) -> dict[str, Any]:
-    """Wait until no message is left and no task holds an upload: a receipt is there before that."""
+    """Return the status once no message is left and no task holds an upload, which is some time after the last
+    receipt."""
     for _ in looks(60):
         document = status_of(state, home)
         if not document["queue"]["being_worked_on"] and not document["in_progress"] and not document["unrecorded"]:
@@ -127,7 +130,7 @@ def settled(state: Path, home: Path) -> dict[str, Any]:
 
 
 def test_up_upload_status_and_up_again(state: Path, home: Path, tmp_path: Path) -> None:
-    """One long test, because each start takes seconds: uploads are still there after a restart."""
+    """Uploads are still listed after a restart. This is one long test, because each start takes several seconds."""
     orders.write(tmp_path / "bad.csv", 100, "missing_column")
     with up(state, home):
         published = sluice("upload", str(_PENGUINS), state=state, home=home)
@@ -154,7 +157,7 @@ def test_up_upload_status_and_up_again(state: Path, home: Path, tmp_path: Path) 
     with up(state, home):
         after = status_of(state, home)
         assert after["finished"] == before["finished"]
-        # The chain is as alive as before: the same file again is a new version, and a new run.
+        # The pipeline still works: uploading the same file again creates a new version and a new run.
         again = sluice("upload", str(_PENGUINS), state=state, home=home)
         assert again.returncode == 0, again.stdout + again.stderr
         assert len(status_of(state, home)["finished"]) == 3
@@ -169,7 +172,7 @@ def test_up_upload_status_and_up_again(state: Path, home: Path, tmp_path: Path) 
 
 
 def dead_letter(cloud: Endpoints) -> UploadMessage:
-    """Upload a file under a name that the trigger ignores, and put its message into the dead-letter queue."""
+    """Upload a file with a name that the trigger ignores, and put its message into the dead-letter queue."""
     bucket, key = cloud.outputs["LandingBucket"], "incoming/penguins/_given_up.csv"
     put = cloud.client("s3").put_object(Bucket=bucket, Key=key, Body=_PENGUINS.read_bytes())
     size = _PENGUINS.stat().st_size
@@ -208,7 +211,7 @@ def test_the_demo_ends_by_itself_with_everything_as_expected(home: Path, tmp_pat
 
 def test_an_up_that_was_killed_is_cleaned_up_by_the_next_one(state: Path, home: Path) -> None:
     with up(state, home) as process:
-        records = recorded(state / "processes")  # the three services; perhaps a task for what was left before
+        records = recorded(state / "processes")  # the three services, and perhaps a task for earlier messages
         left = {record.pid for record in records}
         assert len([record for record in records if not record.what.startswith("task ")]) == 3
         before = status_of(state, home)["finished"]
@@ -217,7 +220,7 @@ def test_an_up_that_was_killed_is_cleaned_up_by_the_next_one(state: Path, home: 
     with up(state, home) as process:
         assert not left & {record.pid for record in recorded(state / "processes")}
         assert status_of(state, home)["finished"] == before
-        # A demo uses the running cloud, reports unexpected results of its files, and leaves the cloud running.
+        # The demo uses the running cloud, reports files with unexpected results, and leaves the cloud running.
         hurried = sluice("demo", "--deadline", "1", state=state, home=home)
         assert hurried.returncode == 1, hurried.stdout + hurried.stderr
         assert "at the deadline" in hurried.stdout

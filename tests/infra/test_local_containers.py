@@ -1,4 +1,4 @@
-"""The stand-in for Docker: a process that looks like a container to its task."""
+"""The stand-in for Docker in the local cloud: a process that looks like a container to its task."""
 
 from __future__ import annotations
 

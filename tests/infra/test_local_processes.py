@@ -1,4 +1,4 @@
-"""No process is left behind, whichever process dies, and no process of another user is touched."""
+"""Tests that no process is left behind, whichever process dies, and that no process of another user is touched."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def service(folder: Path, command: list[str] = _SLEEP, grace_seconds: float = 5)
 
 
 def started(folder: Path, command: list[str] = _SLEEP, grace_seconds: float = 5) -> tuple[Service, int]:
-    """Return a running service and its process id."""
+    """Return a running service and its process ID."""
     one = service(folder, command, grace_seconds)
     one.start()
     one.wait_until(lambda: one.pid is not None and "asleep" in one.log_path.read_text(), 20)
@@ -176,7 +176,7 @@ def test_a_command_that_takes_too_long_is_ended(tmp_path: Path) -> None:
 # --- ports and the state folder -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])  # noqa: S104 (what others do)
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])  # noqa: S104 (other programs may listen there)
 def test_a_port_that_somebody_listens_on_is_not_free(address: str) -> None:
     with socket.socket() as listener:
         listener.bind((address, 0))

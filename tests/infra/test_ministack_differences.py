@@ -1,6 +1,6 @@
-"""Every patch of MiniStack is still needed: without it MiniStack does not do what AWS does.
+"""Tests that every patch of MiniStack is still needed, because MiniStack differs from AWS without it.
 
-When one of these fails after an update of MiniStack, delete the patch.
+If one of these tests fails after an update of MiniStack, delete the patch.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from deployment import PROJECT_ROOT
 from tests.emulator.unpatched import STILL_NEEDED
 
 _FOLDERS = (PROJECT_ROOT / "deployment" / "local" / "emulator", PROJECT_ROOT / "tests" / "emulator")
-# Helpers of patches, and what only prepares or records: no difference from AWS.
-# Not patches: what tests record, measure or speed up.
+# These modules are not patches for a difference from AWS: they help patches, prepare answers, or record, measure or
+# speed up tests.
 _NO_DIFFERENCE = {
     *(
         "decision_record",
@@ -34,7 +34,7 @@ _NO_DIFFERENCE = {
 
 @pytest.fixture(scope="module")
 def still_needed() -> Mapping[str, bool]:
-    """What one unpatched MiniStack does, by patch."""
+    """Return whether each patch is still needed, by its name. One MiniStack without patches answers for all of them."""
     done = subprocess.run(
         [str(PROJECT_ROOT / ".venv-cloud" / "bin" / "python"), "-m", "tests.emulator.unpatched"],
         cwd=PROJECT_ROOT,

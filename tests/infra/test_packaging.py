@@ -1,4 +1,5 @@
-"""The packages: the same bytes from the same sources, and no unrelated files."""
+"""Tests that the packages have the same bytes if they are built from the same sources, and contain no unrelated
+files."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ def test_lambda_may_read_every_file_in_the_zip() -> None:
 
 
 def test_the_handlers_own_code_needs_the_standard_library_and_boto3_only(tmp_path: Path) -> None:
-    """The zip is imported by an interpreter without any installed package; boto3, which Lambda provides, is empty."""
+    """The zip is imported by an interpreter without installed packages. An empty stub replaces boto3, which Lambda
+    provides."""
     (tmp_path / "function.zip").write_bytes(lambda_zip())
     for stub in ("boto3/__init__.py", "botocore/__init__.py", "botocore/config.py", "botocore/exceptions.py"):
         (tmp_path / "runtime" / stub).parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +125,7 @@ def test_a_definition_that_is_no_json_is_named(tmp_path: Path) -> None:
 
 
 def test_a_number_that_has_no_place_in_the_definition_is_told(tmp_path: Path) -> None:
-    """Otherwise a renamed placeholder would reach AWS as text."""
+    """Otherwise, a placeholder that was renamed would reach AWS as a string."""
     with pytest.raises(PackageIncomplete) as raised:
         definition(_definition_file(tmp_path, '{"TimeoutSeconds": "${Timeout}"}'), {"TaskTimeoutSeconds": 1})
     assert "${TaskTimeoutSeconds}" in str(raised.value)

@@ -1,4 +1,4 @@
-"""ARNs name the partition of the account: aws, aws-cn or aws-us-gov (docs/decisions/0018)."""
+"""Tests that ARNs have the partition of the account: aws, aws-cn or aws-us-gov (docs/decisions/0018)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_no_arn_of_what_is_deployed_names_a_partition(path: Path) -> None:
 
 
 def test_the_state_machines_integrations_are_of_the_stacks_partition() -> None:
-    """In China, Step Functions fails to start an execution whose integrations are of the partition aws.
+    """In China, Step Functions cannot start an execution whose service integrations have the partition aws.
 
     github.com/aws/aws-cdk/issues/4597 (misconfigured partition in the resourceArn of service integrations)
     """

@@ -1,4 +1,4 @@
-"""A second opinion on every policy: AWS's own list of actions, resource types and condition keys."""
+"""Checks every policy against AWS's list of actions, resource types and condition keys."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _PARAMETERS = {
 }
 
 
-# Findings that are no faults, each with its reason.
+# Findings that are not errors, each with its reason.
 KNOWN = {
     "cloudformation:DescribeEvents does not exist": "newer than the list; botocore's model of CloudFormation has it",
     "lambda:GetFunctionScalingConfig does not exist": "newer than the list; CloudFormation's schema names it",
@@ -46,7 +46,8 @@ KNOWN = {
 
 
 def policies_in(template: Template) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every policy of a template with its place: of roles and users, and of resources (not trust policies)."""
+    """Yield every policy in a template with the logical ID of its resource: policies of roles, users and resources, but
+    not trust policies."""
     for name, one in template["Resources"].items():
         properties = one.get("Properties", {})
         documents = [policy["PolicyDocument"] for policy in properties.get("Policies", [])]
@@ -57,7 +58,7 @@ def policies_in(template: Template) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _plain(statement: Mapping[str, Any], template: Template) -> dict[str, Any]:
-    """Return a statement with an ARN for each reference."""
+    """Return a statement with an ARN in place of each reference."""
     resources = [one for value in listed(statement["Resource"]) for one in _branches(value)]
     return {
         "Effect": statement["Effect"],

@@ -1,6 +1,7 @@
-"""The state machine and the Lambda's dispatcher, run by the embedded cloud with their roles: no file is left behind.
+"""Tests that no upload is left behind. The AWS emulator runs the state machine and the Lambda's dispatcher with their
+roles.
 
-The tasks are small programs that keep the rules of the real task (draining_task.py). The windows are real time.
+The tasks are short scripts that follow the rules of the real task (draining_task.py). The windows pass in real time.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ HERE = Path(__file__).resolve().parent
 
 
 class Refusals:
-    """Answers of RunTask that the embedded cloud gives in place of ECS (tests/emulator/run_task_answers.py)."""
+    """Prepared responses to RunTask, which the AWS emulator returns instead of ECS's
+    (tests/emulator/run_task_answers.py)."""
 
     def __init__(self, state_dir: Path) -> None:
         self._file = state_dir / "run_task_answers.jsonl"
@@ -52,7 +54,7 @@ class Refusals:
 
 
 class Message(UploadMessage):
-    """An upload's message whose body is an order for the test's task."""
+    """An upload's message whose body is an instruction for the task in these tests (draining_task.py)."""
 
     __slots__ = ()
 
@@ -66,7 +68,7 @@ def saying(do: str, name: str, **more: object) -> Message:
 
 
 class Runs:
-    """Dispatches uploads as the Lambda does, starts drains, and looks at their results."""
+    """Dispatches uploads as the Lambda does, starts drains, and returns their results."""
 
     def __init__(self, cloud: LocalCloud, outputs: dict[str, str], folder: Path) -> None:
         self.outputs, self.folder = outputs, folder
@@ -77,7 +79,7 @@ class Runs:
     # --- start ---
 
     def dispatcher(self, **changes: Any) -> Dispatcher:
-        """Return a Lambda process that has started nothing yet."""
+        """Return the dispatcher of a Lambda process that has not started a drain yet."""
         given = {
             "sqs": self.sqs,
             "step_functions": self.machines,
@@ -93,7 +95,7 @@ class Runs:
         return self.dispatcher().dispatch(saying(do, name, **more))
 
     def send(self, do: str, name: str, **more: object) -> None:
-        """Queue a message that no drain was started for."""
+        """Queue a message without starting a drain for it."""
         self.sqs.send_message(QueueUrl=self.outputs["QueueUrl"], MessageBody=saying(do, name, **more).to_json())
 
     def start(self, given: dict[str, object], name: str = "") -> str:
@@ -123,18 +125,18 @@ class Runs:
         return described
 
     def end(self, execution: str, seconds: float = 120) -> dict[str, Any]:
-        """Wait for an execution's end; return it with the states that it passed."""
+        """Wait until an execution has ended, and return its description with the states that it passed."""
         eventually(lambda: self.describe(execution)["status"] != "RUNNING", seconds=seconds)
         return self.describe(execution) | {"states": self.states(execution)}
 
     def states(self, execution: str) -> list[str]:
-        """Return the states outside of the Map that an execution has passed so far."""
+        """Return the states that an execution has entered so far, without the states inside the Map."""
         pages = self.machines.get_paginator("get_execution_history").paginate(executionArn=execution)
         entered = (event.get("stateEnteredEventDetails") for page in pages for event in page["events"])
         return [details["name"] for details in entered if details]
 
     def starts(self, execution: str | None = None) -> list[dict[str, Any]]:
-        """Return the tasks that began to run, for one execution or for all, the oldest first."""
+        """Return the tasks that have started, for one execution or for all, the oldest first."""
         found = [json.loads(path.read_text()) for path in (self.folder / "starts").iterdir()]
         mine = [start for start in found if execution in (None, start["execution"])]
         return sorted(mine, key=lambda start: float(start["at"]))
@@ -152,7 +154,8 @@ class Runs:
         return list(tasks["taskArns"])
 
     def most_tasks_at_once(self, executions: Collection[str]) -> int:
-        """Return how many tasks of executions there were at the same time, at most, by ECS's own times."""
+        """Return the largest number of tasks of the given executions that existed at the same time, according to ECS's
+        timestamps."""
         cluster = self.outputs["ClusterArn"]
         pages = self.ecs.get_paginator("list_tasks").paginate
         changes: list[tuple[datetime, int]] = []
@@ -170,7 +173,7 @@ class Runs:
         return int(attributes["ApproximateNumberOfMessages"])
 
     def be_quiet(self) -> None:
-        """Wait until no drain runs and no message is left, so that the next test begins with nothing."""
+        """Stop all drains, and delete all messages and records, so that the next test starts with nothing."""
         running = {"stateMachineArn": self.outputs["StateMachineArn"], "statusFilter": "RUNNING"}
         for execution in self.machines.list_executions(**running)["executions"]:
             self.machines.stop_execution(executionArn=execution["executionArn"])
@@ -184,12 +187,12 @@ class Runs:
     # --- change ---
 
     def plan(self, *exit_codes: int) -> None:
-        """Set the exit codes of the next tasks, which end before they receive."""
+        """Set the exit codes of the next tasks, which will end before they receive a message."""
         (self.folder / "plan").write_text(" ".join(map(str, exit_codes)))
 
     @contextmanager
     def without(self, *statements: str) -> Iterator[None]:
-        """Remove statements from the state machine's role for a while."""
+        """Remove statements from the state machine's role until the context ends."""
         arn = self.machines.describe_state_machine(stateMachineArn=self.outputs["StateMachineArn"])["roleArn"]
         role = {"RoleName": arn.rsplit("/", 1)[-1], "PolicyName": "drain-queue"}
         whole = self.iam.get_role_policy(**role)["PolicyDocument"]
@@ -203,7 +206,7 @@ class Runs:
 
     @contextmanager
     def definition_with(self, before: str, after: str) -> Iterator[None]:
-        """Change the state machine's definition for a while."""
+        """Replace a part of the state machine's definition until the context ends."""
         machine = self.outputs["StateMachineArn"]
         whole = self.machines.describe_state_machine(stateMachineArn=machine)["definition"]
         assert whole.count(before) == 1, before
@@ -215,7 +218,7 @@ class Runs:
 
 
 def execution_of(task: dict[str, Any]) -> str:
-    """Return the execution that launched a task."""
+    """Return the ARN of the execution that launched a task."""
     (override,) = task["overrides"]["containerOverrides"]
     return next(str(one["value"]) for one in override["environment"] if one["name"] == "SLUICE_EXECUTION_ARN")
 
@@ -257,13 +260,13 @@ def shared_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
 
 @pytest.fixture
 def runs(shared_runs: Runs) -> Iterator[Runs]:
-    next_window()  # whose drain no other test has started
+    next_window()  # because another test may have started the drain of the current window
     yield shared_runs
     shared_runs.be_quiet()
 
 
 def next_window() -> None:
-    """Wait until a window begins, so that what follows happens in one."""
+    """Wait until the next window begins, so that the following steps happen in the same window."""
     time.sleep(WINDOW - time.time() % WINDOW + 0.05)
 
 
@@ -284,7 +287,8 @@ def test_a_lone_file_takes_one_task_which_stays_until_its_window_is_over(runs: R
 
 
 def test_uploads_of_one_window_share_its_drain_whoever_starts_it(runs: Runs) -> None:
-    """Step Functions returns the running one. Duplicate events cost a message each, and no drain."""
+    """StartExecution returns the execution that is already running. Each duplicate event costs a message, but no
+    drain."""
     next_window()
     arns = {runs.upload("done", f"shared {number}").execution_arn for number in range(5)}
     (arn,) = arns
@@ -295,7 +299,7 @@ def test_uploads_of_one_window_share_its_drain_whoever_starts_it(runs: Runs) -> 
 
 
 def test_a_window_whose_drain_has_ended_is_covered(runs: Runs) -> None:
-    """The task stayed until after the window's end: a message that was sent in it was received."""
+    """The task stayed until after the window's end, so it received every message that was sent in the window."""
     next_window()
     first = runs.dispatcher()
     window = int(time.time() // WINDOW)
@@ -310,7 +314,8 @@ def test_a_window_whose_drain_has_ended_is_covered(runs: Runs) -> None:
 def test_a_file_that_comes_as_the_last_task_leaves_is_not_left_behind(
     runs: Runs, seconds_before_the_end: float
 ) -> None:
-    """In the task's last, empty poll: it takes the file, or the next window's drain does."""
+    """The file arrives during the task's last, empty poll. Either this task or the drain of the next window processes
+    it."""
     next_window()
     arn = runs.upload("done", f"before {seconds_before_the_end}").execution_arn
     assert arn is not None
@@ -322,7 +327,7 @@ def test_a_file_that_comes_as_the_last_task_leaves_is_not_left_behind(
 
 
 def test_below_the_maximum_each_window_launches_a_task(runs: Runs) -> None:
-    """It does not rely on the task that runs: that one may be in its last receive."""
+    """A drain does not rely on a task that is already running, because that task may be in its last receive."""
     runs.upload("work", "long", seconds=15)
     eventually(lambda: len(runs.starts()) == 1, seconds=30)
     next_window()
@@ -354,7 +359,7 @@ def test_at_the_maximum_a_drain_launches_once_the_tasks_are_gone(runs: Runs) -> 
     assert arn is not None
     eventually(lambda: "Wait for the window to end" in runs.states(arn), seconds=10)
     for execution in {start["execution"] for start in runs.starts()}:
-        runs.machines.stop_execution(executionArn=execution)  # nobody launches others for them
+        runs.machines.stop_execution(executionArn=execution)  # so that no successors are launched
     ended = runs.end(arn)
     assert (ended["states"][-1], len(runs.starts(arn))) == ("Drained", 1)
     assert runs.is_done("launched")
@@ -459,7 +464,7 @@ def test_a_launch_that_is_refused_for_good_fails_once_for_the_drain_by_name(runs
 
 
 def test_tasks_that_never_get_anywhere_fail_the_drain_by_name(runs: Runs) -> None:
-    """More are launched than a message has deliveries, but not without end."""
+    """A drain launches more tasks than a message has deliveries, but not an unlimited number."""
     runs.plan(*[1] * 10)
     with runs.definition_with(f"launches >= 20 + {DELIVERIES}", "launches >= 3"):
         arn = runs.upload("done", "never").execution_arn
@@ -533,7 +538,7 @@ def test_the_schedule_launches_as_many_tasks_as_the_count_needs(runs: Runs, mess
 
 
 def test_an_execution_without_input_is_taken_for_the_schedules(runs: Runs) -> None:
-    """Such as one that is started in the console."""
+    """For example, an execution that a person starts in the console has no input."""
     runs.send("done", "by hand")
     assert runs.end(runs.start({}))["status"] == "SUCCEEDED"
     assert runs.is_done("by hand")
@@ -567,7 +572,8 @@ def test_while_a_pause_lasts_uploads_are_queued_and_the_schedule_launches_nothin
 
 
 def test_after_a_pause_a_drain_takes_what_waits_and_stays_for_what_comes_in_its_window(runs: Runs) -> None:
-    """In the window of a pause the Lambda may remember a drain whose task has left: the drain of resume covers it."""
+    """In the window of a pause, the Lambda may remember a drain whose task has left. The drain that `sluice resume`
+    starts covers that case."""
     pause = Pause(runs.outputs["PublishedBucket"], runs.s3)
     pause.begin()
     runs.upload("done", "before resume")

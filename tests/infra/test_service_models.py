@@ -1,6 +1,6 @@
-"""The state machines' calls have the parameters that the services' own models have.
+"""Tests that the calls of the state machine have the parameters that botocore's service models require and allow.
 
-Step Functions writes parameters in PascalCase, also those of services whose models have camelCase.
+Step Functions uses PascalCase for all parameters, including those of services whose models use camelCase.
 docs.aws.amazon.com/step-functions/latest/dg/supported-services-awssdk.html (Using AWS SDK service integrations)
 docs.aws.amazon.com/step-functions/latest/dg/connect-ecs.html (Run Amazon ECS or Fargate tasks with Step Functions)
 """
@@ -23,7 +23,7 @@ _SERVICES = {"ecs", "s3", "sqs"}
 
 
 def calls() -> list[tuple[str, str, Mapping[str, Any]]]:
-    """Return the name, the integration and the arguments of every task."""
+    """Return the name, the integration and the arguments of every Task state."""
     states = json.loads((DEFINITIONS / "drain.asl.json").read_text(encoding="utf-8"))["States"]
     return [
         (name, state["Resource"].removeprefix(_PREFIX), state["Arguments"])
@@ -33,7 +33,8 @@ def calls() -> list[tuple[str, str, Mapping[str, Any]]]:
 
 
 def operation_of(integration: str) -> OperationModel:
-    """Return the model of aws-sdk:SERVICE:ACTION or SERVICE:ACTION(.sync)."""
+    """Return botocore's model of an integration, which is written aws-sdk:SERVICE:ACTION or SERVICE:ACTION, optionally
+    with .sync."""
     service, action = integration.removeprefix("aws-sdk:").removesuffix(".sync").split(":")
     assert service in _SERVICES
     model = botocore.session.Session().get_service_model(service)
@@ -41,9 +42,9 @@ def operation_of(integration: str) -> OperationModel:
 
 
 def faults_in(value: Any, shape: Shape | None, where: str) -> Iterator[str]:
-    """Yield what the model does not have, and what it requires."""
+    """Yield each parameter that is not in the model, is missing, or has a value that the model does not allow."""
     if isinstance(value, str) and value.startswith("{%"):
-        return  # its value is known at run time only; test_jsonata.py evaluates it
+        return  # the value is known only at run time; test_jsonata.py evaluates the expression
     if isinstance(shape, StructureShape):
         members = {name[:1].upper() + name[1:]: member for name, member in shape.members.items()}
         required = {name[:1].upper() + name[1:] for name in shape.required_members}

@@ -1,4 +1,4 @@
-"""Deployments into the embedded cloud, as into AWS: repeated, refused, failing, rolled back, deleted."""
+"""Deployments into the local cloud: new and repeated deployments, rejected and failed ones, rollbacks and deletions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.cloud
 
 ACCOUNT_ID = "000000000000"
 PARAMETERS = {"ImageUri": "sluice:local", "PrefectApiUrl": "http://127.0.0.1:4200/api"}
-# Fails when it is made: CloudFormation finds the definition missing only then.
+# Creating this stack fails, because CloudFormation notices only then that the definition is missing.
 FAILING = """
 Parameters:
   ArtifactBucket: {Type: String}
@@ -76,12 +76,12 @@ def clients(cloud: LocalCloud) -> Clients:
 
 @pytest.fixture(scope="module")
 def deployed(clients: Clients) -> dict[str, str]:
-    """Return a stack that the read-only tests share."""
+    """Deploy the stack that the read-only tests share, and return its outputs."""
     return deploy_stack(clients, stack_name="shared", parameters=PARAMETERS)
 
 
 class Steps(list[StackEvent]):
-    """Record what a deployment reports."""
+    """A list of the events that a deployment reports."""
 
     def of(self, resource: str) -> list[str]:
         return [step.status for step in self if step.resource == resource]
@@ -138,7 +138,8 @@ def test_no_placeholder_is_left_in_a_deployed_definition(cloud: LocalCloud, depl
 
 
 def larger_template(folder: Path, section: str) -> Path:
-    """Return the template with more outputs or more resources than an inline template may contain."""
+    """Write a copy of the template with more outputs or resources than an inline template may contain, and return its
+    path."""
     more = {
         "Outputs": "".join(f"  More{number}:\n    Value: {'x' * 100}\n" for number in range(150)),
         "Resources": "".join(
@@ -159,7 +160,7 @@ def clients_of(cloud: LocalCloud, region: str) -> Clients:
 def test_a_template_too_large_for_the_call_is_previewed_and_deployed(clients: Clients, tmp_path: Path) -> None:
     uploaded: list[str] = []
     large = larger_template(tmp_path, "Resources")
-    deploy_stack(clients, stack_name="large", parameters=PARAMETERS)  # the artifact bucket is there from now on
+    deploy_stack(clients, stack_name="large", parameters=PARAMETERS)  # the artifact bucket exists from now on
     changes = preview_stack(clients, stack_name="large", parameters={}, template=large, on_upload=uploaded.append)
     assert Change("Add", "More1", "AWS::SQS::Queue", replaces=False) in changes
     (address,) = uploaded
@@ -250,7 +251,7 @@ def test_an_artifact_bucket_of_another_account_is_not_used(cloud: LocalCloud) ->
 
 
 class Sts:
-    """An STS that returns an error."""
+    """An STS client that raises an error."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -309,7 +310,8 @@ def test_a_failed_update_is_undone_and_the_next_one_works(clients: Clients, tmp_
 
 
 class CloudFormationIn:
-    """A CloudFormation whose only stack is in a given state, which an emulator passes too quickly."""
+    """A CloudFormation client whose only stack has the given status, which a stack in the AWS emulator has too briefly
+    to be observed."""
 
     def __init__(self, status: str) -> None:
         self._summary = {"StackName": "busy", "StackStatus": status, "StackId": "arn:stack/busy"}
@@ -377,7 +379,7 @@ def test_uploads_do_not_expire_in_a_bucket_that_is_not_the_stacks(clients: Clien
 
 @pytest.fixture
 def own_bucket(clients: Clients, request: pytest.FixtureRequest) -> str:
-    """Create a user's bucket that already notifies another queue of deletions."""
+    """Create a user's bucket that already sends its events to EventBridge, and return its name."""
     name = f"own-{request.node.name.replace('_', '-')}"[:63].strip("-")
     clients.s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
     clients.s3.put_bucket_notification_configuration(

@@ -1,4 +1,5 @@
-"""The state machine's definition: valid graphs, bounded, and consistent with the template that fills it in."""
+"""Tests that the state machine's definition is a valid graph, is bounded, and is consistent with the template that
+fills it in."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ def machine() -> dict[str, Any]:
 
 
 def items(states: dict[str, Any]) -> dict[str, Any]:
-    """Return the states that each launched task has."""
+    """Return the states inside the Map, which each launched task passes through."""
     inside: dict[str, Any] = states["Launch"]["ItemProcessor"]["States"]
     return inside
 
@@ -44,7 +45,8 @@ def test_there_is_one_machine_and_every_failure_has_the_same_name() -> None:
 
 
 def test_the_longest_drain_stays_within_the_history_limit() -> None:
-    """The worst case of the default parameters: every task, each launch with every retry."""
+    """The worst case with the default parameters is that every task is launched as often as possible, with every
+    retry."""
     defaults = defaults_of(load_template(), "Default")
     one_launch = sum(_events(state) for state in items(machine()["States"]).values())
     launches = 20 + defaults["MaxReceiveCount"]
@@ -60,14 +62,14 @@ def test_a_lone_upload_takes_at_most_six_transitions() -> None:
 
 
 def test_an_item_ends_without_failing_whatever_its_task_does() -> None:
-    """A failed item would stop the tasks of the others."""
+    """If one item failed, Step Functions would stop the tasks of the other items."""
     launch = items(machine()["States"])["Drain the queue"]
     assert {catcher["Next"] for catcher in launch["Catch"]} == {"Launch another?", "Give up"}
     assert launch["Catch"][-1]["ErrorEquals"] == ["States.ALL"]
 
 
 def test_a_refused_launch_is_not_taken_for_a_task_that_died() -> None:
-    """States.TaskFailed matches every error but a timeout.
+    """States.TaskFailed matches every error except a timeout.
 
     docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
     """
@@ -84,7 +86,8 @@ def test_a_task_that_ended_badly_is_followed_by_one_that_stays_until_its_message
 
 
 def _events(state: dict[str, Any]) -> int:
-    """Count the events of a state: entered and exited; for each try of a task: scheduled, started, submitted, ended."""
+    """Return the maximum number of history events of a state. Entering and leaving a state are two events, and each
+    attempt of a Task state adds four: scheduled, started, submitted and ended."""
     if state["Type"] != "Task":
         return 2
     retries: int = sum(retrier.get("MaxAttempts", 3) for retrier in state["Retry"])

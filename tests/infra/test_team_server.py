@@ -1,4 +1,4 @@
-"""A Prefect server for a team: on PostgreSQL, with a password, as described in docs/prefect-server.md."""
+"""A Prefect server for a team, with PostgreSQL and a password, as described in docs/prefect-server.md."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ WRONG_PASSWORD = f"team:{secrets.token_hex(16)}"
 
 @pytest.fixture(scope="module")
 def chain() -> Iterator[Chain]:
-    """Start a chain whose Prefect server uses PostgreSQL and requires a password. No process is forked: each makes its
-    own imports, as for a user."""
+    """Start a pipeline whose Prefect server uses PostgreSQL and requires a password. No process is forked, so that each
+    makes its own imports, as it does for a user."""
     with running_postgresql() as database:
         options = ServerOptions(database_url=database.url, auth_string=PASSWORD)
         with running_chain(prefect_options=options, warm=False) as started:
@@ -37,7 +37,7 @@ def chain() -> Iterator[Chain]:
 
 
 def task_log(chain: Chain) -> list[dict[str, Any]]:
-    """Return the tasks' log."""
+    """Return the lines of the tasks' log."""
     return chain.log_lines("TaskLogGroup")
 
 
@@ -71,7 +71,7 @@ def test_the_api_refuses_whoever_does_not_show_the_password(chain: Chain, auth_s
 
 @pytest.mark.parametrize("auth_string", [WRONG_PASSWORD, ""], ids=["wrong", "none"])
 def test_a_task_without_the_right_password_publishes_all_the_same_and_says_so(chain: Chain, auth_string: str) -> None:
-    # A task that still waits for messages has its password already, or knows that it was refused.
+    # Wait for running tasks to end, because they have already used the current password.
     chain.settle()
     if auth_string:
         chain.cloud.client("secretsmanager").put_secret_value(SecretId=AUTH_SECRET, SecretString=auth_string)

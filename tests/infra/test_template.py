@@ -1,4 +1,5 @@
-"""The template, beyond what linters check: an unprivileged container, encrypted private buckets, log retention."""
+"""Properties of the template that linters do not check, such as an unprivileged container, private buckets and log
+retention."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ CONTAINER = TASK["ContainerDefinitions"][0]
 
 
 def cfn_lint(path: Path) -> str:
-    """Return cfn-lint's findings, the rules for serverless resources among them."""
+    """Return cfn-lint's findings, including those of the rules for serverless resources."""
     program = Path(sys.executable).with_name("cfn-lint")
     linted = subprocess.run(
         [program, "--append-rules", "cfn_lint_serverless.rules", "--", path], capture_output=True, text=True
@@ -47,7 +48,7 @@ def test_linters_find_nothing_in_the_template() -> None:
 
 
 def test_linters_find_nothing_in_the_definition(tmp_path: Path) -> None:
-    """The linters read a definition only if it is inline in the template."""
+    """cfn-lint reads a definition only if it is inline in the template."""
     whole = definition(DEFINITIONS / "drain.asl.json", TIMEOUTS.placeholders).decode()
     filled = re.sub(r"\$\{\w+\}", "1", whole.replace("${Partition}", "aws"))
     properties = {
@@ -77,7 +78,7 @@ def test_every_parameter_is_described_and_bounded() -> None:
         "SubnetIds",
         "SecurityGroupIds",
         "AvailabilityZones",
-    }  # lists: CloudFormation checks each as what it is used for
+    }  # these are lists, whose items CloudFormation checks where they are used
     for name, parameter in TEMPLATE_DATA["Parameters"].items():
         assert parameter.get("Description"), name
         assert set(parameter) & bounds or name in unbounded, name
@@ -96,7 +97,7 @@ def test_only_what_nobody_can_guess_must_be_given() -> None:
 
 
 def test_no_number_of_pushes_expires_an_image_that_was_deployed() -> None:
-    """An image that meets a rule's tags is not expired by a rule of lower priority.
+    """An image whose tags match a rule is never expired by a rule of lower priority.
 
     Automate the cleanup of images by using lifecycle policies in Amazon ECR:
     docs.aws.amazon.com/AmazonECR/latest/userguide/LifecyclePolicies.html (evaluation rules)
@@ -108,7 +109,7 @@ def test_no_number_of_pushes_expires_an_image_that_was_deployed() -> None:
 
 
 def test_fixed_names_fit_with_the_longest_stack_name() -> None:
-    """sluice deploy accepts at most 32 characters; the limits are those of the resources' API references."""
+    """`sluice deploy` accepts stack names of at most 32 characters. The limits below are from AWS's API references."""
     limits = {
         "AWS::S3::Bucket": ("BucketName", 63),
         "AWS::Scheduler::Schedule": ("Name", 64),
@@ -123,7 +124,8 @@ def test_fixed_names_fit_with_the_longest_stack_name() -> None:
 
 
 def test_the_stacks_tags_reach_all_that_it_makes_and_all_that_it_launches() -> None:
-    """CloudFormation gives a stack's tags to every resource that takes tags; tasks take those of their definition."""
+    """CloudFormation sets the stack's tags on every resource that supports tags. Tasks get the tags of their
+    definition."""
     no_tags = {
         "AWS::EC2::Route",
         "AWS::EC2::SubnetRouteTableAssociation",
@@ -152,7 +154,8 @@ def test_every_output_is_described() -> None:
 
 
 def test_the_container_runs_without_rights() -> None:
-    """Fargate drops them: docs.aws.amazon.com/AmazonECS/latest/APIReference/API_KernelCapabilities.html."""
+    """Fargate supports dropping capabilities:
+    docs.aws.amazon.com/AmazonECS/latest/APIReference/API_KernelCapabilities.html"""
     assert int(CONTAINER["User"]) >= 1000
     assert CONTAINER["Privileged"] is False
     assert CONTAINER["ReadonlyRootFilesystem"] is True
@@ -167,7 +170,7 @@ def test_the_container_writes_nowhere_but_to_its_scratch_volume() -> None:
 
 def test_the_container_hears_that_it_is_to_stop_and_has_time_for_it() -> None:
     assert CONTAINER["LinuxParameters"]["InitProcessEnabled"] is True
-    assert CONTAINER["StopTimeout"] == 120  # what Fargate allows at most, and Spot gives
+    assert CONTAINER["StopTimeout"] == 120  # the maximum on Fargate, and the notice that Spot gives
 
 
 def test_the_container_gets_no_secret_in_its_environment() -> None:
@@ -197,7 +200,7 @@ def test_the_container_gets_no_secret_in_its_environment() -> None:
 
 
 def test_every_variable_of_the_container_is_a_setting_and_has_the_parameters_value() -> None:
-    """The machine and the task must agree on them."""
+    """The state machine and the task must use the same values."""
     ours = {one["Name"]: one["Value"] for one in CONTAINER["Environment"] if one["Name"].startswith("SLUICE_")}
     assert {name.removeprefix("SLUICE_").lower() for name in ours} <= set(PipelineSettings.model_fields)
     machine = resource(TEMPLATE_DATA, "DrainMachine")["Properties"]["DefinitionSubstitutions"]
@@ -209,7 +212,7 @@ def test_every_variable_of_the_container_is_a_setting_and_has_the_parameters_val
 
 
 def test_runs_by_hand_differ_from_drains_in_their_family_only() -> None:
-    """The drains count the tasks of their family, and rely on each of them to drain the queue."""
+    """A drain counts the tasks of its family, and relies on each of them to drain the queue."""
     operators = resource(TEMPLATE_DATA, "OperatorTaskDefinition")["Properties"]
     assert {name for name in TASK if TASK[name] != operators[name]} == {"Family"}
     assert set(operators) == set(TASK)
@@ -237,7 +240,8 @@ def test_nothing_may_connect_to_a_task() -> None:
 
 
 def test_a_throttled_look_at_subnets_is_tried_again_before_it_counts_as_refused() -> None:
-    """ECS raises InvalidParameterException when EC2 throttles it; AWS's own construct-hub retries it for that reason.
+    """ECS raises InvalidParameterException when EC2 throttles it. AWS's construct-hub retries this error for the same
+    reason.
 
     github.com/cdklabs/construct-hub (src/backend/orchestration)
     """
@@ -275,7 +279,8 @@ def test_a_closed_network_has_no_way_out_and_a_door_to_each_service_that_a_task_
 
 
 def test_a_closed_network_takes_a_prefect_server_inside_and_refuses_prefect_cloud() -> None:
-    """A VPC without a way out reaches neither Prefect Cloud nor Docker Hub, only its endpoints and its own addresses.
+    """A VPC without internet access reaches only its endpoints and its own addresses, but not Prefect Cloud or Docker
+    Hub.
 
     Amazon ECR interface VPC endpoints (AWS PrivateLink):
     docs.aws.amazon.com/AmazonECR/latest/userguide/vpc-endpoints.html (what Fargate needs to start there)
@@ -294,7 +299,8 @@ def test_a_closed_network_takes_a_prefect_server_inside_and_refuses_prefect_clou
 
 
 def test_zones_can_be_given_where_the_first_two_do_not_serve() -> None:
-    """Fn::GetAZs returns only zones with a default subnet, if the account has any: it may be one.
+    """If the account has default subnets, Fn::GetAZs returns only the zones that contain one, which may be a single
+    zone.
 
     Fn::GetAZs:
     docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/intrinsic-function-reference-getavailabilityzones.html
@@ -307,7 +313,7 @@ def test_zones_can_be_given_where_the_first_two_do_not_serve() -> None:
 
 
 def test_a_new_account_can_deploy_the_defaults() -> None:
-    """It has 10 concurrent Lambdas, and Lambda refuses a reservation that leaves fewer unreserved than that.
+    """A new account has a concurrency of 10, and Lambda rejects a reservation that leaves less than that unreserved.
 
     Understanding Lambda function scaling: docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html
     """
@@ -315,7 +321,8 @@ def test_a_new_account_can_deploy_the_defaults() -> None:
 
 
 def test_a_task_reaches_https_and_prefects_port_only() -> None:
-    """Where the two are one, there is one rule: a duplicate would take both away when the port changes.
+    """If Prefect uses port 443, there is only one rule: CloudFormation would delete both of two equal rules if the port
+    changed.
 
     github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/1534
     """
@@ -341,7 +348,7 @@ def test_only_tasks_may_use_the_doors() -> None:
 
 
 def with_key(value: object) -> object:
-    """Return the value of a property if a key is given."""
+    """Return the value that a property has if a customer key is given."""
     assert isinstance(value, Mapping), value
     condition, yes, _ = value["Fn::If"]
     assert condition == "HasKey"
@@ -404,10 +411,8 @@ def test_plain_http_is_refused(name: str) -> None:
 
 
 def test_the_task_writes_over_no_receipt_and_no_index_entry_blindly() -> None:
-    """Enforce conditional writes on Amazon S3 buckets.
-
-    docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
-    """
+    """The bucket policy enforces conditional writes:
+    docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html"""
     document = resource(TEMPLATE_DATA, "PublishedBucketPolicy")["Properties"]["PolicyDocument"]
     (statement,) = (one for one in document["Statement"] if one["Sid"] == "NoBlindWrites")
     assert statement["Effect"] == "Deny"
@@ -432,12 +437,13 @@ def test_the_task_replaces_no_text_of_a_contract_that_judged_a_file() -> None:
 
 @pytest.mark.parametrize("name", QUEUES)
 def test_a_queue_is_encrypted(name: str) -> None:
-    """Encrypted with SQS's key, unless a customer key is given: SQS accepts one of the two."""
+    """A queue is encrypted with SQS's key unless a customer key is given, because SQS accepts only one of the two."""
     assert QUEUES[name]["Properties"]["SqsManagedSseEnabled"] == {"Fn::If": ["HasKey", False, True]}
 
 
 def test_a_message_in_the_dead_letter_queue_outlives_its_own_first_queue() -> None:
-    """A message keeps its first enqueue time when it is moved, so an equal retention would delete it early."""
+    """A message keeps its original enqueue time when it is moved, so with an equal retention it would be deleted too
+    early."""
     upload, dead = (QUEUES[name]["Properties"] for name in ("UploadQueue", "DeadLetterQueue"))
     assert dead["MessageRetentionPeriod"] > upload["MessageRetentionPeriod"]
     assert text_of(upload["RedrivePolicy"]["deadLetterTargetArn"]) == "${DeadLetterQueue.Arn}"
@@ -452,7 +458,7 @@ def test_the_landing_bucket_calls_for_uploads_below_the_prefix_only() -> None:
 
 @pytest.mark.parametrize("prefix", ["incoming/year=2026/", "incoming/a b/", "einkäufe/", "incoming/a+b/"])
 def test_a_prefix_that_s3_wants_percent_encoded_is_refused(prefix: str) -> None:
-    """S3 stores such a filter as it is, and no event ever matches it.
+    """S3 stores such a filter unchanged, and no event ever matches it.
 
     Configuring event notifications using object key name filtering:
     docs.aws.amazon.com/AmazonS3/latest/userguide/notification-how-to-filtering.html
@@ -525,7 +531,8 @@ def test_trouble_is_told() -> None:
 
 
 def test_a_rejected_file_notifies_nobody_by_default() -> None:
-    """It is the fault of the data: a thousand of them would send a thousand mails to people who can do nothing."""
+    """The cause is the data, so a thousand rejected files would send a thousand emails to people who cannot do anything
+    about it."""
     rules = resources_of(TEMPLATE_DATA, "AWS::Events::Rule")
     detail_types = [kind for rule in rules.values() for kind in rule["Properties"]["EventPattern"]["detail-type"]]
     alarms = resources_of(TEMPLATE_DATA, "AWS::CloudWatch::Alarm").values()
@@ -544,7 +551,8 @@ def test_an_upload_of_this_stack_that_is_given_up_is_told_with_its_reason() -> N
 
 
 def test_the_topic_hears_alarms_of_this_account_and_eventbridge_without_a_condition() -> None:
-    """EventBridge silently does not deliver to a topic whose policy has a condition for it."""
+    """If the topic's policy has a condition for EventBridge, EventBridge does not deliver, and does not report an
+    error."""
     (policy,) = resources_of(TEMPLATE_DATA, "AWS::SNS::TopicPolicy").values()
     said = {one["Principal"]["Service"]: one for one in statements_of(policy["Properties"]["PolicyDocument"])}
     assert set(said) == {"cloudwatch.amazonaws.com", "events.amazonaws.com"}
@@ -554,7 +562,7 @@ def test_the_topic_hears_alarms_of_this_account_and_eventbridge_without_a_condit
 
 
 def test_what_the_deploying_role_finds_by_the_stacks_name_is_named_so() -> None:
-    """CloudFormation generates names for these that do not start with the stack's name."""
+    """The names that CloudFormation generates for these resources do not start with the stack's name."""
     kinds = {"AWS::StepFunctions::StateMachine": "StateMachineName", "AWS::Scheduler::Schedule": "Name"}
     for kind, name in kinds.items():
         for named in resources_of(TEMPLATE_DATA, kind).values():

@@ -1,7 +1,7 @@
-"""The template in moto's CloudFormation: a second implementation besides the local cloud's, with other gaps.
+"""The template in moto's CloudFormation, a second implementation whose gaps differ from those of the local cloud.
 
-moto does not support some types and ignores some properties of others: those are listed here, and asserted on the
-template itself (test_template.py) or in the local cloud (test_stack.py).
+moto does not support some resource types, and ignores some properties of others. They are listed here. Tests of the
+template itself (test_template.py) or in the local cloud (test_stack.py) cover them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BOUNDARY = f"arn:aws:iam::{ACCOUNT}:policy/boundary"
 SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:prefect-AbCdEf"
 TEMPLATE_DATA = load_template()
 
-# What moto 5.2's CloudFormation cannot create, each with the assertion that replaces it.
+# The types that moto 5.2's CloudFormation cannot create, each with the test that covers it instead.
 NOT_IN_MOTO = {
     "AWS::S3::BucketPolicy": "TLS only: test_template.py",
     "AWS::SQS::QueuePolicy": "TLS only: test_template.py",
@@ -39,14 +39,14 @@ NOT_IN_MOTO = {
     "AWS::CloudWatch::Alarm": "what is watched: test_template.py",
     "AWS::SNS::Subscription": "made only where an address is given: test_template.py",
 }
-# It makes buckets without their versioning, public access block, lifecycle, notification and ownership; repositories
-# without encryption and scanning; state machines without definition from S3, logging and tracing; log groups
-# without their key. A role's policy it keeps as Python writes it, not as JSON.
+# moto creates buckets without versioning, public access block, lifecycle, notification and ownership, repositories
+# without encryption and scanning, state machines without a definition from S3, logging and tracing, and log groups
+# without their key. It stores a role's policy as the repr of a Python object, not as JSON.
 
 
 @dataclass
 class Made:
-    """One stack in moto, with methods to inspect it."""
+    """A stack in moto, with methods to inspect it."""
 
     name: str
     ids: dict[str, str]
@@ -69,17 +69,17 @@ class Made:
 
 
 def client(service: str) -> Any:
-    connect: Any = boto3.client  # its overloads do not accept a variable
+    connect: Any = boto3.client  # the overloads do not accept a variable
     return connect(service, region_name=REGION)
 
 
 @pytest.fixture(scope="module")
 def artifacts() -> Iterator[dict[str, str]]:
-    """Start moto with the artifacts in a bucket; return the parameters that name them."""
+    """Start moto with the artifacts in a bucket, and yield the parameters that name them."""
     with pytest.MonkeyPatch.context() as environment, mock_aws():
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             environment.setenv(name, "testing")
-        # Not through deploy_stack: its bucket refuses plain HTTP, and moto refuses everything then.
+        # deploy_stack is not used here, because its bucket rejects plain HTTP, and then moto rejects every request.
         client("s3").create_bucket(Bucket="artifacts", CreateBucketConfiguration={"LocationConstraint": REGION})
         packaged = build_artifacts(Timeouts(60, 600))
         for one in packaged:
@@ -88,7 +88,8 @@ def artifacts() -> Iterator[dict[str, str]]:
 
 
 def _for_moto(template: str) -> str:
-    """moto gets no value from an empty list, where AWS gets one empty string; MiniStack does not support Join there."""
+    """Return the template with its checks for empty lists written in a form that moto supports, but MiniStack does not.
+    moto gets no value from an empty list, where AWS gets an empty string."""
     asked = r"!Equals \[!Select \[0, !Ref (SubnetIds|SecurityGroupIds|AvailabilityZones)\]"
     replaced, count = re.subn(asked, r'!Equals [!Join ["", !Ref \1]', template)
     assert count == 3
@@ -111,13 +112,13 @@ def deployed(stack_name: str, parameters: dict[str, str]) -> Made:
 
 @pytest.fixture(scope="module")
 def plain(artifacts: dict[str, str]) -> Made:
-    """Create the stack with only the required parameters."""
+    """Create a stack with only the required parameters."""
     return deployed("plain", artifacts)
 
 
 @pytest.fixture(scope="module")
 def guarded(artifacts: dict[str, str]) -> Made:
-    """Create the stack with everything that a restrictive account requires."""
+    """Create a stack with all options that a restrictive account requires."""
     asked = {"KmsKeyArn": KEY, "PermissionsBoundaryArn": BOUNDARY, "PrivateNetwork": "true"}
     return deployed("guarded", {**artifacts, **asked, "PrefectApiKeySecretArn": SECRET, "UseSpot": "true"})
 

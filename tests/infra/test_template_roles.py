@@ -1,4 +1,5 @@
-"""Each role may do exactly what its component needs: a change here is a decision, not an accident."""
+"""Tests that each role has exactly the permissions that its component needs, so that a change here is always
+deliberate."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ _KEY = {"${KmsKeyArn}"}
 _STACK = "arn:${AWS::Partition}:cloudformation:${AWS::Region}:${AWS::AccountId}:stack/${AWS::StackName}/*"
 _PEOPLE = "people of the account"
 
-# Role → who takes it, and each statement's actions and resources.
+# Role → who may assume it, and the actions and resources of each statement.
 EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
     "TriggerRole": (
         "lambda.amazonaws.com",
@@ -214,7 +215,7 @@ _SOURCES = {
 
 @pytest.mark.parametrize("role", [role for role in EXPECTED if EXPECTED[role][0] in _SOURCES])
 def test_a_service_takes_a_role_for_this_accounts_resources_only(role: str) -> None:
-    """As each service's page on confused deputies has it; Lambda has none.
+    """The conditions are those on each service's page about confused deputies. Lambda has no such page.
 
     Amazon ECS task IAM role: docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html
     Creating an IAM role for your state machine in Step Functions:
@@ -229,7 +230,8 @@ def test_a_service_takes_a_role_for_this_accounts_resources_only(role: str) -> N
 
 
 def test_lambda_takes_the_triggers_role_for_no_other_account_that_it_states() -> None:
-    """IfExists: AWS does not document that Lambda states one (docs/decisions/0016)."""
+    """The condition ends in IfExists, because AWS does not document that Lambda sends a source account
+    (docs/decisions/0016)."""
     (trust,) = ROLES["TriggerRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
     assert trust["Condition"] == {"StringEqualsIfExists": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
 
@@ -288,7 +290,7 @@ def test_drains_and_the_lambda_list_what_they_look_for_and_nothing_else() -> Non
 
 
 def test_the_tasks_may_start_the_machine_of_their_stack() -> None:
-    """Its ARN is composed: a reference would close a circle."""
+    """The policy contains the ARN as a string, because a reference to the state machine would be circular."""
     name = resources_of(load_template(), "AWS::StepFunctions::StateMachine")["DrainMachine"]["Properties"]
     assert _MACHINE.endswith(f":stateMachine:{text_of(name['StateMachineName'])}")
 

@@ -1,4 +1,4 @@
-"""What `pip install` of the project gives."""
+"""The contents of the project's wheel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = ("blocks", "deployment", "flows", "lambda_trigger")
 
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """The paths in the wheel."""
+    """Return the paths of the files in the wheel, without its metadata."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
     subprocess.run(command, cwd=PROJECT_ROOT, check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""Poll for an event in another process, with a timeout that names the event."""
+"""Waits for an event in another process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def eventually(what: Callable[[], _T | None], *, seconds: float) -> _T:
     """Return the first true result of `what`.
 
     Raises:
-        AssertionError: there was none within `seconds`.
+        AssertionError: `what` returned nothing true within `seconds`. The message contains its last result.
     """
     answer = None
     for _ in looks(seconds):
