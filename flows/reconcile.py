@@ -151,7 +151,7 @@ _DISPATCHED, _WOULD_BE, _FAILED = "dispatched", "would be dispatched", "not disp
 def _dispatch_all(
     parts: Parts, drains: Drains, found: FoundUploads, *, dry_run: bool, given_up_too: bool
 ) -> Iterator[dict[str, Any]]:
-    """Dispatch the uploads, and yield a row about each upload for the table in Prefect."""
+    """Dispatch the uploads, and yield one row per upload for the table artifact in Prefect."""
     for upload in found.lost:
         yield _row(upload, "lost", _WOULD_BE if dry_run else _dispatch(parts, drains, upload))
     for upload, reason in found.given_up:

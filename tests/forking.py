@@ -140,13 +140,14 @@ def _start(environment: dict[str, str], python_path: str) -> socket.socket:
 
 @contextlib.contextmanager
 def forking() -> Iterator[None]:
-    """Fork the processes that this process starts within the context, if their commands allow that."""
+    """Within the context, `subprocess.Popen` forks a warm process instead of starting a new Python interpreter, if the
+    command is one that can be forked."""
     with mock.patch.object(subprocess, "Popen", popen()):
         yield
 
 
 def run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
-    """Do what `subprocess.run` does, but fork the process if its command allows that."""
+    """Do what `subprocess.run` does, but fork a warm process if the command is one that can be forked."""
     with forking():
         return subprocess.run(command, **options)
 

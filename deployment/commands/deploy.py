@@ -62,7 +62,7 @@ class PrefectAddressMissing(TerminalError):
 
 
 class NetworkInUse(TransientError):
-    """The deployment would change the network while the stack's executions or tasks use it; nothing was changed."""
+    """The deployment would change the network while its executions or tasks are using it; nothing was changed."""
 
 
 class DeploymentDeclined(TerminalError):

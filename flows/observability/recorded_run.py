@@ -1,7 +1,7 @@
-"""The flow run of an upload that is recorded after processing, made from its receipt or its last failed attempt.
+"""A flow run that is created after its upload was processed, from the receipt or the last failed attempt.
 
-Prefect rejects a state with a given timestamp (HTTP 422), so a recorded run begins and ends when it is recorded. The
-true times are in labels, in the state's message and in the log lines.
+Prefect rejects states with client-supplied timestamps (HTTP 422), so such a run begins and ends when it is recorded.
+The actual times are in labels, in the state's message and in the log lines.
 """
 
 import logging

@@ -117,8 +117,7 @@ class DeadTasks:
         return TaskEnd(True) if age.total_seconds() > self._parts.settings.visibility_timeout_seconds else None
 
     def write_reason(self, noted: NotedUpload, note: BatchNote, end: TaskEnd) -> Attempt:
-        """Store why the task that wrote `note` did not finish an upload. Return the failed attempt that is now
-        stored."""
+        """Store the reason why the task that wrote `note` did not finish an upload, and return the stored attempt."""
         before = read_attempt(self._parts.store, noted.run_id)
         if before and (before.task_arn, before.code) == (note.task_arn, TaskDied.code):
             return before  # written by another task

@@ -51,7 +51,7 @@ class Delivery:
 
     @property
     def has_outcome(self) -> bool:
-        """Return whether the upload has a receipt, or Sluice gave up on it."""
+        """Return whether the upload has a receipt or Sluice has given up on it."""
         return self.receipt is not None or (self.failure is not None and self.failure.given_up)
 
     @property

@@ -8,7 +8,7 @@ from flows.refinery.errors import TerminalError
 
 
 class Document(BaseModel):
-    """A JSON document with a schema version. A release rejects documents with another version or unknown fields."""
+    """A JSON document with a schema version. Sluice rejects a document with unknown fields or a different version."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 

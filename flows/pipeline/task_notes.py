@@ -1,9 +1,8 @@
 """Writes a task's batch notes, small S3 objects that list the uploads of each batch that the task holds.
 
-A note is written before the task processes the batch, and removed when nothing in the batch is left to do. It names the
-upload that is being refined, so that if the task runs out of memory, another task learns which upload caused it. Most
-uploads take very little time, so a note names only an upload that takes longer than NAMED_AFTER_SECONDS, that was
-delivered before, or that is alone in its batch.
+A note is written before the task processes the batch, and deleted when the batch is done. It also marks the upload that
+is being refined, so that if the task runs out of memory, another task learns which upload caused it. To save writes, an
+upload is marked only if it takes longer than NAMED_AFTER_SECONDS, was delivered before, or is alone in its batch.
 """
 
 import logging

@@ -137,7 +137,8 @@ class _Kept:
     days: int | None
 
     def leave(self, file: CurrentFile) -> bool:
-        """Remove the receipts with expired outputs from a file. Return whether any of them had outputs of this kind."""
+        """Drop the receipts whose outputs have expired from `file.receipts`. Return whether any dropped receipt had
+        outputs of the kind `self.kind`."""
         if self.days is None:
             return False
         oldest = (datetime.now(UTC) - timedelta(days=self.days)).isoformat()

@@ -98,7 +98,7 @@ class FileSeries:
         return tuple(self._finished)
 
     def close(self) -> None:
-        """Stop writing, and leave an unfinished file on the disk. May be called more than once."""
+        """Stop writing. An unfinished file stays on disk. May be called more than once."""
         if self._open:
             self._open.close()
             self._open = None

@@ -226,8 +226,8 @@ def _accepted(
 
 
 def _rejected(judged: JudgedFile, dropped: int, seconds: PartSeconds, error: Exception | None = None) -> Refined:
-    """Return the result for a file that was rejected by its rules or, if they accept it, by an error while its rows
-    were preprocessed or written."""
+    """Return the result for a rejected file: either its rules rejected it, or they passed and an error occurred while
+    its rows were preprocessed or written."""
     findings = vars(judged.findings)
     rows = findings["rows_in"] + dropped
     findings = {**findings, "rows_in": rows}

@@ -136,7 +136,7 @@ class CountedCloud(LocalCloud):
 
 
 class Meter:
-    """Counts what the local pipeline does after the meter was created."""
+    """Counts what the local pipeline has done since the meter was created."""
 
     def __init__(self, chain: Chain) -> None:
         self._chain = chain

@@ -95,7 +95,8 @@ class Contracts:
 
     def for_key(self, key: str) -> Contract:
         """Return the contract whose `source` matches the object key. If several match, return the one whose glob has
-        the most literal characters; if none does, return the default. Raise ContractInvalid if it is unusable."""
+        the most literal characters; if none does, return the default. Raise ContractInvalid if that
+        contract is unusable."""
         for _, pattern, contract in self._globs:
             if pattern.fullmatch(key):
                 return _usable(contract)

@@ -43,7 +43,7 @@ class ColumnMissing(StepFailed):
 
 
 class NoColumnLeft(StepFailed):
-    """A step removes all columns that were left. Rows without columns cannot be published."""
+    """A step would remove all remaining columns. Rows without columns cannot be published."""
 
 
 class Step(BaseModel, ABC):

@@ -476,7 +476,7 @@ class _CsvReader:
             )
 
     def _first_block_bytes(self) -> int:
-        """Estimate the bytes of one partition from the length of the first records."""
+        """Estimate the size of one partition, in bytes, from the lengths of the first few records."""
         sample = self._pending[:HEAD_BYTES]
         average = len(sample) / max(1, sample.count(b"\n"))
         wanted = int(average * self._rows_per_partition * 1.02)

@@ -267,7 +267,7 @@ def _elements(document: _Document, rows: _JsonRows, records_path: tuple[str, ...
 
 
 def _records(document: _Document, rows: _JsonRows, path: tuple[str, ...]) -> Iterator[Partition]:
-    """Read the records inside an object. `path` contains the names that lead to the array of records."""
+    """Read the records nested in a JSON object. `path` has the keys that lead to the array of records."""
     where, names = document.where(), []
     for mark in document.parts("}"):
         if mark != '"':

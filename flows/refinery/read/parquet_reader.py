@@ -215,11 +215,11 @@ def _check(metadata: Any, size_bytes: int, limits: Limits) -> int:
 
 
 def _text_columns(schema: pq.ParquetSchema) -> list[str]:
-    """Return the string columns, including nested ones. They are read as dictionaries, because in a small file a few
-    long strings can fill a million rows.
+    """Return the string columns, including nested ones. They are read dictionary-encoded, because a small file can
+    repeat a few long strings over a million rows, which would take far more memory if they were decoded.
 
-    Looking up in the footer which columns are stored as dictionaries would be faster, but pyarrow 26 ends the process
-    if the column part of a footer is damaged (`ColumnChunkMetaData` throws where no exception is allowed).
+    Looking up in the footer which columns are stored as dictionaries would be faster, but pyarrow 26 aborts the process
+    if the column metadata in the footer is corrupt (`ColumnChunkMetaData` throws in a noexcept function).
     """
     leaves = map(schema.column, range(len(schema)))
     return [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.logical_type.type != "DECIMAL"]

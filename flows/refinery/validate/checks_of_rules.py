@@ -82,12 +82,12 @@ def folder_checks(folders: Folders, contract: Contract) -> list[Check]:
 
 
 def row_rule_check(rule: RowRule, rows: int, broken: int, hint: str | None = None) -> Check:
-    """Return the Check of a rule on columns, types or missing values that some rows broke.
+    """Return the Check for a rule that some rows broke. The rule is about columns, types or missing values.
 
     Args:
         rows: the number of rows that could be decoded.
         broken: the number of rows that broke the rule.
-        hint: a suggestion on what to write into the contract.
+        hint: a suggestion for what to write in the contract.
     """
     name = rule.id.split("(", 1)[0]
     kind = "columns" if name in (UNKNOWN_COLUMN, MISSING_COLUMN) else "coercion"

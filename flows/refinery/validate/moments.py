@@ -194,10 +194,10 @@ def _since_epoch(raw: pd.Series, decimals: int, source_format: SourceFormat) -> 
 
 
 def _read_by_format(text: pd.Series, written: str) -> pd.Series:
-    """Convert strings in the format `written`, which has strftime codes, to timestamps in UTC.
+    """Convert strings in the strftime format `written` to timestamps in UTC.
 
-    pandas reads second 60 as the next minute, and day 366 or week 53 of any year as a day in the next year. Such
-    values, which differ from the result in the same format, become NaT.
+    pandas reads second 60 as the next minute, and a day 366 or week 53 that does not exist as a day in the next year. A
+    value becomes NaT if formatting the result does not give the same value again.
     """
     named = np.zeros(len(text), dtype=bool)
     if "%Z" in written:  # the only zone names that are passed to pandas are UTC and GMT

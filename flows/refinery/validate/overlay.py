@@ -89,7 +89,7 @@ class _Overlay:
             raise CorrectionsUnusable(f"neither the file nor its contract has a column {names}")
 
     def _columns_of(self, frame: pd.DataFrame, here: Sequence[int]) -> list[str]:
-        """Return the columns of a partition, followed by the columns that corrections of its rows add."""
+        """Return the columns of a partition, followed by the columns that corrections to its rows add."""
         names = list(map(str, frame.columns))
         rows = [self._corrections.rows[number] for number in here]
         return names + [

@@ -21,7 +21,8 @@ from flows.refinery.validate.uniqueness import HashCollector, Rows, Take, duplic
 
 
 class TooManyRowsToJudge(FileRejected):
-    """GX can check an expectation only on a whole column, but the file has more rows than Sluice keeps in memory."""
+    """The contract has an expectation that GX can check only on a whole column, but the file has more rows than Sluice
+    keeps in memory."""
 
 
 class WholeFileJudge:

@@ -97,7 +97,7 @@ def test_the_prices_of_a_task_are_for_the_templates_size() -> None:
 
 
 def test_the_page_names_the_quotas_of_a_new_account_that_the_defaults_meet() -> None:
-    """A new account has 6 Fargate vCPUs: docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html"""
+    """A new account's quota is 6 vCPUs: docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html"""
     defaults = defaults_of(load_template(), "Default")
     vcpus = defaults["MaxConcurrentTasks"] * int(defaults["TaskCpu"]) / 1_024
     rows = re.findall(r"^\| ([^|]+) \| (\d+) \|.*$", PAGE, re.M)

@@ -75,7 +75,7 @@ def test_without_a_sequencer_on_both_sides_last_modified_decides() -> None:
 
 
 def without_event(version: int) -> Receipt:
-    """Return the receipt of a version whose run was started manually, so that it has no sequencer."""
+    """Return the receipt of a version whose run was started manually. Such a receipt has no sequencer."""
     return receipt_of(replace(upload(version), sequencer=None))
 
 
