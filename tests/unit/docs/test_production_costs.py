@@ -102,7 +102,7 @@ def test_the_page_names_the_quotas_of_a_new_account_that_the_defaults_meet() -> 
     vcpus = defaults["MaxConcurrentTasks"] * int(defaults["TaskCpu"]) / 1_024
     rows = re.findall(r"^\| ([^|]+) \| (\d+) \|.*$", PAGE, re.M)
     quotas = {name: int(value) for name, value in rows}
-    assert quotas["Fargate On-Demand vCPU resource count (with `UseSpot`, the one for Spot)"] >= vcpus
+    assert quotas["Fargate On-Demand vCPU resource count (with `UseSpot`, the quota for Spot)"] >= vcpus
     assert quotas["Lambda concurrent executions"] - 10 >= defaults["LambdaReservedConcurrency"]
 
 
