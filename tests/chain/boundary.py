@@ -1,4 +1,4 @@
-"""The shipped permissions boundary in a local cloud, so that whole suites run within it."""
+"""Creates the shipped permissions boundary in a local cloud, so that whole test suites run with it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BOUNDARY_TEMPLATE = TEMPLATE.with_name("boundary.yaml")
 
 
 def make_boundary(cloud: LocalCloud, stack_name: str, **parameters: str) -> str:
-    """Create the boundary of a stack's roles with the shipped template; return its ARN."""
+    """Create the permissions boundary for a stack's roles from the shipped template, and return its ARN."""
     cloudformation = cloud.client("cloudformation")
     given = {"StackName": stack_name, **parameters}
     cloudformation.create_stack(

@@ -1,4 +1,4 @@
-"""The whole chain, with methods to drive and inspect it."""
+"""The whole pipeline in a local cloud, with methods to drive and inspect it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ UPLOAD_DEPLOYMENT = NAMES.deployment("process-upload")
 
 @dataclass
 class Chain:
-    """A running chain and its outputs."""
+    """A running pipeline and the outputs of its stack."""
 
     cloud: LocalCloud
     outputs: dict[str, str]
@@ -77,7 +77,7 @@ class Chain:
         )
 
     def event_of(self, *uploads: UploadMessage, sequencer: str = "0055AED6DCD90281E5") -> dict[str, Any]:
-        """Return the S3 event of uploads, in the form in which S3 delivers it again."""
+        """Return the S3 event for uploads, in the form in which S3 would deliver it again."""
         return {
             "Records": [
                 {
@@ -101,7 +101,7 @@ class Chain:
         }
 
     def deliver(self, event: object) -> dict[str, Any]:
-        """Call the Lambda with an event, and wait for its response."""
+        """Invoke the Lambda with an event, and return its error, if any, and its response."""
         response = self.lambdas.invoke(
             FunctionName=self.outputs["TriggerFunctionName"], Payload=json.dumps(event).encode()
         )
@@ -116,8 +116,9 @@ class Chain:
         memory_mib: int | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Iterator[None]:
-        """Change the command, memory or variables of tasks launched within the context; no others run meanwhile."""
-        self.settle()  # a task stays for a while, and would take what is uploaded within the context
+        """Change the command, memory or environment variables of the tasks that are launched within the context. Tasks
+        that were launched before have ended by then."""
+        self.settle()  # a running task stays for a while, and would process what is uploaded within the context
         family = self.outputs["TaskFamily"]
         before = self.ecs.describe_task_definition(taskDefinition=family)["taskDefinition"]
         names = ("networkMode", "cpu", "taskRoleArn", "executionRoleArn", "requiresCompatibilities", "volumes")
@@ -136,19 +137,20 @@ class Chain:
             self.ecs.register_task_definition(**common, memory=before["memory"], containerDefinitions=[container])
 
     def remove(self, upload: UploadMessage, receipt: Receipt) -> None:
-        """Delete an object version and its published output, to save disk space."""
+        """Delete an object version and its published output to save disk space."""
         self.s3.delete_object(Bucket=upload.bucket, Key=upload.key, VersionId=upload.version_id)
         for output in receipt.outputs:
             self.s3.delete_object(Bucket=self.outputs["PublishedBucket"], Key=output.key)
 
     def sweep(self) -> None:
-        """Start a drain as the schedule does: it launches a task if messages are waiting and too few tasks run."""
+        """Start a drain as the schedule does. It launches a task if messages are waiting and too few tasks are
+        running."""
         self.step_functions.start_execution(
             stateMachineArn=self.outputs["StateMachineArn"], input=json.dumps({"source": "schedule"})
         )
 
     def settle(self) -> None:
-        """Wait until no work is left, sweeping up remaining duplicates."""
+        """Wait until no work is left. Sweep if messages are left without a task."""
 
         def at_rest() -> bool:
             if self.tasks():
@@ -162,9 +164,9 @@ class Chain:
         self.wait_for(at_rest, "the chain to come to rest", 240)
 
     def run_by_hand(self, deployment: str = UPLOAD_DEPLOYMENT, /, **parameters: object) -> dict[str, Any]:
-        """Start a deployment as a person does, wait for its end, and return the flow run."""
+        """Start a deployment as a person does, wait until the flow run has ended, and return it."""
         arguments = [part for name, value in parameters.items() for part in ("-p", f"{name}={json.dumps(value)}")]
-        with contextlib.suppress(CommandFailed):  # the command fails when the run does; the caller looks at its state
+        with contextlib.suppress(CommandFailed):  # the command fails if the run does, and the caller checks the state
             self.cloud.run(["prefect", "deployment", "run", deployment, *arguments, "--watch"], timeout_seconds=120)
         run: dict[str, Any] = self.ask_prefect("flow_runs", sort="EXPECTED_START_TIME_DESC", limit=1)[0]
         return run
@@ -175,23 +177,25 @@ class Chain:
         deployment: str = UPLOAD_DEPLOYMENT,
         **parameters: object,
     ) -> str:
-        """Start a deployment as Prefect's UI does, and return the flow run's id: a worker of its pool takes it."""
+        """Start a deployment as Prefect's UI does, and return the flow run's ID. A worker of the deployment's pool
+        picks up the run."""
         deployment_id = self.call_prefect("GET", f"/deployments/name/{deployment}")["id"]
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}, "job_variables": job_variables or {}}
         return str(self.call_prefect("POST", f"/deployments/{deployment_id}/create_flow_run", body)["id"])
 
     def apply_automations(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Apply automations as registering the stack does, in this process: starting one takes long."""
+        """Apply automations as the registration of a stack does, but in this process, because starting another one is
+        slow."""
         with temporary_settings({PREFECT_API_URL: self.cloud.endpoints.prefect_api_url}):
             list(automations.apply(NAMES, entries))
 
     def apply_limits(self, contracts: Iterable[Contract], names: PrefectNames = NAMES) -> None:
-        """Apply the concurrency limits of contracts as registering the stack does, in this process."""
+        """Apply the concurrency limits of contracts as the registration of a stack does, but in this process."""
         with temporary_settings({PREFECT_API_URL: self.cloud.endpoints.prefect_api_url}):
             list(apply_limits(names, contracts))
 
     def copy_contracts(self, folder: Path) -> Path:
-        """Copy the project's contracts, so that a test can change them."""
+        """Copy the project's contracts to a folder in which a test can change them, and return the folder."""
         return Path(shutil.copytree(CONTRACTS, folder, ignore=shutil.ignore_patterns("__pycache__")))
 
     # --- reading ----------------------------------------------------------------------------------------------
@@ -200,7 +204,7 @@ class Chain:
         """Return the drains of the queue as Step Functions describes them, the newest first.
 
         Args:
-            status: only those with this status, such as RUNNING.
+            status: if given, return only drains with this status, such as RUNNING.
         """
         pages = self.step_functions.get_paginator("list_executions").paginate(
             stateMachineArn=self.outputs["StateMachineArn"], **({"statusFilter": status} if status else {})
@@ -212,11 +216,11 @@ class Chain:
         ]
 
     def window(self) -> int:
-        """Return the number of the present window: uploads of one window share a drain."""
+        """Return the number of the current window. Uploads of the same window share a drain."""
         return window_of(time.time(), int(self.outputs["WindowSeconds"]))
 
     def done(self, upload: UploadMessage, seconds: float = END_SECONDS) -> Receipt:
-        """Wait until the upload has its receipt, no matter which task wrote it, and return it."""
+        """Wait until the upload has its receipt, no matter which task writes it, and return the receipt."""
 
         def look() -> Receipt | None:
             if not self.has_receipt(upload):
@@ -227,7 +231,7 @@ class Chain:
         return self.wait_for(look, f"the receipt of {upload.key}", seconds)
 
     def attempt(self, upload: UploadMessage) -> Attempt | None:
-        """Return the last failed try at an upload; None if there is none."""
+        """Return the record of the last failed attempt at an upload, or None if there is none."""
         key = attempt_key(upload.run_id)
         if key not in self.keys(key):
             return None
@@ -245,7 +249,7 @@ class Chain:
         return key in self.keys(key)
 
     def keys(self, prefix: str) -> list[str]:
-        """Return every key of the published bucket under `prefix`."""
+        """Return every key in the published bucket that starts with `prefix`."""
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.outputs["PublishedBucket"], Prefix=prefix)
         return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
@@ -263,46 +267,48 @@ class Chain:
         return pd.concat([self.table(output.key) for output in receipt.outputs if output.kind == "quarantine"])
 
     def flow_runs(self, attempt: UploadMessage | Receipt) -> list[dict[str, Any]]:
-        """Return the flow runs of one attempt at an upload as Prefect shows them."""
+        """Return the flow runs of one attempt at an upload, as Prefect's API describes them."""
         key = f"{attempt.run_id}-{attempt.attempt}" if attempt.attempt else attempt.run_id
         return self.ask_prefect("flow_runs", flow_runs={"idempotency_key": {"any_": [key]}})
 
     def ask_prefect(self, what: str, **filters: object) -> list[dict[str, Any]]:
-        """Return what Prefect's API lists: `what` is flow_runs, task_runs, logs, artifacts, ..."""
+        """Return the objects of one type from Prefect's API. `what` is flow_runs, task_runs, logs, artifacts or another
+        type."""
         found: list[dict[str, Any]] = self.call_prefect("POST", f"/{what}/filter", filters)
         return found
 
     def flow_run(self, flow_run_id: str) -> dict[str, Any]:
-        """Return one flow run as Prefect shows it."""
+        """Return a flow run as Prefect's API describes it."""
         run: dict[str, Any] = self.call_prefect("GET", f"/flow_runs/{flow_run_id}")
         return run
 
     def states_of(self, flow_run_id: str) -> list[dict[str, Any]]:
-        """Return all states that a flow run was in, oldest first."""
+        """Return all states that a flow run has been in, the oldest first."""
         states: list[dict[str, Any]] = self.call_prefect("GET", f"/flow_run_states/?flow_run_id={flow_run_id}")
         return states
 
     def final(self, flow_run_id: str) -> dict[str, Any] | None:
-        """Return a flow run if it has ended, otherwise None."""
+        """Return a flow run if it has ended, or None."""
         run = self.flow_run(flow_run_id)
         return run if run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
 
     def artifacts(self, key: str, flow_run_id: str | None = None) -> list[dict[str, Any]]:
-        """Return the artifacts of one key, of one flow run if given."""
+        """Return the artifacts with the given key. If `flow_run_id` is given, return only those of that run."""
         wanted = {"key": {"any_": [key]}, **({"flow_run_id": {"any_": [flow_run_id]}} if flow_run_id else {})}
         found: list[dict[str, Any]] = self.call_prefect("POST", "/artifacts/filter", {"artifacts": wanted})
         return found
 
     def log_of(self, flow_run_id: str) -> str:
-        """Return what a flow run has logged so far, as Prefect shows it."""
+        """Return the messages that a flow run has logged in Prefect so far."""
         lines = self.call_prefect("POST", "/logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run_id]}}})
         return "\n".join(line["message"] for line in lines)
 
     def call_prefect(self, method: str, path: str, body: object = None) -> Any:
-        """Call Prefect's API and return the answer's JSON.
+        """Call Prefect's API, and return the JSON of the response. The call is repeated while Prefect's database is
+        locked.
 
         Raises:
-            httpx.HTTPStatusError: Prefect refuses the call.
+            httpx.HTTPStatusError: Prefect rejects the call.
         """
         auth_string = self.cloud.endpoints.prefect_auth_string
         auth = httpx.BasicAuth(*auth_string.split(":", 1)) if auth_string else None
@@ -310,14 +316,14 @@ class Chain:
         def answer() -> httpx.Response | None:
             url = f"{self.cloud.endpoints.prefect_api_url}{path}"
             response = httpx.request(method, url, json=body, auth=auth, timeout=60)
-            busy = response.status_code == httpx.codes.SERVICE_UNAVAILABLE  # SQLite is locked: Prefect's client retries
+            busy = response.status_code == httpx.codes.SERVICE_UNAVAILABLE  # SQLite is locked; Prefect's client retries
             return None if busy else response
 
         response = self.wait_for(answer, f"Prefect to answer {path}").raise_for_status()
         return response.json() if response.content else None
 
     def messages(self, queue: str = "QueueUrl") -> dict[str, int]:
-        """Return how many messages of a queue are visible and how many are in flight."""
+        """Return how many messages of a queue are visible ("waiting") and how many are in flight ("held")."""
         names = {"waiting": "ApproximateNumberOfMessages", "held": "ApproximateNumberOfMessagesNotVisible"}
         attributes = self.sqs.get_queue_attributes(QueueUrl=self.outputs[queue], AttributeNames=list(names.values()))
         return {short: int(attributes["Attributes"][name]) for short, name in names.items()}
@@ -327,26 +333,26 @@ class Chain:
         return not any(self.messages().values())
 
     def tasks(self) -> list[int]:
-        """Return the process ids of the running tasks."""
+        """Return the process IDs of the running tasks."""
         found = []
         for path in (self.cloud.state_dir / "processes").glob("*"):
             try:
                 record = ProcessRecord(**json.loads(path.read_text()))
             except (OSError, ValueError):
-                continue  # it ended while we looked
+                continue  # the process has just ended
             if record.what.startswith("task ") and record.is_alive():
                 found.append(record.pid)
         return found
 
     def pool_is_idle(self) -> bool:
-        """Return whether the pool's worker has no running child process. Without /proc this cannot be determined."""
+        """Return whether the worker of the pool has no running child process. This requires /proc."""
         assert self.cloud.worker is not None
         listed = Path(f"/proc/{self.cloud.worker.pid}").glob("task/*/children")
         children = [child for path in listed for child in path.read_text().split()]
         return all(Path(f"/proc/{child}/comm").read_text().strip() == WARM for child in children)
 
     def kill_tasks(self) -> int:
-        """Kill every running task and its children with SIGKILL; return how many tasks there were."""
+        """Kill every running task and its children with SIGKILL, and return the number of tasks."""
         pids = self.tasks()
         for pid in pids:
             os.killpg(pid, signal.SIGKILL)
@@ -354,7 +360,7 @@ class Chain:
 
     @contextlib.contextmanager
     def denied(self, action: str) -> Iterator[None]:
-        """Remove a permission from the task's role for a while."""
+        """Deny an action to the tasks' role until the context ends."""
         iam, role = self.cloud.client("iam"), self.outputs["TaskRoleArn"].rpartition("/")[2]
         statement = {"Effect": "Deny", "Action": action, "Resource": "*"}
         policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
@@ -365,14 +371,15 @@ class Chain:
             iam.delete_role_policy(RoleName=role, PolicyName="broken")
 
     def log_lines(self, group: str) -> list[dict[str, Any]]:
-        """Return the JSON lines of a log group."""
+        """Return the JSON objects in a log group. `group` is the name of the stack's output that names it."""
         logs = self.cloud.client("logs")
         pages = logs.get_paginator("filter_log_events").paginate(logGroupName=self.outputs[group])
         lines = (event["message"] for page in pages for event in page["events"])
         return [json.loads(line[line.index("{") :]) for line in lines if "{" in line and line.rstrip().endswith("}")]
 
     def wait_for(self, look: Callable[[], _T | None], what: str, seconds: float = END_SECONDS) -> _T:
-        """Wait for a result and return it; fail with `what` after a timeout."""
+        """Wait until `look` returns something true, and return that. After `seconds`, raise AssertionError with `what`
+        in its message."""
         for _ in looks(seconds):
             found = look()
             if found:
@@ -381,12 +388,14 @@ class Chain:
         raise AssertionError(f"waited {seconds:.0f} s in vain for {what}; queue: {self.messages()}")
 
 
-# Short enough for tests, long enough for a busy machine: what dies is returned after this.
+# The messages of a dead task become visible again after this time. It is short for tests, but long enough for a busy
+# machine.
 VISIBILITY_TIMEOUT_SECONDS = 20
 
 
 class _WarmCloud(LocalCloud):
-    """A local cloud whose Python processes are forked with their imports made, which takes a tenth of the time."""
+    """A local cloud whose Python processes are forked from one that has made their imports, which takes a tenth of the
+    time."""
 
     def _begin(self, *arguments: Any, **options: Any) -> Service:
         with forking():
@@ -406,17 +415,17 @@ def running_chain(
     prefect_options: ServerOptions = ServerOptions(),
     **parameters: str,
 ) -> Iterator[Chain]:
-    """Start a chain for a test session: the embedded cloud and Prefect, with IAM enforced, and the stack in it.
+    """Start a pipeline for a test session: a local cloud with IAM enforced, a Prefect server, a worker, and the stack.
 
     Args:
-        task_seconds: how long the state machine lets a task run.
-        docker: run tasks as containers, in the engine that DOCKER_HOST names.
-        warm: fork processes with their imports made (tests/forking.py), in place of starting them.
+        task_seconds: the time after which the state machine stops a task.
+        docker: whether to run tasks as containers, in the engine that DOCKER_HOST names.
+        warm: whether to fork processes with their imports made (tests/forking.py) instead of starting new ones.
         prefect_options: a separate database and a password for the Prefect server.
-        parameters: the template's, besides those that make tests quick.
+        parameters: parameters of the template, in addition to those that make the tests fast.
     """
     with tempfile.TemporaryDirectory(prefix="sluice-chain-") as folder:
-        # A port that no other cloud prefers: a server that a test stops finds it free again.
+        # No other local cloud prefers this port, so it is still free when a test restarts the Prefect server.
         with (_WarmCloud if warm else LocalCloud)(
             Path(folder) / "state",
             wait_scale=0.1,
@@ -442,8 +451,8 @@ def running_chain(
             )
             cloud.start_worker(WORK_POOL, settings_of(outputs), role_arn=outputs["TaskRoleArn"])
             chain = Chain(cloud, outputs)
-            # A last look at the queue that is shorter than AWS's needs to be: here, one server has all messages.
-            # A container's task definition stays as the template has it.
+            # The tasks' long poll can be shorter than on AWS, because here a single server has all messages. If tasks
+            # run in containers, their task definition is not changed.
             sooner = chain.tasks_that(environment={"SLUICE_RECEIVE_WAIT_SECONDS": "1"})
             with recorded(cloud, STACK_NAME), contextlib.nullcontext() if docker else sooner:
                 yield chain

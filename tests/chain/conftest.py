@@ -1,4 +1,4 @@
-"""The chain that all tests of this folder share."""
+"""The fixture with the pipeline that all tests in this folder share."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from tests.chain.chain import Chain, running_chain
 
 @pytest.fixture(scope="session")
 def chain() -> Iterator[Chain]:
-    """Start one chain for all tests."""
+    """Start one pipeline for all tests."""
     with running_chain() as started:
         yield started

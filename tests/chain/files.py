@@ -1,4 +1,4 @@
-"""Small files of orders with a known outcome."""
+"""Small files of orders, and one with wide rows, with known outcomes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEADER = "order_id,ordered_at,customer_id,country,sku,quantity,unit_price,discou
 
 
 def order(number: int, **fields: object) -> str:
-    """Return one good order as a CSV line; `fields` replace its values."""
+    """Return a good order as a CSV line. `fields` replace the values of its columns."""
     values: dict[str, object] = {
         "order_id": f"ORD-{number:08d}",
         "ordered_at": "2026-11-02 10:00:00",
@@ -28,17 +28,18 @@ def order(number: int, **fields: object) -> str:
 
 
 def orders(*lines: str) -> bytes:
-    """Return a CSV file of the given lines."""
+    """Return a CSV file with the given lines."""
     return "\n".join([HEADER, *lines, ""]).encode()
 
 
 def good_orders(count: int, start: int = 1) -> bytes:
-    """Return a clean file of `count` orders."""
+    """Return a CSV file with `count` good orders."""
     return orders(*(order(number) for number in range(start, start + count)))
 
 
 def dirty_orders() -> bytes:
-    """Return twelve orders: nine good ones, one with a bad quantity, one with text as price, and a duplicate."""
+    """Return a CSV file with twelve orders: nine good ones, one with a bad quantity, one whose price is not a number,
+    and a duplicate."""
     return orders(
         *(order(number) for number in range(1, 10)),
         order(10, quantity=0),
@@ -58,16 +59,17 @@ bad_rows: {max_fraction: 1}
 
 
 def wide_rows(*, different_notes: int = 6) -> bytes:
-    """Return a Parquet file of six row groups, each a partition (8 MiB) that fills a file of WIDE_CONTRACT.
+    """Return a Parquet file with six row groups. Each is a partition of 8 MiB, and fills an output file of
+    WIDE_CONTRACT.
 
     Args:
-        different_notes: how many of the row groups have other notes than the first; the ids repeat with the notes.
+        different_notes: the number of row groups whose IDs and notes differ. The other row groups repeat them.
     """
     size = WIDE_ROWS // 6
     schema, file = pa.schema({"id": pa.int64(), "note": pa.string()}), io.BytesIO()
     with pq.ParquetWriter(file, schema) as writer:
         for group in range(6):
             ids = range(group % different_notes * size, (group % different_notes + 1) * size)
-            notes = [random.Random(number).randbytes(1 << 15).hex() for number in ids]  # they hardly compress
+            notes = [random.Random(number).randbytes(1 << 15).hex() for number in ids]  # random, to compress badly
             writer.write_table(pa.table({"id": ids, "note": notes}, schema=schema))
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""A local webhook receiver for notifications."""
+"""A local server that receives notifications by webhook."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Receiver(ThreadingHTTPServer):
-    """Keeps the JSON that is posted to it."""
+    """A server that keeps the JSON documents that are posted to it."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Post)
@@ -23,7 +23,7 @@ class Receiver(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/hook"
 
     def told_of(self, subject: str) -> dict[str, Any] | None:
-        """Return the first notification with `subject` in its subject, or None."""
+        """Return the first notification whose subject contains `subject`, or None."""
         return next((told for told in list(self.received) if subject in told["subject"]), None)
 
 
@@ -42,7 +42,7 @@ class _Post(BaseHTTPRequestHandler):
 
 @contextmanager
 def receiver() -> Iterator[Receiver]:
-    """A webhook receiver."""
+    """Run a webhook receiver until the context ends."""
     with Receiver() as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()

@@ -1,4 +1,4 @@
-"""Manual runs with parameters, on the process work pool that `make up` serves."""
+"""Manual runs with parameters, in the process work pool that `make up` also serves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.cloud
 
 @pytest.fixture(scope="module")
 def processed(chain: Chain) -> dict[str, UploadMessage]:
-    """Return published uploads, one for each test that runs one again."""
+    """Return published uploads by name, one for each test that processes one again."""
     uploads = {
         name: chain.upload(f"incoming/orders/{name}.csv", good_orders(2)) for name in ("again", "forced", "retry")
     }
@@ -30,7 +30,7 @@ def processed(chain: Chain) -> dict[str, UploadMessage]:
 
 
 def test_an_object_without_an_event_is_published_by_hand(chain: Chain) -> None:
-    """The trigger ignores the folder; the contract is the one given as a parameter."""
+    """The trigger ignores this folder, and the run's parameter names the contract."""
     upload = chain.upload("incoming/_archive/2025.csv", good_orders(4))
     run = chain.run_by_hand(key=upload.key, dataset="orders")
     assert (run["state"]["type"], run["state"]["name"]) == ("COMPLETED", "Completed"), run["state"]
@@ -78,7 +78,7 @@ def test_a_rejected_file_run_by_hand_is_rejected_there_too(chain: Chain) -> None
 def test_retry_on_a_published_run_is_a_new_attempt_in_the_same_run(
     chain: Chain, processed: dict[str, UploadMessage]
 ) -> None:
-    """Retry on a finished run processes the upload again."""
+    """Prefect's Retry on a run that has ended processes the upload again."""
     upload = processed["retry"]
     (run,) = chain.flow_runs(upload)
     chain.cloud.run(["prefect", "flow-run", "retry", run["id"]], timeout_seconds=300)
@@ -91,7 +91,7 @@ def test_retry_on_a_published_run_is_a_new_attempt_in_the_same_run(
 
 
 def test_a_field_of_the_contract_is_changed_for_one_run_only(chain: Chain) -> None:
-    """One bad row in three is too many under the contract of orders."""
+    """The contract of the orders allows fewer bad rows than one in three."""
     bad = orders(order(1), order(2), order(3, quantity=0))
     strict, lenient = (
         chain.upload("incoming/_archive/strict.csv", bad),

@@ -1,7 +1,7 @@
-"""Whole uploads through the whole chain: S3, Lambda, SQS, Step Functions, ECS, Prefect, S3, with IAM enforced.
+"""End-to-end uploads through the whole pipeline (S3, Lambda, SQS, Step Functions, ECS and Prefect), with IAM enforced.
 
-Nothing is faked but the cloud itself: the template, the zip, the state machine, the container's command and the
-Prefect server are the real ones.
+Only AWS itself is emulated. The template, the Lambda's zip, the state machine, the container's command and the Prefect
+server are the real ones.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.cloud
 
 @pytest.fixture(scope="module")
 def alone(chain: Chain) -> UploadMessage:
-    """Upload a good file while the chain is idle: its own task processes it."""
+    """Upload a good file while the pipeline is idle, so that the task launched for it also processes it."""
     chain.settle()
     upload = chain.upload("incoming/orders/good.csv", good_orders(5))
     assert chain.done(upload).status is Status.PUBLISHED
@@ -48,8 +48,9 @@ _BATCH = {
 
 @pytest.fixture(scope="module")
 def batch(chain: Chain, alone: UploadMessage) -> dict[str, UploadMessage]:
-    """Upload files of all kinds at once, by key: tasks of some process the messages of others."""
-    del alone  # has been alone
+    """Upload files of all types at the same time, and return them by key. Some tasks process messages that were sent
+    for other files."""
+    del alone  # requested only so that it is processed before the batch
     with ThreadPoolExecutor(len(_BATCH)) as pool:
         uploads = list(pool.map(chain.upload, _BATCH, _BATCH.values()))
     return {upload.key: upload for upload in uploads}
@@ -133,7 +134,7 @@ def test_a_file_that_cannot_be_published_is_rejected_with_a_reason(
     (flow_run,) = chain.wait_for(lambda: chain.flow_runs(upload), "its flow run")
     flow_run = chain.wait_for(lambda: chain.final(flow_run["id"]), "the end of its flow run")
     assert (flow_run["state"]["type"], flow_run["state"]["name"]) == ("FAILED", "Failed")
-    # While Prefect is slow a run is recorded later, which a second line shows.
+    # If Prefect is slow, the run is recorded later, and a second line in the message states that.
     assert flow_run["state"]["message"].split("\nProcessed ")[0] == receipt.reason
     assert {"orders", "rejected"} <= set(flow_run["tags"])
 

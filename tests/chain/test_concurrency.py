@@ -1,4 +1,5 @@
-"""A limit on how many uploads of a dataset are processed at once: kept in a burst, and never in the data's way."""
+"""A limit on the number of uploads of a dataset that are processed at the same time. It applies to a burst of uploads,
+but never prevents a file from being processed."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from tests.chain.files import good_orders
 pytestmark = [pytest.mark.cloud, pytest.mark.timeout(600)]
 LIMIT = NAMES.limit("orders")
 
-# A flow that works without S3: what is looked at is the slot alone.
+# A flow that does not need S3, because the test is only about the slot.
 _TWO_RUNS = f"""
 from prefect import flow
 from flows.observability.upload_slot import upload_slot
@@ -37,11 +38,12 @@ work(3_600)  # this process has waited in vain once
 
 @pytest.fixture
 def one_at_a_time(chain: Chain, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A limit of one for the orders, and the variables of tasks that have its contract."""
+    """Set a limit of one concurrent upload for the orders, and yield the environment variables of tasks that use such a
+    contract."""
     contract = chain.copy_contracts(tmp_path / "contracts") / "orders" / "contract.yaml"
     limited = yaml.safe_load(contract.read_text()) | {"max_concurrent_uploads": 1}
     contract.write_text(yaml.safe_dump(limited, sort_keys=False))
-    # Created again: tasks that other tests killed hold slots until their leases end.
+    # Delete and create the limit, because tasks that other tests killed hold slots until their leases end.
     httpx.delete(f"{chain.cloud.endpoints.prefect_api_url}/v2/concurrency_limits/{LIMIT}", timeout=30)
     chain.apply_limits([Contract(dataset="orders", max_concurrent_uploads=1)])
     yield {"SLUICE_CONTRACTS_FOLDER": str(tmp_path / "contracts")}
@@ -50,7 +52,7 @@ def one_at_a_time(chain: Chain, tmp_path: Path) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def slot_taken(chain: Chain) -> Iterator[None]:
-    """Hold the only slot, as a long upload of the dataset does."""
+    """Hold the only slot, as a long upload of the dataset would."""
     body = {"names": [LIMIT], "slots": 1, "lease_duration": 600}
     lease = chain.call_prefect("POST", "/v2/concurrency_limits/increment-with-lease", body)["lease_id"]
     try:
@@ -60,19 +62,19 @@ def slot_taken(chain: Chain) -> Iterator[None]:
 
 
 def limits(chain: Chain) -> dict[str, dict[str, Any]]:
-    """Return the server's limits by name."""
+    """Return the Prefect server's concurrency limits by name."""
     return {limit["name"]: limit for limit in chain.ask_prefect("v2/concurrency_limits")}
 
 
 def is_waiting(chain: Chain, upload: UploadMessage) -> bool:
-    """Whether the upload's run logs that it waits for a slot."""
+    """Return whether the upload's flow run has logged that it waits for a slot."""
     runs = [run["id"] for run in chain.flow_runs(upload)]
     lines = chain.ask_prefect("logs", logs={"flow_run_id": {"any_": runs}}) if runs else []
     return any("has no free slot" in line["message"] for line in lines)
 
 
 def worked(chain: Chain, upload: UploadMessage) -> tuple[str, str]:
-    """Return when the upload's first stage started and its last one ended."""
+    """Return the times when the upload's first stage started and its last stage ended."""
     (run,) = chain.flow_runs(upload)
     tasks = chain.ask_prefect("task_runs", flow_runs={"id": {"any_": [run["id"]]}})
     return min(task["start_time"] for task in tasks), max(task["end_time"] for task in tasks)
@@ -85,7 +87,7 @@ def test_a_burst_on_a_dataset_with_one_slot_is_processed_one_by_one_and_all_of_i
         with slot_taken(chain):
             burst = [chain.upload("incoming/orders/burst.csv", good_orders(3))]
             chain.wait_for(lambda: is_waiting(chain, burst[0]), "the first upload to wait", 120)
-            # In another window, hence for another task: then both have an upload in hand.
+            # Upload in another window, which launches another task, so that both tasks work on an upload.
             window = chain.window()
             chain.wait_for(lambda: chain.window() > window, "the next window")
             burst += [chain.upload(f"incoming/orders/burst-{number}.csv", good_orders(3)) for number in range(3)]

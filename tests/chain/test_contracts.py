@@ -1,4 +1,5 @@
-"""A contract is published and rolled back without a new image, by the role for it and by nobody else."""
+"""Tests that the role for contracts can publish a contract and roll it back without a new image, and that no other role
+can."""
 
 import io
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ expectations:
 
 @contextmanager
 def as_publisher(chain: Chain) -> Iterator[AwsStack]:
-    """Yield the stack as somebody sees it who has assumed the role."""
+    """Yield the stack as it is visible to a person who has assumed the role for publishing contracts."""
     endpoints = chain.cloud.endpoints
     with own_session(endpoints.environment_of(chain.outputs["ContractPublisherRoleArn"])):
         access = Access(ACCOUNT_ID, endpoints.region, "publisher", endpoints.aws_endpoint_url)
@@ -63,7 +64,8 @@ def test_a_rule_changes_for_tasks_that_run_and_goes_back_without_a_deployment(ch
 
 
 def _judged_by_it(chain: Chain, heaviest: int) -> Receipt:
-    """Upload until a file is judged by the contract with this limit: a task that runs looks once a minute."""
+    """Upload files until one is validated against the contract with this limit, because a running task checks for new
+    contracts only once a minute."""
     quarantined = sum(weight > heaviest for weight in (1, 2, 300))
 
     def judged_so() -> Receipt | None:
@@ -87,7 +89,7 @@ def test_a_wrong_contract_in_the_image_stops_only_its_own_dataset_until_it_is_co
         other = chain.done(chain.upload("incoming/unknown/beside-a-wrong-contract.csv", FILE))
         attempt = chain.wait_for(lambda: chain.attempt(stopped), "the file of the wrong contract to be tried")
         contract.write_text("dataset: parcels\ncolumns: {weight: integer}\n")
-        corrected = chain.done(stopped, 180)  # when its message is delivered again
+        corrected = chain.done(stopped, 180)  # after its message was delivered again
         chain.settle()
     assert [each.status for each in (orders, other, corrected)] == [Status.PUBLISHED] * 3
     assert [each.contract.dataset for each in (orders, other, corrected)] == ["orders", "default", "parcels"]
@@ -97,7 +99,7 @@ def test_a_wrong_contract_in_the_image_stops_only_its_own_dataset_until_it_is_co
 
 @pytest.mark.parametrize("key", [f"{LIVE}forged.yaml", f"{USED}orders/forged.yaml", "receipts/forged.json"])
 def test_tasks_publish_no_contract_and_publishers_write_nothing_else(chain: Chain, key: str) -> None:
-    """A task may add the text of a contract, and not replace it."""
+    """A task may add the text of a contract, but may not replace it."""
     role = chain.outputs["TaskRoleArn" if key.startswith(LIVE) else "ContractPublisherRoleArn"]
     bucket = chain.outputs["PublishedBucket"]
     with pytest.raises(ClientError) as caught:

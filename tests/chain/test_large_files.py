@@ -1,4 +1,4 @@
-"""Large files through the whole chain: they are downloaded in ranges and uploaded in parts."""
+"""Large files, which are downloaded in ranges and uploaded in parts, through the whole pipeline."""
 
 from __future__ import annotations
 

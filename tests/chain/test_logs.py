@@ -1,7 +1,9 @@
-"""No log of the chain contains a value from the data, and every line of the container identifies its upload.
+"""Tests that no log of the pipeline contains a value from the data, and that every line of the container identifies its
+upload.
 
-Receipts and Prefect's artifacts may show what GX observes on a whole column (a row count, a minimum, a fraction), the
-names of columns and files, and row numbers; never the value of a row. Quarantine files contain the bad rows themselves.
+Receipts and Prefect's artifacts may contain what Great Expectations observes about a whole column (such as a row count,
+a minimum or a fraction), the names of columns and files, and row numbers, but never the value of a row. Quarantine
+files contain the bad rows themselves.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ SECRET = "s3cr3tXyzzy"
 
 
 def planted() -> dict[str, bytes]:
-    """Return files with the secret in every place that an error message might quote."""
+    """Return files with the secret at every position that an error message might quote."""
     good, bad = order(1, sku=SECRET), order(2, sku=SECRET, quantity=0)
     return {
         "orders/good-and-bad.csv": orders(*(order(number) for number in range(3, 13)), good, bad),
@@ -36,11 +38,11 @@ def planted() -> dict[str, bytes]:
         "things/broken.json": b'[{"a": "' + SECRET.encode() + b'"}, {"a": ' + SECRET.encode() + b"}]",
         "things/broken.xlsx": b"PK\x03\x04" + SECRET.encode() * 20,
         "things/not-a-table.bin": bytes(range(256)) + SECRET.encode(),
-        # Rows in the place of the header, and a header among the rows.
+        # Files with rows instead of a header, and one with a second header among its rows.
         "orders/no-header.csv": "\n".join(order(number, sku=SECRET) for number in range(1, 4)).encode(),
         "things/header-like.csv": f"{SECRET},{SECRET}\n{SECRET},{SECRET}\n".encode(),
         "orders/header-again.csv": good_orders(3) + f"{HEADER}\n".encode() + order(4, sku=SECRET).encode(),
-        # The custom step of its contract outputs its data (_CHATTY), and then raises.
+        # The custom step of this contract outputs its data (_CHATTY_STEPS) and then raises an error.
         "chatty/raises.csv": f"name,note\nA,{SECRET}\n".encode(),
     }
 
@@ -71,7 +73,8 @@ def output_all(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def contracts_with_a_chatty_step(folder: Path) -> Path:
-    """Return the project's contracts, and one with a step that outputs its data in every possible way."""
+    """Copy the project's contracts, and add one with a step that outputs its data in every possible way. Return the
+    folder."""
     shutil.copytree(CONTRACTS, folder)
     (folder / "chatty").mkdir()
     (folder / "chatty" / "contract.yaml").write_text(_CHATTY_CONTRACT)
@@ -81,7 +84,7 @@ def contracts_with_a_chatty_step(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def uploads(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> list[UploadMessage]:
-    """Process every file with the secret, and send an event that the Lambda cannot read."""
+    """Process every file that contains the secret, and send an event that the Lambda cannot read."""
     folder = contracts_with_a_chatty_step(tmp_path_factory.mktemp("logs") / "contracts")
     with chain.tasks_that(environment={"SLUICE_CONTRACTS_FOLDER": str(folder)}):
         sent = [chain.upload(f"incoming/{name}", body) for name, body in planted().items()]
@@ -111,14 +114,14 @@ def everything_in(chain: Chain, group: str) -> list[str]:
 
 
 def log_group(chain: Chain, part: str) -> str:
-    """Return the name of a component's log group."""
+    """Return the name of the log group of a component, such as "task"."""
     groups = chain.cloud.client("logs").describe_log_groups(logGroupNamePrefix="/sluice/")["logGroups"]
     (name,) = [group["logGroupName"] for group in groups if group["logGroupName"].endswith(f"/{part}")]
     return str(name)
 
 
 def shown_by_prefect(chain: Chain, what: str) -> str:
-    """Return all of Prefect's logs, states or artifacts as text."""
+    """Return all of Prefect's logs, flow runs, task runs or artifacts as one string."""
     pages: list[Any] = []
     while True:
         pages.append(chain.ask_prefect(what, limit=200, offset=200 * len(pages)))

@@ -1,4 +1,4 @@
-"""Outcomes reach subscribers through EventBridge, and the alarms through the log."""
+"""Tests that outcomes reach subscribers through EventBridge, and alarms through the log."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _EXAMPLE = re.compile(r"```yaml\n(AWSTemplateFormatVersion.*?)```", re.DOTALL)
 
 @dataclass
 class Subscriber:
-    """The stack of the example in docs/outcomes.md: a rule and its queue."""
+    """The stack in the example of docs/outcomes.md, which consists of a rule and a queue."""
 
     chain: Chain
     queue_url: str
     _events: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def events(self) -> dict[str, dict[str, Any]]:
-        """Return the events that have arrived so far, by run id."""
+        """Return the events that have arrived so far, by run ID."""
         while messages := self.chain.sqs.receive_message(QueueUrl=self.queue_url).get("Messages"):
             for message in messages:
                 event = json.loads(message["Body"])
@@ -52,7 +52,7 @@ def subscriber(chain: Chain) -> Iterator[Subscriber]:
 
 
 def metrics_of(chain: Chain) -> set[tuple[str, str, tuple[tuple[str, str], ...]]]:
-    """Return namespace, name and dimensions of every metric in the tasks' log, as CloudWatch reads them."""
+    """Return the namespace, name and dimensions of every metric in the tasks' log, as CloudWatch reads them."""
     found = set()
     for line in chain.log_lines("TaskLogGroup"):
         for directive in line.get("_aws", {}).get("CloudWatchMetrics", []):
@@ -65,7 +65,7 @@ def metrics_of(chain: Chain) -> set[tuple[str, str, tuple[tuple[str, str], ...]]
 
 
 def alarms_of(chain: Chain) -> set[tuple[str, str, tuple[tuple[str, str], ...]]]:
-    """Return namespace, name and dimensions of every metric of Sluice that an alarm of the stack watches."""
+    """Return the namespace, name and dimensions of every Sluice metric that an alarm of the stack watches."""
     pages = chain.cloud.client("cloudwatch").get_paginator("describe_alarms").paginate()
     return {
         (
@@ -128,7 +128,7 @@ def test_an_outcome_that_eventbridge_refuses_stays_noted_and_is_announced_later(
 
     def announced() -> bool:
         if not chain.drains("RUNNING"):
-            chain.sweep()  # it launches a task once the note is older than the visibility timeout
+            chain.sweep()  # this launches a task once the batch note is older than the visibility timeout
         return upload.run_id in subscriber.events()
 
     chain.wait_for(announced, "a task of the sweep to announce it", 120)

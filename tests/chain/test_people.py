@@ -1,4 +1,4 @@
-"""The ready policies for people are enough for what they are for, and for nothing else; IAM is enforced."""
+"""Tests that each of the shipped policies for people allows what it is for and nothing else, with IAM enforced."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _EXIT_REFUSED = 3
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody with some of the policies, who works with the stack as on AWS."""
+    """A person who has some of the policies, and works with the stack as on AWS."""
 
     environment: dict[str, str]
 
@@ -43,7 +43,7 @@ class Person:
         )
 
     def may(self, call: str, **arguments: object) -> bool:
-        """Return whether S3 does what is asked."""
+        """Return whether S3 allows the call."""
         with own_session(self.environment):
             s3 = boto3.client("s3")
             try:
@@ -57,7 +57,8 @@ class Person:
 
 @pytest.fixture(scope="module")
 def policies(chain: Chain) -> dict[str, str]:
-    """Create the policies as docs/security.md does; return their ARNs by whom they are for."""
+    """Create the policies as docs/security.md describes, and return their ARNs by the audience of the policy, such as
+    "reader"."""
     cloudformation = chain.cloud.client("cloudformation")
     given = {"LandingBucket": chain.outputs["LandingBucket"], "PublishedBucket": chain.outputs["PublishedBucket"]}
     given |= {"StackName": STACK_NAME, "UploadPrefix": "incoming/orders/", "Dataset": "orders"}
@@ -90,7 +91,7 @@ def somebody_with(chain: Chain, policies: dict[str, str], *names: str) -> Iterat
 
 @pytest.fixture(scope="module")
 def dirty(chain: Chain) -> Receipt:
-    """Publish a file with a row in quarantine."""
+    """Publish a file with one row in quarantine, and return its receipt."""
     upload = chain.upload("incoming/orders/people.csv", orders(*map(order, range(1, 8)), order(8, unit_price="cheap")))
     receipt = chain.done(upload)
     chain.settle()

@@ -1,4 +1,4 @@
-"""Automations and their notifications, explanations of crashes, and notifications without Prefect."""
+"""Prefect automations and their notifications, and the explanations of crashed runs."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from tests.faults.step_contracts import GATE_VARIABLE, slow_contracts
 from tests.restart import restart_prefect
 
 pytestmark = pytest.mark.cloud
-_SHORTEST_SECONDS = 10  # the least that Prefect takes for something that is not to happen
+_SHORTEST_SECONDS = 10  # the minimum that Prefect accepts for a trigger on an event that does not happen
 _AN_HOUR = 3_600
 
 
 @pytest.fixture(scope="module")
 def hook(chain: Chain) -> Iterator[Receiver]:
-    """Register the notification channel of the automations as a block, as an operator does."""
+    """Register the automations with a webhook as their notification channel, as an operator does."""
     with receiver() as server:
         register = ["python", "-m", "deployment.prefect_setup", "register", STACK_NAME, "--pool", "local"]
         chain.cloud.run(register, timeout_seconds=300, environment={"SLUICE_NOTIFY_URL": server.url})
@@ -63,8 +63,8 @@ def test_a_rejected_file_is_reported_with_its_reason(chain: Chain, hook: Receive
 def test_a_broken_pipeline_is_reported_and_retry_publishes_the_file_once_it_is_fixed(
     chain: Chain, hook: Receiver
 ) -> None:
-    """The task's role loses a permission. Only a manual Retry can process the file: its message is removed from the
-    queue."""
+    """The tasks' role loses a permission. Only a manual Retry can process the file, because its message is removed from
+    the queue."""
     chain.settle()
     with chain.denied("s3:PutObject"):
         upload = chain.upload("incoming/orders/mended.csv", good_orders(3))
@@ -86,7 +86,7 @@ def test_a_broken_pipeline_is_reported_and_retry_publishes_the_file_once_it_is_f
 def test_a_killed_task_leaves_a_crashed_run_with_the_reason_and_its_last_lines_and_is_reported(
     chain: Chain, hook: Receiver
 ) -> None:
-    """SIGKILL leaves a run in state Running without a process. No other task takes over the upload."""
+    """SIGKILL leaves a flow run in the state Running without a process. No other task takes over the upload."""
     chain.settle()
     with _sooner(chain, "Sluice: a run without a heartbeat has crashed (sluice)"):
         upload = chain.upload("incoming/orders/killed.csv", good_orders(3))
@@ -110,7 +110,7 @@ def test_a_killed_task_leaves_a_crashed_run_with_the_reason_and_its_last_lines_a
 
 
 def test_a_killed_run_of_a_worker_is_crashed_with_its_last_lines(chain: Chain, tmp_path: Path) -> None:
-    """The worker reports the end of its process at once; the other details come from the run's log."""
+    """The worker reports the end of its process at once, and the other details come from the run's log."""
     gate = tmp_path / "step.gate"
     upload = chain.upload("incoming/_archive/killed.csv", good_orders(3))
     variables = {"env": slow_contracts(chain.copy_contracts(tmp_path / "contracts")) | {GATE_VARIABLE: str(gate)}}
@@ -127,7 +127,8 @@ def test_a_killed_run_of_a_worker_is_crashed_with_its_last_lines(chain: Chain, t
 
 
 def test_a_run_whose_task_never_starts_is_called_crashed(chain: Chain, hook: Receiver) -> None:
-    """The ECS worker leaves a run in Submitting once ECS has taken its request. Nobody starts this one."""
+    """The ECS worker leaves a run in the state Submitting after ECS has accepted its request. Here, no process starts
+    the run."""
     with _sooner(chain, "Sluice: a submitted run did not begin (sluice)"):
         deployment = chain.call_prefect("GET", f"/deployments/name/{NAMES.deployment('process-upload')}")["id"]
         run = {"name": "never-begun", "parameters": {"key": "k"}, "state": {"type": "PENDING", "name": "Submitting"}}
@@ -141,7 +142,8 @@ def test_a_run_whose_task_never_starts_is_called_crashed(chain: Chain, hook: Rec
 
 
 def test_an_overdue_file_is_reported(chain: Chain, hook: Receiver) -> None:
-    """As the file declares it, with a deadline of seconds where a contract's is hours."""
+    """The automation is the one that registration declares, but with a deadline in seconds, where a contract has
+    hours."""
     entries = declared(NAMES, {"parcels": _SHORTEST_SECONDS / _AN_HOUR})
     chain.apply_automations(entry for entry in entries if "parcels" in entry["name"])
     try:
@@ -153,7 +155,7 @@ def test_an_overdue_file_is_reported(chain: Chain, hook: Receiver) -> None:
 
 def test_what_an_outage_of_prefect_hid_is_shown_and_reported_afterwards(chain: Chain, hook: Receiver) -> None:
     chain.settle()
-    chain.apply_automations(declared(NAMES))  # a new window for messages
+    chain.apply_automations(declared(NAMES))  # this starts a new window for notifications
     assert chain.cloud.prefect is not None
     chain.cloud.prefect.stop()
     try:
@@ -183,7 +185,7 @@ def _remove(chain: Chain, is_meant: Any) -> None:
 
 @contextmanager
 def _sooner(chain: Chain, name: str) -> Iterator[None]:
-    """Make one of the declared automations act after the shortest possible time."""
+    """Make one of the declared automations act after the shortest possible time until the context ends."""
     entry = next(entry for entry in declared(NAMES) if entry["name"] == name)
     sooner = copy.deepcopy(entry)
     sooner["trigger"]["within"] = _SHORTEST_SECONDS
@@ -195,7 +197,7 @@ def _sooner(chain: Chain, name: str) -> Iterator[None]:
 
 
 def _give_up(chain: Chain) -> None:
-    """Prevent a takeover of the upload: end the drains, and remove its message."""
+    """Prevent another task from taking over the upload, by stopping the drains and deleting its message."""
     for drain in chain.drains("RUNNING"):
         chain.step_functions.stop_execution(executionArn=drain["executionArn"])
     chain.sqs.purge_queue(QueueUrl=chain.outputs["QueueUrl"])

@@ -1,4 +1,4 @@
-"""Manual runs on AWS: a worker of type ecs takes them, and starts a task of the stack for each."""
+"""Manual runs on AWS: a worker of type ecs picks up each run, and starts a task of the stack for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.cloud
 
 
 def test_a_run_of_the_ecs_pool_is_a_task_of_the_stacks_own_definition(chain: Chain) -> None:
-    """The worker asks ECS for a task with the run's command; no other task definition comes to be."""
+    """The worker asks ECS for a task with the run's command, and creates no other task definition."""
     definitions = chain.ecs.list_task_definitions()["taskDefinitionArns"]
     upload = chain.upload("incoming/orders/by-ecs.csv", good_orders(3))
     chain.done(upload)

@@ -1,4 +1,5 @@
-"""Two stacks share one Prefect server: each has its deployments, blocks, work pool, automations and limits there."""
+"""Two stacks that share one Prefect server. Each has separate deployments, blocks, automations, limits and a separate
+work pool."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from tests.chain.files import good_orders
 pytestmark = pytest.mark.cloud
 TRIAL = PrefectNames("trial")
 
-# As much of a stack as a run that a person starts needs.
+# The part of a stack that a manual run needs.
 TEMPLATE = {
     "Resources": {
         "Landing": {
@@ -43,7 +44,7 @@ TEMPLATE = {
     },
 }
 
-# What an operator does in the UI who runs a worker where there are no AWS credentials.
+# Does what an operator does in the UI if a worker has no AWS credentials in its environment.
 _GIVE_KEYS = f"""
 from prefect_aws import AwsCredentials
 from pydantic import SecretStr
@@ -56,7 +57,7 @@ block.save({TRIAL.credentials_block!r}, overwrite=True)
 
 @pytest.fixture
 def trial(chain: Chain) -> Iterator[dict[str, str]]:
-    """Return the outputs of a second stack, deployed next to the first one but not registered."""
+    """Create a second stack next to the first one without registering it in Prefect, and yield its outputs."""
     cloudformation = chain.cloud.client("cloudformation")
     cloudformation.create_stack(StackName=TRIAL.stack, TemplateBody=json.dumps(TEMPLATE))
     cloudformation.get_waiter("stack_create_complete").wait(StackName=TRIAL.stack, WaiterConfig={"Delay": 1})
@@ -89,7 +90,7 @@ def test_registering_a_second_stack_changes_nothing_of_the_first_and_removing_it
 def test_a_run_started_by_hand_works_on_its_own_stack_whatever_its_workers_environment_holds(
     chain: Chain, trial: dict[str, str]
 ) -> None:
-    """The worker has the first stack's settings and no AWS credentials; the file is in the second stack's bucket."""
+    """The worker has the first stack's settings and no AWS credentials. The file is in the second stack's bucket."""
     _setup(chain, "register", TRIAL.stack, "--pool", "local")
     chain.cloud.run(["python", "-c", _GIVE_KEYS], timeout_seconds=300)
     key = "incoming/orders/trial.csv"
@@ -105,7 +106,7 @@ def test_a_run_started_by_hand_works_on_its_own_stack_whatever_its_workers_envir
     )
     run = chain.wait_for(lambda: chain.final(of_trial), "the second stack's run to end", 90)
     assert run["state"]["name"] == "Completed", run["state"]
-    # The first stack's worker, and the first stack's bucket, which has no such file.
+    # The first stack's worker reads the first stack's bucket, which has no such file.
     of_first = chain.schedule(key=key, dry_run=True)
     run = chain.wait_for(lambda: chain.final(of_first), "the first stack's run to end", 90)
     assert run["state"]["name"] == "Failed", run["state"]
@@ -113,7 +114,7 @@ def test_a_run_started_by_hand_works_on_its_own_stack_whatever_its_workers_envir
 
 
 def registered(chain: Chain) -> dict[tuple[str, str], Any]:
-    """Return everything that a stack registers on the server, with its content."""
+    """Return everything that stacks have registered on the Prefect server, by type and name."""
     flows = {flow["id"]: flow["name"] for flow in chain.ask_prefect("flows")}
     blocks = chain.ask_prefect("block_documents", include_secrets=True)
     found = {

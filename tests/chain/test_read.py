@@ -1,4 +1,5 @@
-"""What a file published is read with the command and from a notebook; what is replaced or withdrawn is not read."""
+"""Tests that the command and a notebook read the rows that a file has published, but not rows that were replaced or
+withdrawn."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ NO_ROWS = {"expectations": [{"expect_table_row_count_to_equal": {"value": 0, "se
 
 
 def read_in_notebook(chain: Chain) -> pa.Table:
-    """Return the rows of the test's file as a cell of a notebook gets them: below a running event loop."""
+    """Return the rows of the test's file as a notebook cell gets them, which runs inside an event loop."""
 
     async def cell() -> pa.Table:
         return read_table("orders", stack=STACK_NAME, with_source=True)

@@ -1,4 +1,5 @@
-"""After the index and Prefect's runs are lost, reconcile rebuilds both from the receipts, with its own role."""
+"""Tests that reconcile, with its own role, rebuilds the index and Prefect's flow runs from the receipts after both were
+lost."""
 
 from __future__ import annotations
 

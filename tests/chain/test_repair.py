@@ -1,4 +1,4 @@
-"""A dirty file goes through the whole chain; its quarantined rows are corrected and published with the command."""
+"""Tests that the quarantined rows of a file can be corrected and published with the command."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_dirty_and_repaired_is_the_same_as_clean_and_each_result_has_a_page(chai
     assert (run["state_name"], run["id"]) == ("Completed", repaired.chain.flow_run_id)
     assert {"repair", "orders", "published"} <= set(run["tags"])
 
-    # The first page was written by the task, with no more than its role allows; the second by the command.
+    # The task wrote the first page with the permissions of its role, and the command wrote the second page.
     pages = chain.keys("docs/orders/")
     assert {before.docs_page, repaired.docs_page} <= set(pages)
     index = chain.s3.get_object(Bucket=chain.outputs["PublishedBucket"], Key="docs/orders/index.html")["Body"].read()

@@ -1,4 +1,4 @@
-"""What runs locally has the role that it has on AWS, and IAM is enforced."""
+"""Tests that every local process has the role that it has on AWS, with IAM enforced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.cloud
 
 
 def test_a_run_by_hand_is_refused_what_the_task_role_may_not_do(chain: Chain) -> None:
-    """The root user, which the worker had, is refused nothing."""
+    """If the worker had root credentials, nothing would be denied."""
     upload = chain.upload("incoming/_archive/2025.csv", good_orders(2))
     with chain.denied("s3:GetObjectVersion"):
         run = _ended(chain, chain.schedule(key=upload.key, dataset="orders", dry_run=True))
@@ -39,7 +39,7 @@ def test_reconcile_started_by_hand_has_its_own_role(chain: Chain) -> None:
 
 @pytest.mark.parametrize("key", ["receipts/forged.json", "index/forged.json"])
 def test_the_task_role_writes_over_nothing_blindly(chain: Chain, key: str) -> None:
-    """A write without If-None-Match or If-Match is refused, whatever code the task runs."""
+    """A write without If-None-Match or If-Match is rejected, whatever code the task runs."""
     s3, bucket = s3_as(chain, chain.outputs["TaskRoleArn"]), chain.outputs["PublishedBucket"]
     with pytest.raises(ClientError) as caught:
         s3.put_object(Bucket=bucket, Key=key, Body=b"{}")
@@ -50,7 +50,7 @@ def test_the_task_role_writes_over_nothing_blindly(chain: Chain, key: str) -> No
 
 
 def test_the_stacks_roles_stay_within_the_shipped_boundary(chain: Chain) -> None:
-    """All tests of this folder run within it; a role that is given more cannot use it."""
+    """All tests in this folder run with the boundary. If a role gets more permissions, it cannot use them."""
     role = chain.outputs["TaskRoleArn"].rpartition("/")[2]
     iam = chain.cloud.client("iam")
     boundary = iam.get_role(RoleName=role)["Role"]["PermissionsBoundary"]["PermissionsBoundaryArn"]
@@ -69,7 +69,7 @@ def test_the_stacks_roles_stay_within_the_shipped_boundary(chain: Chain) -> None
 
 
 def s3_as(chain: Chain, role_arn: str) -> Any:
-    """Return a client with the credentials that a local worker has, from the same endpoint."""
+    """Return an S3 client with a role's credentials, which come from the same endpoint as those of a local worker."""
     environment = chain.cloud.endpoints.environment_of(role_arn)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):

@@ -1,4 +1,4 @@
-"""The sweep finds an unprocessed message automatically, on the template's schedule."""
+"""Tests that the scheduled sweep finds a message that no task has processed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.chain.files import good_orders
 
 pytestmark = pytest.mark.cloud
 
-# EventBridge Scheduler's shortest rate is a minute.
+# The shortest rate of EventBridge Scheduler is one minute.
 SWEEP_SECONDS = 150
 
 
 def test_a_stranded_message_is_picked_up_by_the_scheduled_sweep(chain: Chain) -> None:
-    """No drain was started for the message, as when the Lambda died between its two calls."""
+    """No drain was started for the message, as if the Lambda had died between its two calls."""
     upload = chain.upload("incoming/orders/stranded.csv", good_orders(3))
     chain.done(upload)
     chain.settle()
