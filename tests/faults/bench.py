@@ -1,7 +1,8 @@
-"""Test bench for faults: uploads with separate queues, workers with injected faults, and the checks after any fault.
+"""A test bench for faults: uploads with separate queues, workers with injected faults, and checks that hold after any
+fault.
 
-A worker is the container's entry point with the task's role, forked from a process that has already imported
-everything. It uses the real embedded cloud and the real Prefect server.
+A worker is the container's entry point with the task's role, forked from a process that has already made all imports.
+It uses the real Prefect server, and the local cloud in place of AWS.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from tests.faults.saboteur import Sabotage, as_variable, forked
 from tests.looking import looks
 from tests.restart import restart_emulator
 
-VISIBILITY_SECONDS = 10  # the least that the settings allow
+VISIBILITY_SECONDS = 10  # the minimum that the settings allow
 _PRELOADED = ["tests.faults.saboteur", "tests.faults.warm"]
 _TASK_QUEUE_ACTIONS = [
     "sqs:GetQueueAttributes",
@@ -48,35 +49,36 @@ _TASK_QUEUE_ACTIONS = [
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a worker ended."""
+    """How a worker ended: its exit code and its log lines."""
 
     exit_code: int
     lines: list[dict[str, Any]]
 
     @property
     def was_killed(self) -> bool:
-        """Return whether SIGKILL ended it."""
+        """Return whether SIGKILL ended the worker."""
         return self.exit_code == -signal.SIGKILL
 
     def said(self, event: str) -> list[dict[str, Any]]:
-        """Return its log lines of an event."""
+        """Return the worker's log lines with the given event."""
         return [line for line in self.lines if line.get("event") == event]
 
     @property
     def errors(self) -> str:
-        """Return the errors in its log lines."""
+        """Return the errors in the worker's log lines, separated by semicolons."""
         return "; ".join(str(line["error"]) for line in self.lines if "error" in line)
 
 
 @dataclass
 class Worker:
-    """One running worker."""
+    """A running worker process and its log file."""
 
     process: BaseProcess
     log: Path
 
     def ended(self, seconds: float = 120) -> Outcome:
-        """Wait until it ends."""
+        """Wait until the worker has ended, and return how it ended. Kill it and raise AssertionError if it takes too
+        long."""
         self.process.join(seconds)
         if self.process.is_alive():
             self.process.kill()
@@ -85,12 +87,12 @@ class Worker:
         return Outcome(self.process.exitcode, self._lines())
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send a signal to the worker."""
         assert self.process.pid is not None
         os.kill(self.process.pid, number)
 
     def has_said(self, event: str) -> bool:
-        """Return whether its log already has a line of an event."""
+        """Return whether the worker's log already has a line with the given event."""
         return any(line.get("event") == event for line in self._lines())
 
     def _lines(self) -> list[dict[str, Any]]:
@@ -101,7 +103,7 @@ class Worker:
 
 @dataclass
 class Case:
-    """One upload with its own queue and dead-letter queue."""
+    """An upload with a separate queue and dead-letter queue."""
 
     bench: Bench
     upload: UploadMessage
@@ -141,41 +143,41 @@ class Case:
     def work(
         self, *plan: Sabotage, environment: dict[str, str] | None = None, disk_bytes: int | None = None
     ) -> Outcome:
-        """Run a worker to its end, and return how it ended."""
+        """Run a worker until it has ended, and return how it ended."""
         return self.start(*plan, environment=environment, disk_bytes=disk_bytes).ended()
 
     def gate(self, on: str, where: str = "", nth: int = 1) -> tuple[Sabotage, Path]:
-        """Return a fault that pauses a worker at a call, and the file that releases it."""
+        """Return a fault that pauses a worker at a call, and the path of the file that releases the worker."""
         path = self.folder / f"{uuid.uuid4().hex[:8]}.gate"
         return Sabotage(on=on, where=where, nth=nth, do="hold", gate=str(path)), path
 
     def copy_contracts(self) -> Path:
-        """Return a copy of the project's contracts that a test may change."""
+        """Copy the project's contracts, so that a test can change them, and return the folder."""
         folder = self.folder / "contracts"
         shutil.copytree(CONTRACTS, folder)
         return folder
 
     def held_at(self, gate: Path) -> None:
-        """Wait until a worker is paused at a gate."""
+        """Wait until a worker has paused at the gate."""
         self.bench.chain.wait_for(gate.with_suffix(".reached").exists, "a worker to come to the gate")
 
     # --- reading ----------------------------------------------------------------------------------------------
 
     def count(self, url: str | None = None) -> dict[str, int]:
-        """Return how many messages of the queue are visible and how many are in flight."""
+        """Return how many messages of the queue are visible ("waiting") and how many are in flight ("held")."""
         return count_of(self.bench.chain, url or self.queue_url)
 
     @property
     def queue_arn(self) -> str:
-        """Return the ARN of the queue."""
+        """Return the ARN of the upload's queue."""
         return arn_of(self.bench.chain, self.queue_url)
 
     def wait_until_visible(self) -> None:
-        """Wait until the message can be received again."""
+        """Wait until the upload's message can be received again."""
         self.bench.chain.wait_for(lambda: self.count()["waiting"] > 0, "the message to become visible again")
 
     def stranded(self) -> bool:
-        """Return whether nothing was committed and the message still exists."""
+        """Return whether the upload has no receipt and its message still exists."""
         return sum(self.count().values()) == 1 and not self.bench.chain.has_receipt(self.upload)
 
     def receipt(self) -> Receipt:
@@ -183,7 +185,7 @@ class Case:
         return self.bench.chain.receipt(self.upload)
 
     def kept_promises(self, status: Status = Status.PUBLISHED, *, dead_letters: int = 0, rows: int = 3) -> Receipt:
-        """Check the upload as after any fault, and return the receipt."""
+        """Check everything that must hold for the upload after any fault, and return its receipt."""
         receipt = kept_promises(self.bench.chain, self.upload, status)
         assert receipt.rows.rows_in == rows or status is Status.REJECTED
         assert self.count() == {"waiting": 0, "held": 0}
@@ -198,14 +200,15 @@ def arn_of(chain: Chain, queue_url: str) -> str:
 
 
 def count_of(chain: Chain, url: str) -> dict[str, int]:
-    """Return how many messages of a queue are visible and how many are in flight."""
+    """Return how many messages of a queue are visible ("waiting") and how many are in flight ("held")."""
     names = {"waiting": "ApproximateNumberOfMessages", "held": "ApproximateNumberOfMessagesNotVisible"}
     found = chain.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(names.values()))["Attributes"]
     return {short: int(found[name]) for short, name in names.items()}
 
 
 def kept_promises(chain: Chain, upload: UploadMessage, status: Status = Status.PUBLISHED) -> Receipt:
-    """Check an upload after any fault: one receipt, its outputs and no others, no row missing."""
+    """Check that an upload has one receipt, that its outputs and no others exist, and that no row is missing. Return
+    the receipt."""
     receipt = chain.receipt(upload)
     assert receipt.status is status, receipt.reason
     assert versions_of(chain, receipt_key(upload.run_id)) == 1, "the receipt was written more than once"
@@ -227,13 +230,13 @@ def kept_promises(chain: Chain, upload: UploadMessage, status: Status = Status.P
 
 
 def versions_of(chain: Chain, key: str) -> int:
-    """Return how often an object of the published bucket was written."""
+    """Return how often an object in the published bucket was written."""
     listed = chain.s3.list_object_versions(Bucket=chain.outputs["PublishedBucket"], Prefix=key)
     return sum(version["Key"] == key for version in listed.get("Versions", []))
 
 
 def index_of(chain: Chain, receipt: Receipt) -> IndexEntry:
-    """Return the index entry of a receipt's source key."""
+    """Return the index entry for the source key of a receipt."""
     key = index_key(receipt.contract.dataset, receipt.source.bucket, receipt.source.key)
     body = chain.s3.get_object(Bucket=chain.outputs["PublishedBucket"], Key=key)["Body"]
     return IndexEntry.model_validate_json(body.read())
@@ -241,7 +244,7 @@ def index_of(chain: Chain, receipt: Receipt) -> IndexEntry:
 
 @dataclass
 class Bench:
-    """The chain, with methods that create cases and faults."""
+    """A running pipeline, with methods that create cases and inject faults."""
 
     chain: Chain
     folder: Path
@@ -254,11 +257,11 @@ class Bench:
         self._allow_queues()
 
     def case(self, name: str = "", body: bytes = b"", *, max_receives: int = 5, deliver: bool = True) -> Case:
-        """Upload a file, three good orders by default, and send its message to a separate queue."""
+        """Upload a file, which has three good orders by default, and send its message to a separate queue."""
         number = next(self._cases)
         key = name or f"incoming/orders/fault-{number}.csv"
         sqs = self.chain.sqs
-        queue = f"{STACK_NAME}-fault-{number}"  # what does not begin so is outside the roles' boundary
+        queue = f"{STACK_NAME}-fault-{number}"  # the roles' boundary allows only names with this prefix
         dead = sqs.create_queue(QueueName=f"{queue}-dead")["QueueUrl"]
         redrive = json.dumps({"deadLetterTargetArn": arn_of(self.chain, dead), "maxReceiveCount": max_receives})
         url = sqs.create_queue(QueueName=queue, Attributes={"RedrivePolicy": redrive})["QueueUrl"]
@@ -271,7 +274,7 @@ class Bench:
         return case
 
     def stack_queue(self) -> Case:
-        """Return the stack's queue as a case without an upload."""
+        """Return a case that uses the stack's queues and has no upload."""
         number, outputs = next(self._cases), self.chain.outputs
         folder = self.folder / f"case-{number}"
         folder.mkdir()
@@ -280,35 +283,36 @@ class Bench:
 
     @contextlib.contextmanager
     def denied(self, role: str, action: str, resource: str = "*") -> Iterator[None]:
-        """Remove a permission from a role for a while."""
+        """Deny an action to a role until the context ends."""
         name = f"fault-{uuid.uuid4().hex[:8]}"
         self._put_policy(role, name, "Deny", [action], resource)
         try:
             yield
         finally:
-            with contextlib.suppress(self.iam.exceptions.NoSuchEntityException):  # a killed cloud may have lost it
+            with contextlib.suppress(self.iam.exceptions.NoSuchEntityException):  # a killed emulator may have lost it
                 self.iam.delete_role_policy(RoleName=role, PolicyName=name)
 
     def kill_cloud(self) -> None:
-        """Kill the embedded cloud with SIGKILL, and start it again with the state that it had saved."""
+        """Kill the AWS emulator with SIGKILL, and start it again with the state that it had saved."""
         emulator = self.chain.cloud.emulator
         assert emulator is not None
         assert emulator.pid is not None
         os.kill(emulator.pid, signal.SIGKILL)
         assert eventually(lambda: emulator.pid is None)
         restart_emulator(self.chain.cloud)
-        self.__dict__.pop("task_environment", None)  # it loses sessions of roles: workers need new ones
-        self._allow_queues()  # it may have lost what was not saved yet
+        self.__dict__.pop("task_environment", None)  # workers need new credentials, because role sessions are lost
+        self._allow_queues()  # the emulator may have lost the policy, if it was not saved yet
 
     def role_named(self, part: str) -> str:
-        """Return the stack's role whose name contains `part`."""
+        """Return the name of the stack's role that contains `part`."""
         names = [str(role["RoleName"]) for role in self.iam.list_roles(MaxItems=1000)["Roles"]]
         (name,) = (name for name in names if part in name)
         return name
 
     @cached_property
     def task_environment(self) -> dict[str, str]:
-        """Return a worker's environment: the task's settings, short waits, and the credentials of the task's role."""
+        """Return a worker's environment, with the task's settings, short waits and the credentials of the task's
+        role."""
         chain = self.chain
         return {
             **chain.cloud.endpoints.environment,
@@ -320,7 +324,8 @@ class Bench:
         }
 
     def credentials_of(self, role: str) -> dict[str, str]:
-        """Return a role's credentials as environment variables; its trust policy is opened to the tests."""
+        """Return a role's credentials as environment variables. Its trust policy is changed for a short time to allow
+        this."""
         anybody = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
         trust = json.dumps({"Version": "2012-10-17", "Statement": [anybody]})
         before = self.iam.get_role(RoleName=role)["Role"]
@@ -350,7 +355,8 @@ class Bench:
 
 
 def fork_server(environment: dict[str, str]) -> Any:
-    """Return a server that forks workers from a process with all imports, without the user's environment."""
+    """Return a multiprocessing context that forks workers from a process with all imports made and with only the given
+    environment."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     with only(environment):
@@ -359,5 +365,5 @@ def fork_server(environment: dict[str, str]) -> Any:
 
 
 def eventually(look: Callable[[], bool], seconds: float = 60) -> bool:
-    """Wait until a condition is true; return False if it never is."""
+    """Wait until a condition is true, and return True, or return False if it is not true within `seconds`."""
     return any(look() for _ in looks(seconds))

@@ -1,9 +1,9 @@
-"""Generate docs/faults.md, the list of injected faults, from the marks of the tests.
+"""Generates docs/faults.md, the list of injected faults, from the marks of the tests.
 
     python -m tests.faults.catalogue > docs/faults.md
 
-A test names its fault with `@fault("Queue and task", "SIGKILL after receive", expected="delivered again, processed")`;
-a parametrized test does so for each case: `pytest.param(..., marks=fault(...))`.
+A test names its fault with `@fault("Queue and task", "SIGKILL after receive", expected="delivered again, processed")`.
+A parametrized test does so for each case, with `pytest.param(..., marks=fault(...))`.
 """
 
 from __future__ import annotations
@@ -23,67 +23,71 @@ AREAS: tuple[Area, ...] = get_args(Area)
 _FOLDER = Path(__file__).parent
 PAGE = _FOLDER.parent.parent / "docs" / "faults.md"
 SOAK_RECORD = _FOLDER / "soak_record.txt"
-"""The output of the last full soak, with machine and date; shown on the page if the file exists."""
+"""The output of the last full soak, with its machine and date. The page shows it if the file exists."""
 
 _INTRODUCTION = """\
 # Faults
 
-This page lists what can go wrong, the expected behavior of Sluice, and the test that injects the fault. Every fault
-is real: processes are killed, calls to AWS are refused or delayed, responses are lost, servers are stopped, timeouts
-expire. Every test that uploads a file also checks: exactly one receipt per object version, nothing published twice,
-the message deleted or in the dead-letter queue, every row accounted for, and one clear named error if there is an
-error.
+This page lists what can go wrong, the expected behavior of Sluice, and the test that injects the fault. The faults are
+real: processes are killed, calls to AWS are rejected or delayed, responses are lost, servers are stopped, and timeouts
+expire. Every test that uploads a file also checks that each object version has exactly one receipt, that nothing was
+published twice, that the message was deleted or is in the dead-letter queue, that every row is accounted for, and that
+an error, if there is one, is reported once and has a clear name.
 
-`make faults` runs all of them except those marked *slow*, which `make faults-all` includes. This page is generated
-from the tests by `python -m tests.faults.catalogue > docs/faults.md`; a test checks that it is current.
+`make faults` runs all tests except those marked *slow*, which `make faults-all` includes. This page is generated from
+the tests by `python -m tests.faults.catalogue > docs/faults.md`, and a test checks that it is current.
 """
 
 
 _SOAK = """\
 ## The soak
 
-`make soak` uploads 10,000 small files (`SOAK_UPLOADS` and `SOAK_SEED` change that), good and bad ones, a third of
-them re-uploads of an earlier key, while faults are injected at random, drawn from the seed:
+`make soak` uploads 10,000 small files, some good and some bad (`SOAK_UPLOADS` and `SOAK_SEED` change the number and the
+seed). A third of them are re-uploads of an earlier key. Meanwhile, faults are drawn at random from the seed and
+injected:
 
-- Events arrive late, out of order, several times, and two in one. The Lambda's calls are refused, dropped, or
-  executed and their responses lost. An event that Lambda gives up after three tries is sent again.
-- Workers are killed with SIGKILL before or after a named call and at random times, stopped with SIGTERM, or paused
-  with SIGSTOP until another worker has their message. Their calls are refused, dropped, cut short, or executed and
-  the response lost, some of them for as long as boto3 retries.
+- Events arrive late, out of order or several times, or two arrive in one. The Lambda's calls are rejected or dropped,
+  or they are executed but their responses are lost. An event that Lambda gives up on after three attempts is resent.
+- Workers are killed with SIGKILL before or after certain calls or at random times, are stopped with SIGTERM, or are
+  paused with SIGSTOP until another worker has received their message. Their calls are rejected, dropped or cut short,
+  or they are executed but their responses are lost. Some calls fail until boto3 stops retrying.
 - One worker in ten runs a different release, whose contracts produce different bytes for the same file.
-- Re-runs are forced, through the queue and manually, some of these with another dataset's contract.
+- Re-runs are forced, both through the queue and manually. Some manual re-runs use another dataset's contract.
 - Some messages cannot be parsed. The dead-letter queue is redriven, and must contain only these messages at the end.
 
-The Lambda's handler, the container's command and everything that it calls are real and run in separate processes,
-with the embedded cloud's S3, SQS and StartExecution, and with a Prefect server. When everything is quiet, the buckets
-are read from the outside and compared with the generated files: each object version has one receipt, no attempt has
-two, and the receipt's numbers match the file; each row that must be published is in one object, that object is current
-in the index, and there is nothing else under `data/`; each upload is in a flow run, and the run of its receipt's
-attempt has the receipt's outcome. `lost`, `doubled`, `unrecorded` and `wrong` count the deviations. The same seed
-gives the same faults; which worker is hit by which fault depends on the operating system.
+The Lambda's handler, the container's command and everything that they call are real, and each worker is a separate
+process. They use a Prefect server, and S3, SQS and StartExecution in the local cloud (a local AWS emulator, MiniStack).
+Once everything is quiet, the buckets are read from the outside and compared with the generated files. Each object
+version must have one receipt, no attempt may have two, and the numbers in the receipt must match the file. Each row
+that must be published must be in exactly one object, that object must be current in the index, and nothing else may be
+under `data/`. Each upload must be in a flow run, and the run of the receipt's attempt must have the receipt's outcome.
+`lost`, `doubled`, `unrecorded` and `wrong` count the deviations. The same seed always gives the same faults, but which
+worker meets which fault depends on the operating system.
 
 For speed, these parts are not included: faults between tasks and Prefect, S3's own notifications and the Lambda
-runtime, ECS, IAM, large and unusual files, and the definition of the state machine, whose role the soak takes: it
-starts tasks until the queue is empty. The chain tests and the faults above cover these parts.
+runtime, ECS, IAM, large and unusual files, and the definition of the state machine. The soak itself does what the state
+machine would do, and starts tasks until the queue is empty. The tests in `tests/chain` and the faults above cover these
+parts.
 
-What a killed worker wrote is deleted when its message comes again. The first delivery of a message looks for nothing,
-because a list costs as much as a write. So two things are left to `reconcile`, which deletes the outputs that no
-receipt references, and to the next forced re-run of the upload:
+The output of a killed worker is deleted when its message is delivered again. At the first delivery of a message, a
+worker does not look for such output, because listing objects costs as much as a write. So in two cases, the output
+stays until `reconcile` deletes it, because no receipt references it, or until the next forced re-run of the upload:
 
-- A worker stalls between looking for a receipt and writing its output, another worker processes the upload and deletes
-  its message, and the first one continues, writes, and is killed before it can see the other's receipt.
-- A worker writes its output and is killed, its message is given up, and the message that is redriven is published with
-  other bytes, because the contract or the release changed meanwhile.
+- A worker stalls after it has looked for a receipt and before it writes its output. Meanwhile, another worker processes
+  the upload and deletes its message. The first worker then continues, writes its output, and is killed before it can
+  see the other's receipt.
+- A worker writes its output and is killed, and Sluice gives up on the message. Later the message is redriven, and the
+  upload is published with different bytes, because the contract or the release has changed in the meantime.
 
-Until then the output is under `data/`; readers that use receipts or the index never see it. The soak does what
-`reconcile` does once everything is quiet. `left_behind` counts these outputs; if there are more than killed
+Until then the output is under `data/`, but readers that use receipts or the index never see it. Once everything is
+quiet, the soak does what `reconcile` does. `left_behind` counts these outputs. If there are more of them than killed
 workers can explain, the soak fails.
 """
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: the area it belongs to, what happens, what is expected, and the test that shows it."""
+    """A fault with its area, what happens, what is expected, and the test that injects it."""
 
     area: Area
     what: str
@@ -93,14 +97,18 @@ class Fault:
 
 
 def fault(area: Area, what: str, *, expected: str) -> pytest.MarkDecorator:
-    """Mark a test with the fault that it injects and the expected behavior."""
+    """Return a mark for a test that injects this fault and checks the expected behavior.
+
+    Raises:
+        ValueError: there is no such area.
+    """
     if area not in AREAS:
         raise ValueError(f"there is no area {area!r}; the areas are {', '.join(AREAS)}")
     return pytest.mark.fault(area, what, expected=expected)
 
 
 def faults() -> list[Fault]:
-    """Return every fault that a test in this folder names, in the order of the areas and of the tests."""
+    """Return every fault that a test in this folder names, ordered by area and then by test."""
     modules = sorted(name for _, name, _ in pkgutil.iter_modules([str(_FOLDER)]) if name.startswith("test_"))
     found = [named for name in modules for named in _faults_of(name)]
     return sorted(found, key=lambda each: AREAS.index(each.area))

@@ -1,4 +1,4 @@
-"""The chain that the fault tests share. It sends no events itself; each test delivers its own."""
+"""Fixtures with the pipeline and the test bench that the fault tests share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tests.faults.bench import VISIBILITY_SECONDS, Bench
 
 @pytest.fixture(scope="session")
 def chain() -> Iterator[Chain]:
-    """Start one chain for all fault tests, without S3 notifications and without the sweep: tests do both themselves."""
+    """Start one pipeline for all fault tests. S3's notifications and the scheduled sweep are off, because each test
+    delivers its own events and sweeps when it needs to."""
     with running_chain(
         task_seconds=60,
         SweepState="DISABLED",
@@ -23,7 +24,7 @@ def chain() -> Iterator[Chain]:
         started.s3.put_bucket_notification_configuration(
             Bucket=started.outputs["LandingBucket"], NotificationConfiguration={}
         )
-        # tests/chain lets Prefect explain crashes; here it would start a process for each worker that is killed.
+        # Explanations of crashes are tested in tests/chain. Here they would start a process for each killed worker.
         (explaining,) = (entry for entry in declared(NAMES) if "explain-crash" in str(entry.get("actions")))
         started.apply_automations([{**explaining, "enabled": False}])
         yield started
@@ -31,5 +32,5 @@ def chain() -> Iterator[Chain]:
 
 @pytest.fixture(scope="session")
 def bench(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """Return a bench: uploads with separate queues, and workers with injected faults."""
+    """Return a test bench, which creates uploads with separate queues and workers with injected faults."""
     return Bench(chain, tmp_path_factory.mktemp("bench"))

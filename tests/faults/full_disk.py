@@ -1,4 +1,4 @@
-"""Give a process a disk that is too small."""
+"""Gives a process a disk that is too small."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _PRIVATE = 0x4000 | (1 << 18)  # linux/mount.h: MS_REC | MS_PRIVATE
 
 
 def small_disk(folder: Path, size_bytes: int) -> None:
-    """Mount a disk of that size at `folder`, visible only to this process.
+    """Mount a disk of `size_bytes` at `folder`, which is visible only to this process.
 
-    If the system does not allow mounting, limit the size of each file of this process instead.
+    If the system does not allow this, limit the size of each file that this process writes instead.
     """
     try:
         _mount(folder, size_bytes)

@@ -1,4 +1,4 @@
-"""A gateway between a worker and the Prefect server that delays or refuses responses."""
+"""A gateway between a worker and the Prefect server, which can delay or reject requests."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _HOP_BY_HOP = {"transfer-encoding", "content-length", "content-encoding", "conne
 
 
 class Gateway:
-    """How the gateway handles the next request.
+    """A gateway to a Prefect server, and how it handles the next requests.
 
     Attributes:
-        delay_seconds: how long each answer is held up.
-        refuse_next: a part of a path; the next request for it gets status 409.
-        unknown: the end of a path; requests for it get status 405, as from a server of another release.
-        is_busy: every request gets status 503, as from a server that has more to do than it can.
+        delay_seconds: the time that each request is delayed.
+        refuse_next: a part of a path. The next request whose path contains it gets status 409.
+        unknown: the end of a path. Requests for it get status 405, as from a server of another release.
+        is_busy: whether every request gets status 503, as from an overloaded server.
     """
 
     def __init__(self, upstream: str) -> None:
@@ -33,7 +33,7 @@ class Gateway:
         self.url = ""
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        """Respond to one request."""
+        """Respond to one request, or forward it to the Prefect server."""
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         if self.refuse_next and self.refuse_next in handler.path:
             self.refuse_next = ""
@@ -63,7 +63,7 @@ def _send(handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str],
 
 @contextmanager
 def gateway_to(upstream: str) -> Iterator[Gateway]:
-    """A running gateway to a Prefect API."""
+    """Run a gateway to a Prefect API until the context ends."""
     gateway = Gateway(upstream)
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,7 +1,7 @@
-"""S3 and SQS in memory: at every call a worker can be paused or killed, or get a false response.
+"""S3 and SQS in memory. At every call, a worker can be paused or killed, or can get an error instead of the response.
 
-They behave as AWS documents: conditional puts (412), reads after writes, messages that arrive in any order, more than
-once, and again when their visibility timeout expires.
+They behave as AWS documents: conditional writes fail with 412, a read returns the last write, and messages arrive in
+any order, several times, and again after their visibility timeout.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from blocks.upload_queue import ReceivedMessage
 from lambda_trigger.message import UploadMessage
 
 Fate = Literal["go", "die before", "die after", "lose the answer", "retry after a lost answer"]
-"""The outcome of one call. boto3 repeats a call whose response was lost, unless it has no tries left."""
+"""The outcome of one call. boto3 repeats a call whose response was lost, unless it has no retries left."""
 
 _PATIENCE_SECONDS = 60
 
 
 class Killed(BaseException):
-    """SIGKILL: no code of the worker runs after it. Not an Exception, so no code of the worker catches it."""
+    """The effect of SIGKILL: none of the worker's code runs afterwards. It is not an Exception, so that the worker does
+    not catch it."""
 
 
 class Stepper:
-    """Runs a function in a separate thread, one call to AWS at a time."""
+    """Runs a worker's function in a separate thread, one AWS call at a time."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         self._work = work
@@ -44,15 +45,15 @@ class Stepper:
         self._wait()
 
     def step(self, fate: Fate) -> None:
-        """Make its pending call, and continue until its next call or its end."""
+        """Make the worker's pending call with the given fate, and run the worker until its next call or its end."""
         self._fate = fate
         self._may_go.release()
         self._wait()
 
     def call(self, do: Callable[[], Any]) -> Any:
-        """Make one call to AWS from the worker's thread."""
+        """Make one AWS call from the worker's thread, once the test allows it."""
         if self.was_killed:
-            raise Killed  # Python cleans up, a killed process does not
+            raise Killed  # this is Python's cleanup, which a killed process would not do
         self._is_waiting.release()
         self._may_go.acquire()
         fate = self._fate
@@ -91,7 +92,7 @@ _HERE = _Here()
 
 
 def _through(do: Callable[[], Any]) -> Any:
-    """Make a call: directly in the test's thread, step by step in a worker's."""
+    """Make an AWS call, directly in the test's thread, but step by step in a worker's thread."""
     stepper = _HERE.stepper
     return stepper.call(do) if stepper else do()
 
@@ -108,7 +109,7 @@ class _Stored:
 
 @dataclass
 class _Pages:
-    """A paginator whose lists have one page."""
+    """A paginator whose lists have a single page."""
 
     listing: Callable[[str], dict[str, Any]]
 
@@ -118,14 +119,14 @@ class _Pages:
 
 @dataclass
 class InMemoryS3:
-    """The calls of a boto3 client that Sluice makes for its results, and the list of the uploads' versions.
+    """The part of a boto3 S3 client that Sluice uses for its results, and the list of the uploads' versions.
 
     Attributes:
-        uploads: every version of the landing bucket, the oldest one first.
-        objects: the published bucket.
-        pending: multipart uploads by their id: key, metadata and parts.
-        put: the published bucket's keys as they were written.
-        wrote: by whom.
+        uploads: every object version in the landing bucket, the oldest one first.
+        objects: the objects in the published bucket, by key.
+        pending: the unfinished multipart uploads by their ID, each with its key, metadata and parts.
+        put: the keys in the published bucket in the order in which they were written.
+        wrote: the workers that wrote an object, by its key. None means that the test itself wrote it.
     """
 
     uploads: list[UploadMessage] = field(default_factory=list)
@@ -194,7 +195,7 @@ class InMemoryS3:
         _through(lambda: self.objects.pop(Key, None))
 
     def get_paginator(self, operation: str) -> _Pages:
-        """The lists that are read page by page."""
+        """Return a paginator for one of the two list operations."""
         listing = {"list_object_versions": self._list_versions, "list_objects_v2": self._list_objects}[operation]
         return _Pages(listing)
 
@@ -208,11 +209,11 @@ class InMemoryS3:
         }
 
     def _list_versions(self, prefix: str) -> dict[str, Any]:
-        """The versions of a key, the newest one first."""
+        """Return the versions of a key, the newest one first."""
         return {"Versions": [_listed(each) for each in reversed(self.uploads) if each.key == prefix]}
 
     def keys(self, prefix: str) -> list[str]:
-        """Return the keys under a prefix."""
+        """Return the keys that start with `prefix`."""
         return sorted(key for key in self.objects if key.startswith(prefix))
 
     def _store(self, key: str, stored: _Stored) -> None:
@@ -245,7 +246,7 @@ def _error(code: str, status: int) -> ClientError:
 
 @dataclass
 class Message:
-    """One message in the queue."""
+    """A message in the queue."""
 
     message_id: str
     body: str
@@ -254,8 +255,8 @@ class Message:
 
 
 class InMemorySqs:
-    """The calls of a boto3 client that a task makes for a message it has received. A test decides which message is
-    delivered when, and when a visibility timeout expires."""
+    """The part of a boto3 SQS client that a task uses for a message that it has received. The test decides which
+    message is delivered when, and when a visibility timeout expires."""
 
     def __init__(self) -> None:
         self._messages: dict[str, Message] = {}
@@ -263,7 +264,7 @@ class InMemorySqs:
         self._watchers: list[Callable[[Message], None]] = []
 
     def watch_deletions(self, look: Callable[[Message], None]) -> None:
-        """Call `look` before each deletion."""
+        """Call `look` with each message before it is deleted."""
         self._watchers.append(look)
 
     def send(self, body: str) -> None:
@@ -272,11 +273,11 @@ class InMemorySqs:
         self._messages[message.message_id] = message
 
     def messages(self, *, visible: bool) -> list[Message]:
-        """Return the visible messages, or those in flight."""
+        """Return the messages that are visible, or those that are in flight."""
         return [message for message in self._messages.values() if message.visible == visible]
 
     def deliver(self, message: Message) -> ReceivedMessage:
-        """Deliver a message."""
+        """Deliver a message, as if a task had received it."""
         message.visible = False
         message.deliveries += 1
         handle = f"{message.message_id} {message.deliveries}"
@@ -294,7 +295,7 @@ class InMemorySqs:
 
     def delete_message_batch(self, *, Entries: list[dict[str, Any]], **_: str) -> dict[str, Any]:  # noqa: N803
         def delete(entry: dict[str, Any]) -> bool:
-            # Also the handle of an earlier delivery deletes a message, as SQS documents it for standard queues.
+            # The handle of an earlier delivery also deletes a message, as SQS documents for standard queues.
             message = self._messages.get(entry["ReceiptHandle"].split()[0])
             if message:
                 for look in self._watchers:
@@ -306,7 +307,7 @@ class InMemorySqs:
 
 
 def _for_each(entries: list[dict[str, Any]], do: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Answer a batch operation, which is one call."""
+    """Respond to a batch operation, which counts as a single call."""
 
     def call() -> dict[str, Any]:
         failed = [entry["Id"] for entry in entries if not do(entry)]

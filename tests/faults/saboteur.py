@@ -1,8 +1,8 @@
-"""Run the container's entry point with faults injected between it and AWS.
+"""Runs the container's entry point with faults injected between it and AWS.
 
-The faults are between boto3 and the network, so no code of Sluice is changed: a fault responds in place of the server,
-loses the response, cuts it short or delays it, or ends the process just before or just after the server has executed
-the call. As a program, for a task that ECS runs, it reads the plan from its environment:
+The faults are between boto3 and the network, so no code of Sluice is changed. A fault responds instead of the server,
+loses, delays or cuts short the response, or ends the process just before or just after the server executes the call.
+When ECS runs this module as a task, it reads the faults from its environment:
 
     SLUICE_SABOTAGE='[{"on": "s3.PutObject", "where": "receipts/", "do": "kill_after"}]' python -m tests.faults.saboteur
 """
@@ -33,23 +33,27 @@ from tests.warm import take_environment
 
 VARIABLE = "SLUICE_SABOTAGE"
 TALLY_VARIABLE = "SLUICE_SABOTAGE_TALLY"
-"""The file that gets a line for each fault that was met; written before the process can die of it."""
+"""The variable with the path of the file that gets a line for each fault, before the fault can end the process."""
 _HOLD_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sabotage:
-    """One fault between a worker and AWS.
+    """A fault between a worker and AWS.
 
     Attributes:
-        on: the call, as "s3.PutObject".
-        where: what the call's URL must contain; "" is anywhere.
-        do: `kill_before`/`kill_after` the server did it; `terminate_after` (SIGTERM, then the answer); `drop` (the
-            connection closes before the server sees the call); `lose_answer` (it closes after the server did it);
-            `refuse` with `code` and `status` in the server's place; `cut` the answer's body in half; `hold` until the
-            file `gate` exists (`gate`.reached is created when the call is reached).
-        nth: from which matching call on, retries by boto3 counted as calls.
-        times: for how many calls; 0 is for ever.
+        on: the call, such as "s3.PutObject".
+        where: a string that the call's URL must contain; "" matches every URL.
+        do: what happens at the call.
+            `kill_before` and `kill_after` kill the process with SIGKILL before or after the server executes the call.
+            `terminate_after` sends SIGTERM after the server has executed the call, and then returns the response.
+            `drop` closes the connection before the server receives the call.
+            `lose_answer` closes the connection after the server has executed the call.
+            `refuse` responds with `code` and `status` instead of the server.
+            `cut` returns only the first half of the response's body.
+            `hold` creates the file `gate`.reached, and waits until the file `gate` exists.
+        nth: the number of the first matching call that is affected. Retries by boto3 count as calls.
+        times: the number of calls that are affected; 0 means all later calls.
     """
 
     on: str
@@ -63,12 +67,13 @@ class Sabotage:
 
 
 def as_variable(plan: Iterable[Sabotage]) -> dict[str, str]:
-    """Return the environment that passes `plan` to this program."""
+    """Return the environment variable that passes the faults to this module."""
     return {VARIABLE: json.dumps([asdict(each) for each in plan])}
 
 
 def lay(plan: Iterable[Sabotage], session: Any, met: Callable[[Sabotage], object] = lambda _: None) -> None:
-    """Inject the faults into every client that `session` creates from now on; call `met` before each fault acts."""
+    """Inject the faults into every client that `session` creates from now on. `met` is called before each fault takes
+    effect."""
     traps = [_Trap(each) for each in plan]
 
     def before_send(request: Any, event_name: str, **_: Any) -> Any:
@@ -83,7 +88,7 @@ def lay(plan: Iterable[Sabotage], session: Any, met: Callable[[Sabotage], object
 
 
 class _Trap:
-    """One fault, and how often it was triggered."""
+    """A fault that is injected into a session, with the number of matching calls so far."""
 
     def __init__(self, sabotage: Sabotage) -> None:
         self.plan = sabotage
@@ -153,7 +158,7 @@ class _Raw(io.BytesIO):
 
 
 def lay_own_plan() -> None:
-    """Inject the faults from this process's environment into all its clients."""
+    """Inject the faults in this process's environment into all of its clients."""
     lay((Sabotage(**each) for each in json.loads(os.environ.get(VARIABLE, "[]"))), _default_session(), _tally())
 
 
@@ -166,7 +171,7 @@ def _tally() -> Callable[[Sabotage], object]:
 
 
 def drain_queue() -> None:
-    """Run the container's command as `python -m flows.drain_queue` does."""
+    """Inject the faults, and run the container's command, as `python -m flows.drain_queue` does."""
     lay_own_plan()
     runpy.run_module("flows.drain_queue", run_name="__main__", alter_sys=True)
 
@@ -179,7 +184,8 @@ def _default_session() -> Any:
 def forked(
     environment: dict[str, str], log: str, disk_bytes: int | None, work: Callable[[], None] = drain_queue
 ) -> None:
-    """Run a task in a forked process: with its environment, output to `log`, and a disk of that size as TMPDIR."""
+    """Run a task in a forked process, with the given environment, its output in `log`, and optionally a disk of
+    `disk_bytes` as TMPDIR."""
     os.setsid()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(output, 1)
@@ -190,7 +196,7 @@ def forked(
     try:
         work()
     finally:
-        # A forked process ends without what the interpreter does at its end.
+        # A forked process ends without the interpreter's usual cleanup.
         atexit._run_exitfuncs()
         sys.stdout.flush()
 

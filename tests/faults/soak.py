@@ -1,15 +1,15 @@
-"""The soak: thousands of small uploads under kills, lost responses, refusals and repetitions.
+"""The soak: thousands of small uploads with kills, lost responses, rejected calls and repeated events.
 
     python -m tests.faults.soak --uploads 10000 --seed 1
 
-The Lambda's handler, the container's command and everything that it calls run against the embedded cloud's S3, SQS and
-Step Functions and a Prefect server, with faults drawn from the seed; then buckets and Prefect are audited from the
-outside. The last line of the output has the counts, and ends with unrecorded=0 wrong=0 lost=0 doubled=0 if each upload
-is in a flow run, nothing is lost and nothing is duplicated.
+The Lambda's handler, the container's command and everything that they call run with S3, SQS and Step Functions in the
+local cloud and with a Prefect server. The faults are drawn from the seed. Afterwards, the buckets and Prefect are
+audited from the outside. The last line of the output has the counts. It ends with unrecorded=0 wrong=0 lost=0 doubled=0
+if each upload is in a flow run, everything is correct, nothing is lost and nothing is duplicated.
 
 For speed, these parts are not included: S3's own events and the Lambda runtime, ECS, and the state machine's
-definition, whose role (start tasks until the queue is empty, redrive) the soak takes. tests/chain and the other faults
-cover these parts.
+definition. The soak itself does what the state machine and an operator would do: it starts tasks until the queue is
+empty, and redrives the dead-letter queue. tests/chain and the other fault tests cover these parts.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _POLL_SECONDS = 0.05
 _LOOK_SECONDS = 2.0
 _UPLOADS_PER_RERUN = 40
 _CALM_MESSAGES = 20
-_REST_SECONDS = 300.0  # nothing has moved for so long: it never will
+_REST_SECONDS = 300.0  # if nothing has changed for this long, nothing will change any more
 
 
 @dataclass
 class Result:
-    """How a soak ended."""
+    """The result of a soak."""
 
     audit: Audit
     line: str
@@ -56,13 +56,13 @@ class Result:
 
     @property
     def passed(self) -> bool:
-        """Return whether every promise was kept."""
+        """Return whether there were no problems."""
         return not self.problems
 
 
 @dataclass
 class Soak:
-    """One soak in its own folder."""
+    """A soak with its state in a separate folder."""
 
     ground: Ground
     forks: Any
@@ -78,14 +78,14 @@ class Soak:
         self._began = time.monotonic()
         contracts = [write_contracts(self.folder / name, compression=name) for name in ("zstd", "snappy")]
         environments = [self.ground.task_environment(SLUICE_CONTRACTS_FOLDER=str(path)) for path in contracts]
-        # One worker in ten is of another release, whose contracts give other bytes.
+        # One worker in ten runs another release, whose contracts produce other bytes.
         self.crew = Crew(self.forks, environments[:1] * 9 + environments[1:], self.folder, self.seed, self.workers)
         self.front = Front(self.ground, self.seed, soak_files(self.seed, self.uploads))
         self._receipts: set[str] = set()
         self._waiting = self._reruns = self._left_behind = 0
 
     def run(self) -> Result:
-        """Upload files, run workers and inject faults until everything is quiet; then audit the buckets."""
+        """Upload files, run workers and inject faults until everything is quiet. Then audit the buckets and Prefect."""
         self.front.start()
         try:
             left = self._see_through()
@@ -98,7 +98,8 @@ class Soak:
         return self._result(found, left)
 
     def _see_through(self) -> int:
-        """Act as state machine and sweep: start tasks until no work is left. Return the remaining messages."""
+        """Act as the state machine and the sweep, by starting tasks until no work is left. Return the number of
+        remaining messages."""
         looked = moved = time.monotonic()
         told = before = ""
         while True:
@@ -134,7 +135,8 @@ class Soak:
     # --- re-runs ------------------------------------------------------------------------------------------------
 
     def _force_some(self) -> None:
-        """Re-run some uploads: half through the queue, half manually, some of these under another contract."""
+        """Force a re-run of an upload now and then, half of them through the queue and half manually. Some manual
+        re-runs use another contract."""
         if len(self.front.uploaded) < (self._reruns + 1) * _UPLOADS_PER_RERUN or self.crew.calm:
             return
         self._reruns += 1
@@ -144,7 +146,7 @@ class Soak:
             self.front.force(uploaded)
         else:
             self._by_hand(uploaded)
-        # By hand, what has no receipt yet is merely done a first time.
+        # If an upload has no receipt yet, a manual run is its first run and not a re-run.
         if through_the_queue or uploaded.run_id in self._receipts:
             self.forced[uploaded.run_id] = 1
 
@@ -153,11 +155,11 @@ class Soak:
         self.crew.start_rerun(uploaded.file.key, str(uploaded.message.version_id), dataset)
 
     def _take_leave(self, task: Task) -> None:
-        """Repeat a manual re-run that failed."""
+        """Repeat a manual re-run that has failed."""
         if task.rerun and task.process.exitcode != EXIT_DONE:
             self.crew.start_rerun(*task.rerun)
 
-    # --- telling ------------------------------------------------------------------------------------------------
+    # --- reporting ----------------------------------------------------------------------------------------------
 
     def _progress(self, left: int, told: str) -> str:
         minutes = (time.monotonic() - self._began) / 60
@@ -173,7 +175,7 @@ class Soak:
         lost_answers = self.crew.met("lose_answer") + self.front.faults["lose_answer"]
         refused = sum(self.crew.met(do) + self.front.faults[do] for do in ("refuse", "drop"))
         problems = [*found.lost, *found.doubled, *found.wrong, *found.unrecorded]
-        if self._left_behind > self.crew.overtaken_kills:  # only after such a worker does nobody come
+        if self._left_behind > self.crew.overtaken_kills:  # only the output of such a worker is not cleaned up
             problems.append(f"{self._left_behind} objects were left behind, more than overtaken workers can have left")
         if left:
             problems.append(f"{left} messages and batch notes are left")
@@ -191,14 +193,14 @@ class Soak:
 
 
 def soak(folder: Path, *, uploads: int, seed: int, workers: int, say: Callable[[str], None]) -> Result:
-    """Run a soak with its state in `folder`."""
+    """Run a soak with its state in `folder`, and return its result. Progress is passed to `say`."""
     with LocalCloud(folder / "cloud", prefect_port=free_port()) as cloud:
         forks = fork_server(cloud.endpoints.environment)
         return Soak(Ground(cloud), forks, folder, uploads, seed, workers, say).run()
 
 
 def main() -> int:
-    """Run the soak with the options of the command line; return the exit code."""
+    """Run the soak with the options on the command line, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.soak")
     parser.add_argument("--uploads", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
@@ -207,7 +209,7 @@ def main() -> int:
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="sluice-soak-"))
     folder.mkdir(parents=True, exist_ok=True)
-    logging.getLogger("sluice.trigger").setLevel(logging.CRITICAL)  # the Lambda's lines would bury the soak's own
+    logging.getLogger("sluice.trigger").setLevel(logging.CRITICAL)  # the Lambda's lines would hide those of the soak
     result = soak(folder, uploads=given.uploads, seed=given.seed, workers=given.workers, say=_say)
     for problem in result.problems[:_SHOWN]:
         _say(f"  {problem}")

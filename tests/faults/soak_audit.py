@@ -1,6 +1,7 @@
-"""Audit the buckets and Prefect when everything is quiet: find what is lost, duplicated, not shown or otherwise wrong.
+"""Audits the buckets and Prefect after a soak, and finds uploads and rows that are lost, duplicated, not shown or
+wrong.
 
-It reads only S3 and Prefect's API, and compares with the outcome that the generator of the files expects.
+It reads only S3 and Prefect's API, and compares them with the outcomes that the generator of the files expects.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from tests.faults.soak_files import EVENTS
 from tests.faults.soak_ground import Ground
 from tests.faults.soak_uploads import Uploaded
 
-_ATTEMPTS = 3  # the upload, and a forced re-run through the queue after one by hand
+_ATTEMPTS = 3  # the upload, a manual re-run, and a forced re-run through the queue
 
 
 @dataclass
 class Audit:
-    """The result of an inspection.
+    """The result of an audit.
 
     Attributes:
-        lost: uploads without a receipt, and rows that ought to be published and are in no published object.
-        doubled: rows in two published objects or where they must not be, objects under data/ that are nobody's current
-            output, and attempts with two receipts.
-        wrong: receipts, index entries and flow runs that say something else than what is so.
-        unrecorded: uploads without a flow run of any of their attempts.
-        duplicates_published: how many rows are published more than once.
+        lost: uploads without a receipt, and rows that must be published but are in no published object.
+        doubled: rows in two published objects or in an object that must not contain them, objects under data/ that are
+            not a current output, and attempts with two receipts.
+        wrong: receipts, index entries and flow runs that contradict the expected outcome.
+        unrecorded: uploads that have no flow run for any of their attempts.
+        duplicates_published: the number of rows that are published more than once.
     """
 
     lost: list[str] = field(default_factory=list)
@@ -47,15 +48,15 @@ class Audit:
 
     @property
     def clean(self) -> bool:
-        """Return whether nothing was found."""
+        """Return whether no problem was found."""
         return not (self.lost or self.doubled or self.wrong or self.unrecorded)
 
 
 def audit(ground: Ground, uploads: list[Uploaded], forced: dict[str, int]) -> Audit:
-    """Read everything.
+    """Audit everything, and return the result.
 
     Args:
-        forced: for a run id the attempt that its receipt must have reached.
+        forced: the attempt that a receipt must have reached, by run ID.
     """
     found = Audit()
     _every_version_was_handed_in(ground, uploads, found)
@@ -71,10 +72,10 @@ def audit(ground: Ground, uploads: list[Uploaded], forced: dict[str, int]) -> Au
 
 
 def _prefect_shows_each(ground: Ground, standing: dict[str, Receipt], found: Audit) -> None:
-    """Check that each upload has a flow run, and that the run of the receipt's attempt has the receipt's outcome.
+    """Check that each upload has a flow run, and that the run for the receipt's attempt has the receipt's outcome.
 
-    Prefect has one run at most for a key. A run by hand, which may have come before the message, is a flow run of its
-    own, and the soak starts it without that.
+    Prefect has at most one run for each idempotency key. An upload whose receipt comes from a manual re-run needs no
+    flow run, because the soak starts those re-runs without Prefect.
     """
     keys = {idempotency_key(run_id, attempt): run_id for run_id in standing for attempt in range(_ATTEMPTS)}
     runs = {run["idempotency_key"]: run for run in ground.flow_runs(list(keys))}
@@ -96,7 +97,7 @@ def _every_version_was_handed_in(ground: Ground, uploads: list[Uploaded], found:
 
 
 def _receipts(ground: Ground, uploads: list[Uploaded], found: Audit) -> dict[str, Receipt]:
-    """Check that every upload has one receipt, and that each attempt wrote one."""
+    """Check that every upload has one receipt, and that no attempt has written two. Return the receipts by run ID."""
     written: dict[str, list[str]] = defaultdict(list)
     for key, version_id in ground.versions(ground.published, "receipts/"):
         written[key].append(version_id)
@@ -135,8 +136,8 @@ def _receipt_is_right(ground: Ground, uploaded: Uploaded, receipt: Receipt, atte
 def _current(
     ground: Ground, uploads: Iterable[Uploaded], standing: dict[str, Receipt], found: Audit
 ) -> dict[str, tuple[Uploaded, Receipt]]:
-    """Return the data objects that readers must see, by key, with their source: those of the newest published version
-    of each key, or of all versions if the contract appends. Check that the index agrees."""
+    """Return the data objects that readers must see, with their sources, by key. These are the objects of the newest
+    published version of each key, or of all versions if the contract appends. Check that the index agrees."""
     newest: dict[str, tuple[Uploaded, Receipt] | None] = {}
     visible: dict[str, tuple[Uploaded, Receipt]] = {}
     for uploaded in sorted(uploads, key=lambda each: each.file.number):
@@ -160,8 +161,8 @@ def _data_of(uploaded: Uploaded, receipt: Receipt) -> dict[str, tuple[Uploaded, 
 
 
 def _index_agrees(ground: Ground, entry_key: str, newest: tuple[Uploaded, Receipt] | None, found: Audit) -> bool:
-    """Return whether readers see the newest published version. If a re-run withdrew a newer one or moved it to another
-    dataset, there is nothing to see."""
+    """Check that readers see the newest published version. Return False if a re-run has withdrawn a newer version or
+    moved it to another dataset, so that there is nothing to see."""
     try:
         entry = IndexEntry.model_validate_json(ground.read(entry_key))
     except ground.missing:
@@ -179,7 +180,8 @@ def _index_agrees(ground: Ground, entry_key: str, newest: tuple[Uploaded, Receip
 
 
 def _rows_are_where_they_belong(ground: Ground, current: dict[str, tuple[Uploaded, Receipt]], found: Audit) -> None:
-    """Check that every row of every good file is in exactly one object under data/, and that there is nothing else."""
+    """Check that every row that must be published is in exactly one object under data/, and that there is nothing
+    else."""
     there = set(ground.keys("data/"))
     for key in sorted(there - current.keys()):
         found.doubled.append(f"{key} exists, but is no current output")

@@ -1,4 +1,4 @@
-"""The soak's uploads: small files with their expected outcome, which does not come from the code under test."""
+"""The soak's uploads: small files with an expected outcome that does not come from the code under test."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ output: {{format: parquet, compression: {compression}}}
 
 @dataclass(frozen=True)
 class SoakFile:
-    """One uploaded file, and its expected outcome.
+    """A file to upload, and its expected outcome.
 
     Attributes:
-        number: its place in the order of uploads, from 1.
-        key: where it is dropped; a key that was there before makes this a re-upload.
-        folder: the folder below incoming/, which is the dataset where there is a contract for it.
-        published: the ids of the rows that must be published; empty where the file must be rejected.
+        number: the position of the file in the order of uploads, from 1.
+        key: the object key. If an earlier file has the same key, this is a re-upload.
+        folder: the folder below incoming/. If there is a contract for it, it is the dataset.
+        published: the IDs of the rows that must be published. It is empty if the file must be rejected.
         rejected: whether the file must be rejected.
     """
 
@@ -64,7 +64,7 @@ class SoakFile:
 
 
 def soak_files(seed: int, count: int) -> Iterator[SoakFile]:
-    """Generate the files of a soak: the same for the same seed."""
+    """Generate the files of a soak. The same seed always gives the same files."""
     dice = random.Random(f"files {seed}")
     keys: list[tuple[str, str]] = []
     for number in range(1, count + 1):
@@ -80,7 +80,7 @@ def soak_files(seed: int, count: int) -> Iterator[SoakFile]:
 def _file(dice: random.Random, number: int, folder: str, key: str) -> SoakFile:
     kind = dice.choices(tuple(_KINDS), tuple(_KINDS.values()))[0]
     if folder == MISC and kind in ("bad rows", "repeated rows", "too bad"):
-        kind = "good"  # the default contract judges no values
+        kind = "good"  # the default contract does not validate values
     ids = [f"{number}-{place}" for place in range(dice.randint(1, 4))]
     good = [f"{each},{dice.randint(0, 100)}" for each in ids]
     rows, quarantined, dropped = list(good), 0, 0
@@ -113,10 +113,10 @@ def _file(dice: random.Random, number: int, folder: str, key: str) -> SoakFile:
 
 
 def write_contracts(folder: Path, *, compression: str) -> Path:
-    """Write the soak's contracts.
+    """Write the soak's contracts to a folder, and return the folder.
 
-    With another compression the same rows give different bytes: workers with different contracts, as during a release,
-    contradict each other.
+    With another compression, the same rows result in different bytes, so workers with different contracts contradict
+    each other, as they do during a release.
     """
     for dataset, on_reupload in ((READINGS, "replace"), (EVENTS, "append")):
         text = _CONTRACT.format(dataset=dataset, on_reupload=on_reupload, compression=compression)

@@ -1,6 +1,5 @@
-"""The soak's environment: the embedded cloud's S3, SQS and Step Functions, with buckets and queues like the stack's,
-and a Prefect server with the deployment of uploads.
-"""
+"""The soak's environment: S3, SQS and Step Functions in the local cloud, with buckets and queues like those of the
+stack, and a Prefect server with the deployment for uploads."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ from tests.faults.bench import VISIBILITY_SECONDS
 _MAX_RECEIVES = 5
 _STACK = "soak"
 _RUNS_ASKED_AT_ONCE = 100
-# A drain's name must be taken once; what the state machine does in a drain, the soak does itself.
+# Executions are started so that the name of each drain is used once. The soak itself does what a drain would do.
 _NOTHING_TO_DO = {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}
 
 _TRUST = {
@@ -34,7 +33,7 @@ _TRUST = {
 
 @dataclass
 class Ground:
-    """The buckets, the queues and the state machine of one soak."""
+    """The buckets, the queues and the state machine of a soak."""
 
     cloud: LocalCloud
     landing: str = "soak-landing"
@@ -66,11 +65,11 @@ class Ground:
 
     @property
     def endpoint_url(self) -> str:
-        """Return the embedded cloud's address."""
+        """Return the URL of the AWS emulator."""
         return self.cloud.endpoints.aws_endpoint_url
 
     def session(self) -> boto3.Session:
-        """Return a session of the embedded cloud's root user."""
+        """Return a session with the credentials of the AWS emulator's root user."""
         return boto3.Session("test", "test", region_name=self.cloud.region)
 
     def client(self, service: str) -> Any:
@@ -78,7 +77,8 @@ class Ground:
         return self.cloud.client(service)
 
     def task_environment(self, **more: str) -> dict[str, str]:
-        """Return a worker's environment: short waits, and live runs only near the end, when little waits."""
+        """Return a worker's environment. Waits are short, and runs are live only near the end, when few messages are
+        waiting."""
         return {
             **self.cloud.endpoints.environment,
             "SLUICE_STACK": _STACK,
@@ -96,7 +96,7 @@ class Ground:
         }
 
     def ask_prefect(self, path: str, body: dict[str, Any]) -> Any:
-        """Post to Prefect's API, and return the answer."""
+        """Post to Prefect's API, and return the JSON of the response."""
         return self._prefect.post(f"/{path}", json=body).raise_for_status().json()
 
     def flow_runs(self, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -106,14 +106,15 @@ class Ground:
             yield from self.ask_prefect("flow_runs/filter", asked)
 
     def count(self, url: str = "") -> dict[str, int]:
-        """Return how many messages of a queue are visible and how many are in flight."""
+        """Return how many messages of a queue are visible ("waiting") and how many are in flight ("held")."""
         names = {"waiting": "ApproximateNumberOfMessages", "held": "ApproximateNumberOfMessagesNotVisible"}
         asked = {"QueueUrl": url or self.queue_url, "AttributeNames": list(names.values())}
         found = self._sqs.get_queue_attributes(**asked)["Attributes"]
         return {short: int(found[name]) for short, name in names.items()}
 
     def redrive(self) -> None:
-        """Redrive the dead-letter queue as an operator does: readable messages go back, the rest stays."""
+        """Redrive the dead-letter queue as an operator does. Readable messages return to the queue, and the others
+        stay."""
         for _ in range(self.count(self.dead_letter_url)["waiting"]):
             asked = {"QueueUrl": self.dead_letter_url, "MaxNumberOfMessages": 1, "VisibilityTimeout": 60}
             for message in self._sqs.receive_message(**asked).get("Messages", []):
@@ -126,7 +127,8 @@ class Ground:
                 self.redriven += 1
 
     def delete_orphaned(self, environment: dict[str, str]) -> int:
-        """Do what the reconcile flow does about data that overtaken workers left; return how many objects that were."""
+        """Delete the data that overtaken workers left behind, as the reconcile flow does, and return the number of
+        objects."""
         with only(environment):
             parts = parts_of_environment()
             found = list(find_orphaned(parts, lambda _: True))
@@ -135,23 +137,24 @@ class Ground:
         return len(found)
 
     def keys(self, prefix: str) -> Iterator[str]:
-        """Return the keys under a prefix of the published bucket."""
+        """Yield the keys in the published bucket that start with `prefix`."""
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.published, Prefix=prefix)
         for page in pages:
             yield from (entry["Key"] for entry in page.get("Contents", []))
 
     def versions(self, bucket: str, prefix: str = "") -> Iterator[tuple[str, str]]:
-        """Return key and version id of every object ever written under a prefix."""
+        """Yield the key and the version ID of every object version that was written with a key that starts with
+        `prefix`."""
         pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
         for page in pages:
             yield from ((entry["Key"], entry["VersionId"]) for entry in page.get("Versions", []))
 
     def read(self, key: str) -> bytes:
-        """Return the bytes of a published object."""
+        """Return the content of an object in the published bucket."""
         body: bytes = self._s3.get_object(Bucket=self.published, Key=key)["Body"].read()
         return body
 
     def metadata(self, key: str, version_id: str) -> dict[str, str]:
-        """Return the metadata of one version of a published object."""
+        """Return the metadata of one version of an object in the published bucket."""
         found: dict[str, str] = self._s3.head_object(Bucket=self.published, Key=key, VersionId=version_id)["Metadata"]
         return found

@@ -1,4 +1,5 @@
-"""The soak's input: a user who uploads, S3 with late and duplicate events, and Lambda with retries."""
+"""The soak's input. It acts as a user who uploads files, as S3 with late and duplicate events, and as Lambda with its
+retries."""
 
 from __future__ import annotations
 
@@ -27,23 +28,23 @@ from tests.faults.soak_ground import Ground
 
 _LATE, _TWICE, _TWO_RECORDS, _UNREADABLE = 0.2, 0.12, 0.1, 0.001
 _AT_ONCE = 3
-_INVOCATIONS_OF_AN_EVENT = 3  # Lambda tries an asynchronous event twice more
+_INVOCATIONS_OF_AN_EVENT = 3  # Lambda retries an asynchronous event twice
 _TROUBLE_PER_CALL = 0.04
-_BOTO_TRIES = 4  # as the handler's own clients have it
+_BOTO_TRIES = 4  # the same number as for the handler's clients
 _MOST_WAITING = 150
 _POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Uploaded:
-    """A file as S3 stored it."""
+    """A file, and the message for the object version that S3 has stored."""
 
     file: SoakFile
     message: UploadMessage
 
     @property
     def run_id(self) -> str:
-        """Return the upload's run id."""
+        """Return the run ID of the upload."""
         return self.message.run_id
 
 
@@ -52,11 +53,11 @@ class Front:
     """Uploads the files and passes their events to the Lambda's handler.
 
     Attributes:
-        uploaded: what S3 took so far, in its order.
-        events: how many events were delivered, including repetitions.
-        given_up: events that Lambda gave up and an operator had to send again.
-        unreadable: messages that nobody can read.
-        faults: the faults of the Lambda's calls.
+        uploaded: the files that were uploaded so far, in order.
+        events: the number of events that were delivered, including repetitions.
+        given_up: the number of times that Lambda gave up on an event, so that an operator had to send it again.
+        unreadable: the number of messages that cannot be parsed.
+        faults: the number of faults in the Lambda's calls, by type.
     """
 
     ground: Ground
@@ -79,23 +80,24 @@ class Front:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
-        """Start uploading."""
+        """Start uploading in a separate thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop uploading."""
+        """Stop uploading, and wait until the thread has ended."""
         self._stop.set()
         self._thread.join()
 
     @property
     def over(self) -> bool:
-        """Return whether everything was uploaded and every event delivered."""
+        """Return whether every file was uploaded and every event was delivered. Raise the error of the thread, if there
+        is one."""
         if self.error:
             raise self.error
         return not self._thread.is_alive()
 
     def force(self, uploaded: Uploaded) -> None:
-        """Request a re-run through the queue, and repeat until the call is known to have arrived."""
+        """Request a re-run through the queue, and repeat the request until it has succeeded."""
         again = dataclasses.replace(uploaded.message, attempt=1)
         for _ in range(100):
             try:
@@ -117,7 +119,7 @@ class Front:
                     at_work = [*self._hand_over(file.number, pool), *(each for each in at_work if not each.done())]
                     self._hold_back()
                 self._hand_over(1_000_000_000, pool)
-        except BaseException as error:  # noqa: BLE001 (the soak's own thread ends with it)
+        except BaseException as error:  # noqa: BLE001 (the soak's main thread raises it)
             self.error = error
 
     def _upload(self, file: SoakFile) -> None:
@@ -160,7 +162,8 @@ class Front:
         return handed
 
     def _invoke(self, event: dict[str, Any]) -> None:
-        """Act as Lambda: try an asynchronous event three times. If all fail, an operator sends it again."""
+        """Act as Lambda, which tries an asynchronous event three times. If all attempts fail, act as an operator who
+        sends it again."""
         self.events += 1
         for tries in itertools.count(1):
             try:
@@ -201,7 +204,7 @@ class Front:
 
 
 def event_of(uploads: Iterable[Uploaded]) -> dict[str, Any]:
-    """Return the S3 event of uploads, as AWS documents it (tests/events/)."""
+    """Return the S3 event for uploads in the documented format (tests/events/)."""
     return {"Records": [_record(uploaded.message) for uploaded in uploads]}
 
 

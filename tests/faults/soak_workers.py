@@ -1,4 +1,5 @@
-"""The soak's workers: the container's entry point, and manual re-runs, each with faults drawn from a seed."""
+"""The soak's workers, which run the container's entry point, and manual re-runs. The faults of each are drawn from a
+seed."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from tests.faults.saboteur import TALLY_VARIABLE, Sabotage, as_variable, forked,
 
 EXIT_DONE, EXIT_AGAIN = 0, 75
 
-# Every call that a worker makes, by the promise that hangs on it: (call, part of its URL).
+# The calls of a worker that a promise depends on, each with a part of its URL.
 _POINTS = (
     ("sqs.ReceiveMessage", ""),
     ("sqs.DeleteMessageBatch", ""),
@@ -41,7 +42,7 @@ _POINTS = (
 _ENDS = {"kill_before": 9, "kill_after": 9, "terminate_after": 1, "": 3}
 _TROUBLES = {"lose_answer": 8, "drop": 3, "refuse": 5, "cut": 1}
 _REFUSALS = (("SlowDown", 503), ("InternalError", 500), ("AccessDenied", 403), ("ThrottlingException", 400))
-_ALL_TRIES = 5  # boto3 gives a call up after so many
+_ALL_TRIES = 5  # boto3 gives up on a call after this many attempts
 _GIVEN_UP = 0.08
 _TROUBLES_EACH = 5
 _UPLOADS_BEFORE_THE_END = 8.0
@@ -51,13 +52,13 @@ _KILLED_WHEN_OVERTAKEN = 0.5
 
 
 def drawn_plan(seed: str) -> list[Sabotage]:
-    """Draw the faults of one worker: at most one fatal fault, at a named call, and some others before it."""
+    """Draw the faults of a worker: at most one fatal fault, and several others."""
     dice = random.Random(seed)
     plan = [_trouble(dice) for _ in range(_TROUBLES_EACH)]
     end: Any = _draw(dice, _ENDS)
     if end:
         on, where = dice.choice(_POINTS)
-        # First in the plan: a call that two faults wait for ends the worker.
+        # The fatal fault is first in the plan, so that it takes effect if another fault matches the same call.
         plan.insert(0, Sabotage(on=on, where=where, do=end, nth=_some_time(dice)))
     return plan
 
@@ -81,7 +82,7 @@ def _some_time(dice: random.Random) -> int:
 
 
 def rerun_by_hand(environment: dict[str, str], log: str, key: str, version_id: str, dataset: str) -> None:
-    """Force a re-run in a forked process, without Prefect; exit with 0 once it is done."""
+    """Force a re-run in a forked process without Prefect. The process exits with 0 if the re-run is done."""
     forked(environment, log, None, work=lambda: sys.exit(_by_hand(key, version_id, dataset)))
 
 
@@ -105,11 +106,12 @@ def _by_hand(key: str, version_id: str, dataset: str) -> int:
 
 @dataclass
 class Task:
-    """One running worker, or a manual re-run.
+    """A running worker or manual re-run.
 
     Attributes:
-        rerun: what it re-runs by hand: key, version and dataset; None for a worker.
-        stopped_until: when a worker that is stopped with SIGSTOP goes on.
+        rerun: the key, version and dataset of a manual re-run; None for a worker.
+        stopped_until: the time at which a task that was paused with SIGSTOP is resumed; 0 if it is not paused.
+        overtaken: whether the task was paused for longer than its message stays invisible.
     """
 
     process: BaseProcess
@@ -119,7 +121,7 @@ class Task:
     overtaken: bool = False
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal; it may have ended already."""
+        """Send a signal to the task, unless it has already ended."""
         if self.process.is_alive() and self.process.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, number)
@@ -127,15 +129,15 @@ class Task:
 
 @dataclass
 class Crew:
-    """Keeps workers running, injects faults at random times, and counts them.
+    """Runs workers, injects faults at random times, and counts them.
 
     Attributes:
-        forks: forks processes that have imported everything already.
-        environments: what a worker may get, one of which is drawn for each.
-        exits: how the tasks ended, by exit code.
-        stops: how many tasks were stopped with SIGSTOP for longer than their message stays invisible.
-        overtaken_kills: how many of these were killed later.
-        calm: no more faults: what is left to do is left to workers that nothing befalls.
+        forks: the multiprocessing context that forks processes with all imports made.
+        environments: the environments from which one is drawn for each task.
+        exits: the number of tasks that have ended, by exit code.
+        stops: the number of tasks that were paused with SIGSTOP for longer than their message stays invisible.
+        overtaken_kills: how many of those were killed later.
+        calm: whether faults have ended, so that the remaining work is left to undisturbed workers.
     """
 
     forks: Any
@@ -160,14 +162,14 @@ class Crew:
         self._start(Task(self.forks.Process(target=forked, args=(environment, str(folder / "log"), None)), folder))
 
     def start_rerun(self, key: str, version_id: str, dataset: str) -> None:
-        """Start a manual re-run."""
+        """Start a manual re-run of an object version."""
         environment, folder = self._environment()
         arguments = (environment, str(folder / "log"), key, version_id, dataset)
         process = self.forks.Process(target=rerun_by_hand, args=arguments)
         self._start(Task(process, folder, rerun=(key, version_id, dataset)))
 
     def reap(self) -> list[Task]:
-        """Remove the tasks that have ended."""
+        """Remove the tasks that have ended, and return them."""
         over = [task for task in self.tasks if not task.process.is_alive()]
         self.tasks = [task for task in self.tasks if task not in over]
         for task in over:
@@ -177,8 +179,8 @@ class Crew:
         return over
 
     def strike(self, done: int) -> None:
-        """Kill a task, or pause it for longer than its message stays invisible, once enough uploads are done; resume
-        paused tasks in time."""
+        """If enough uploads are done since the last time, kill a task, or pause it for longer than its message stays
+        invisible. Resume paused tasks in time, and kill some of them then."""
         now = time.monotonic()
         for task in self.tasks:
             if task.stopped_until and now >= task.stopped_until:
@@ -202,18 +204,18 @@ class Crew:
             task.signal(signal.SIGKILL)
 
     def end(self) -> None:
-        """End every remaining task."""
+        """Kill every remaining task."""
         for task in self.tasks:
             task.signal(signal.SIGKILL)
             task.process.join()
 
     @property
     def kills(self) -> int:
-        """Return how many tasks were killed with SIGKILL."""
+        """Return the number of tasks that were killed with SIGKILL."""
         return self.exits[-signal.SIGKILL]
 
     def met(self, do: str) -> int:
-        """Return how many faults of a kind were triggered."""
+        """Return how many faults of one type have taken effect."""
         path = self.folder / "tally"
         return sum(line.startswith(f"{do} ") for line in path.read_text().splitlines()) if path.exists() else 0
 

@@ -1,4 +1,4 @@
-"""Contracts with a faulty step: a user's code, in the middle of a transform."""
+"""Contracts with a faulty custom step, as an example of a user's code that misbehaves while a file is refined."""
 
 from __future__ import annotations
 
@@ -25,19 +25,21 @@ def misbehave(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def slow_contracts(folder: Path) -> dict[str, str]:
-    """Make the contract of orders wait for a gate, whose path is in FAULT_GATE; see `_with_step`."""
+    """Add a step to the contract of the orders that waits until the file named by FAULT_GATE exists. `folder` is a copy
+    of the project's contracts. Return the environment with which a worker uses it."""
     return _with_step(folder, _WAIT)
 
 
 def hungry_contracts(folder: Path) -> dict[str, str]:
-    """Make the contract of orders allocate memory until there is none left; see `_with_step`."""
+    """Add a step to the contract of the orders that allocates memory until there is none left. `folder` is a copy of
+    the project's contracts. Return the environment with which a worker uses it."""
     return _with_step(folder, _EAT)
 
 
 def _with_step(folder: Path, step: str) -> dict[str, str]:
-    """Add a step to the contract of orders in a copy of the project's contracts.
+    """Add a step to the contract of the orders in `folder`, which is a copy of the project's contracts.
 
-    Returns the environment with which a worker uses them.
+    Return the environment with which a worker uses the folder.
     """
     steps, contract = folder / "orders" / "steps.py", folder / "orders" / "contract.yaml"
     imports = "import os\nimport time\nfrom pathlib import Path\n"

@@ -1,4 +1,4 @@
-"""The page of faults matches the tests."""
+"""Tests that the page of faults matches the tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults in the data or in a dataset's custom code: the outcome of the whole upload."""
+"""Faults in the data or in a dataset's custom code, and the outcome of the upload."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from tests.chain.files import HEADER, good_orders, order, orders
 from tests.faults.catalogue import fault
 
 MIB = 1024**2
-MAX_GROWTH_BYTES = 600 * MIB  # above what the libraries themselves take
+MAX_GROWTH_BYTES = 600 * MIB  # in addition to the memory of the libraries
 
 
 def rejected_as(*codes: str) -> Callable[[Receipt], None]:
-    """Check that the file is rejected for one of these reasons, and that every counted row is accounted for."""
+    """Return a check that a file is rejected with one of these codes and has no outputs."""
 
     def look(receipt: Receipt) -> None:
         assert receipt.status is Status.REJECTED
@@ -52,7 +52,7 @@ def rejected_as(*codes: str) -> Callable[[Receipt], None]:
 
 
 def published(rows: int, quarantined: int = 0) -> Callable[[Receipt], None]:
-    """Check the number of rows that are published and in quarantine."""
+    """Return a check for the number of rows that are published and in quarantine."""
 
     def look(receipt: Receipt) -> None:
         assert receipt.status is Status.PUBLISHED, receipt.reason
@@ -62,7 +62,7 @@ def published(rows: int, quarantined: int = 0) -> Callable[[Receipt], None]:
 
 
 def workbook(sheet: str, *, more: dict[str, bytes] | None = None) -> bytes:
-    """Return an XLSX file whose only sheet is this XML."""
+    """Return an XLSX file with a single sheet, which consists of the given XML."""
     parts = {
         "[Content_Types].xml": (
             '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"><Default Extension="rels" '
@@ -101,14 +101,14 @@ def workbook(sheet: str, *, more: dict[str, bytes] | None = None) -> bytes:
 
 
 def sheet_of(*cells: str, before: str = "") -> str:
-    """Return the XML of a sheet with these rows of cells."""
+    """Return the XML of a sheet with the given cells, one for each row."""
     rows = "".join(f'<row r="{number}">{row}</row>' for number, row in enumerate(cells, start=1))
     space = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
     return f'<?xml version="1.0"?>{before}<worksheet xmlns="{space}"><sheetData>{rows}</sheetData></worksheet>'
 
 
 def text_cell(place: str, text: str) -> str:
-    """Return one cell with text."""
+    """Return the XML of a cell with a string."""
     return f'<c r="{place}" t="inlineStr"><is><t>{text}</t></is></c>'
 
 
@@ -120,7 +120,7 @@ _LAUGHS = (
 
 
 def case(name: str, what: str, body: Callable[[], bytes], look: Callable[[Receipt], None], expected: str) -> object:
-    """Return the parameters for one file and its expected outcome."""
+    """Return the pytest parameters for a file and its expected outcome."""
     return pytest.param(name, body, look, id=what.replace(" ", "-"), marks=fault("Data", what, expected=expected))
 
 
@@ -148,7 +148,7 @@ ODD_FILES = [
         "NUL bytes in a field",
         lambda: b"name,town\nA\x00B,C\nD,E\n",
         published(1, 1),
-        "their rows are quarantined, the others published",
+        "rows with NUL bytes are quarantined, the others published",
     ),
     case(
         "things/x.csv",
@@ -230,14 +230,15 @@ ODD_FILES = [
 
 
 def gzip_of_one_line(size: int) -> bytes:
-    """Return a compressed file of one endless line, incompressible enough not to look like a bomb."""
+    """Return a compressed file with one very long line, whose content compresses so badly that it does not look like a
+    bomb."""
     letters = bytes(random.Random(1).choices(range(97, 123), k=8192)) * 128
     return gzip.compress(b"a,b\n") + gzip.compress(letters, compresslevel=6) * (size // MIB)
 
 
 @pytest.fixture
 def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Parts]:
-    """Two buckets and a queue."""
+    """Create a pipeline with two buckets and a queue in moto, and yield its parts."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with mock_aws():
@@ -245,7 +246,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Parts]:
 
 
 def account(**changes: object) -> Parts:
-    """A pipeline in the account that moto makes up."""
+    """Create two buckets and a queue in moto's account, and return the parts of a pipeline that uses them."""
     s3, sqs = boto3.client("s3"), boto3.client("sqs")
     for bucket in ("landing", "published"):
         s3.create_bucket(Bucket=bucket)
@@ -266,7 +267,7 @@ def account(**changes: object) -> Parts:
 
 
 def upload_of(name: str, body: bytes) -> UploadMessage:
-    """Put a file into the landing bucket."""
+    """Put a file into the landing bucket, and return its message."""
     key = f"incoming/{name}"
     response = boto3.client("s3").put_object(Bucket="landing", Key=key, Body=body)
     return UploadMessage(
@@ -280,13 +281,13 @@ def upload_of(name: str, body: bytes) -> UploadMessage:
 
 
 def keys() -> list[str]:
-    """Return the keys of the published bucket."""
+    """Return the keys in the published bucket."""
     listed = boto3.client("s3").list_objects_v2(Bucket="published")
     return [entry["Key"] for entry in listed.get("Contents", [])]
 
 
 def process(parts: Parts, upload: UploadMessage, receive_count: int = 1) -> Receipt:
-    """Do all stages."""
+    """Run all stages for an upload, and return its receipt."""
     return run_upload(parts, UploadJob(upload, Chain(receive_count=receive_count)))
 
 
@@ -306,7 +307,8 @@ def _processed_apart(name: str, body: bytes, answers: multiprocessing.Queue[tupl
 
 @pytest.fixture(scope="module")
 def warm() -> None:
-    """Import everything before the first fork, so that a child's memory shows only the file's effect."""
+    """Make all imports before the first fork, so that the memory of a child process shows only the effect of the
+    file."""
     with mock_aws(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         process(account(), upload_of("orders/warm.csv", good_orders(1)))
@@ -317,7 +319,7 @@ def warm() -> None:
 def test_an_odd_file_has_one_clear_outcome_in_bounded_memory(
     name: str, body: Callable[[], bytes], look: Callable[[Receipt], None]
 ) -> None:
-    """Each file is processed in a separate process, whose memory shows what the file needed."""
+    """Each file is processed in a separate process, so that the memory of that process shows what the file needs."""
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
     child = context.Process(target=_processed_apart, args=(name, body(), answers))
@@ -346,8 +348,8 @@ def _no_partition(_path: Path) -> Iterator[Partition]:
 
 @pytest.fixture
 def little_memory(tmp_path: Path) -> Iterator[None]:
-    """Readers of Parquet files and workbooks may take 16 MB more than the process that forks them."""
-    list(reader_process.read_apart(_no_partition, tmp_path))  # starts that process
+    """Limit the readers of Parquet files and workbooks to 16 MiB more than the process that they are forked from."""
+    list(reader_process.read_apart(_no_partition, tmp_path))  # this starts the process that readers are forked from
     server = reader_process._SERVER
     assert server._process
     pages = int(Path(f"/proc/{server._process.pid}/statm").read_text().split()[0])
@@ -357,7 +359,7 @@ def little_memory(tmp_path: Path) -> Iterator[None]:
     server.stop()
 
 
-@fault("Data", "a file ends the process that reads it, by the memory that it takes", expected="rejected: reader_killed")
+@fault("Data", "a file needs so much memory that its reader process is killed", expected="rejected: reader_killed")
 def test_a_file_that_ends_its_reader_twice_is_rejected_and_the_next_one_is_read(
     parts: Parts, little_memory: None
 ) -> None:
@@ -378,7 +380,7 @@ STEPS = {
 
 
 def with_own_contract(parts: Parts, folder: Path, *, steps: str = "", expectations: str = "", **limits: int) -> Parts:
-    """The pipeline with a contract for incoming/own/ that has these steps or expectations."""
+    """Return the pipeline's parts with a contract for incoming/own/ that has these steps or expectations."""
     for name in ("default", "own"):
         (folder / name).mkdir(parents=True)
     (folder / "default" / "contract.yaml").write_text("dataset: default\n")
@@ -396,14 +398,16 @@ def with_own_contract(parts: Parts, folder: Path, *, steps: str = "", expectatio
         pytest.param(
             "raises",
             "raised ValueError in steps.py, line 2",
-            marks=fault("Data", "a dataset's custom step raises", expected="rejected, with its line, no value"),
+            marks=fault(
+                "Data", "a dataset's custom step raises", expected="rejected; the reason has no value, only a line"
+            ),
         ),
         pytest.param(
             "nonsense",
             "must return a DataFrame",
             marks=fault(
                 "Data",
-                "a dataset's custom step returns something else than a table",
+                "a dataset's custom step does not return a table",
                 expected="rejected: not a DataFrame",
             ),
         ),
@@ -422,7 +426,7 @@ def test_a_step_that_fails_rejects_the_file_and_names_the_place(
 @fault(
     "Data",
     "a dataset's custom step never returns",
-    expected="ended after the stage's time limit and retried once, then rejected: takes_too_long",
+    expected="stopped after the stage's time limit and retried once, then rejected: takes_too_long",
 )
 def test_a_step_that_never_returns_is_ended_and_the_file_rejected_at_the_second_try(
     parts: Parts, tmp_path: Path
@@ -437,14 +441,14 @@ def test_a_step_that_never_returns_is_ended_and_the_file_rejected_at_the_second_
 
 @fault(
     "Data",
-    "a rule's regular expression backtracks for hours on a text of a large file",
-    expected="ended after the stage's time limit and retried once, then rejected: takes_too_long",
+    "a rule's regular expression backtracks for hours on a string in a large file",
+    expected="stopped after the stage's time limit and retried once, then rejected: takes_too_long",
 )
 def test_a_rule_that_takes_hours_is_ended_in_a_large_file_too(parts: Parts, tmp_path: Path) -> None:
     rule = "expect_column_values_to_match_regex: {column: a, regex: '^(?=a)(a+)+$'}"
     own = with_own_contract(parts, tmp_path / "contracts", expectations=f"expectations: [{rule}]\n")
     limited = replace(own, settings=own.settings.model_copy(update={"stage_timeout_seconds": 8}))
-    assert process(own, upload_of("own/small.csv", b"a,b\naa,1\n")).status is Status.PUBLISHED  # imports all
+    assert process(own, upload_of("own/small.csv", b"a,b\naa,1\n")).status is Status.PUBLISHED  # makes all imports
     rows = b"aa," + b"x" * 80 + b"\n"
     with pytest.raises(StageTookTooLong):
         process(limited, upload_of("own/large.csv", b"a,b\n" + 120_000 * rows + b"a" * 40 + b"!,x\n"))

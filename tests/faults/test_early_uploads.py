@@ -1,4 +1,5 @@
-"""A file whose outputs are uploaded while it is refined: a worker dies, or the file is rejected at its end."""
+"""Files whose outputs are uploaded while they are still being refined. A worker dies or is stopped, or the file is
+rejected in the end."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from tests.faults.saboteur import Sabotage
 
 pytestmark = pytest.mark.cloud
 _KEY = "incoming/wide/{}.parquet"
-_WITHOUT_PREFECT = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}  # so that the upload is one of many at once
+_WITHOUT_PREFECT = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}  # so that the upload is processed without a live run
 _DISK_BYTES = 12 << 20  # two and a half output files
 
 
@@ -30,7 +31,7 @@ def _keys_below_data(bench: Bench, case: Case) -> list[str]:
 
 
 def _pending(bench: Bench, case: Case) -> list[str]:
-    """Return the keys of uploads that are neither completed nor aborted."""
+    """Return the keys of the case's multipart uploads that are neither completed nor aborted."""
     listed = bench.chain.s3.list_multipart_uploads(Bucket=bench.chain.outputs["PublishedBucket"])
     return [each["Key"] for each in listed.get("Uploads", []) if case.upload.run_id in each["Key"]]
 
@@ -44,7 +45,7 @@ def _pending(bench: Bench, case: Case) -> list[str]:
             marks=fault(
                 "Queue and task",
                 "SIGKILL while full output files are uploaded",
-                expected="nobody sees them; processed again, every file published once",
+                expected="readers do not see them; processed again, every file published once",
             ),
         ),
         pytest.param(
@@ -120,7 +121,7 @@ def test_a_task_that_is_stopped_does_not_wait_for_an_upload(
 @fault(
     "Data",
     "a file that is rejected at its end, after full output files were uploaded",
-    expected="nothing below data/, and no upload that could become an object",
+    expected="nothing is under data/, and no pending upload could become an object",
 )
 def test_a_file_that_is_rejected_after_early_uploads_leaves_nothing(bench: Bench) -> None:
     case = bench.case(_KEY.format("rejected"), wide_rows())
@@ -138,8 +139,8 @@ def test_a_file_that_is_rejected_after_early_uploads_leaves_nothing(bench: Bench
 
 @fault(
     "Queue and task",
-    "a disk that holds neither the upload nor its outputs",
-    expected="the upload is read by ranges, full output files leave the disk; published",
+    "a disk that is too small for the upload and for its outputs",
+    expected="the upload is read in ranges, full output files are uploaded and deleted; published",
 )
 def test_an_upload_and_outputs_that_are_larger_than_the_disk_are_published(bench: Bench) -> None:
     case = bench.case(_KEY.format("small-disk"), wide_rows())

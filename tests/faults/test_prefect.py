@@ -1,4 +1,5 @@
-"""Prefect is down, slow or refuses calls, or a user changes a run's state: the data is processed anyway."""
+"""Tests that data is processed even if Prefect is down, is slow or rejects calls, or if a user changes a run's
+state."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ _CANCEL_SECONDS, _LEAVE_SECONDS = 45, 20
 
 
 def _set_state(bench: Bench, flow_run_id: str, kind: str, name: str) -> dict[str, Any]:
-    """Set a flow run's state as the UI does."""
+    """Set the state of a flow run as the UI does."""
     body = {"state": {"type": kind, "name": name}, "force": kind != "CANCELLING"}
     answer: dict[str, Any] = bench.chain.call_prefect("POST", f"/flow_runs/{flow_run_id}/set_state", body)
     return answer
@@ -47,7 +48,7 @@ def _flow_run(case: Case) -> dict[str, Any]:
 
 @contextmanager
 def _stopped(chain: Chain) -> Iterator[None]:
-    """Stop the Prefect server for a while."""
+    """Stop the Prefect server until the context ends."""
     server = chain.cloud.prefect
     assert server is not None
     server.stop()
@@ -59,7 +60,7 @@ def _stopped(chain: Chain) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Outage:
-    """The outcome of the uploads during an outage."""
+    """The outcomes of the uploads during a Prefect outage."""
 
     at_the_start: tuple[Case, Outcome]
     in_the_middle: tuple[Case, Outcome]
@@ -67,7 +68,7 @@ class Outage:
 
 @pytest.fixture(scope="module")
 def outage(bench: Bench) -> Outage:
-    """Stop the server while a worker is running, start another worker, then start the server again."""
+    """Stop the server while a worker is running, run another worker, and start the server again."""
     middle, start = bench.case(), bench.case()
     hold, gate = middle.gate("s3.GetObject", "/incoming/")
     at_work = middle.start(hold)
@@ -89,7 +90,7 @@ def test_without_a_prefect_server_data_is_processed_and_recorded_later(bench: Be
     assert case.kept_promises().observed is False
 
     def runs() -> list[dict[str, Any]]:
-        assert case.work().exit_code == 0  # it takes over a note once it is older than the visibility timeout
+        assert case.work().exit_code == 0  # takes over a batch note once that is older than the visibility timeout
         return bench.chain.flow_runs(case.upload)
 
     (run,) = bench.chain.wait_for(runs, "a task to record the flow run")
@@ -121,7 +122,7 @@ def test_a_server_that_fails_in_the_middle_does_not_stop_the_work(bench: Bench) 
 
 @pytest.fixture(scope="module")
 def guarded_server(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the API address of a Prefect server whose password the workers do not have."""
+    """Yield the API URL of a Prefect server whose password the workers do not have."""
     folder, port = tmp_path_factory.mktemp("guarded"), free_port()
     home = folder / "prefect"
     start_from_template(home, bench.chain.cloud.cache_dir)
@@ -144,7 +145,7 @@ def guarded_server(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> It
         server.stop()
 
 
-@fault(_AREA, "server refuses authentication", expected="processed; the receipt has observed: false")
+@fault(_AREA, "server rejects authentication", expected="processed; the receipt has observed: false")
 def test_a_server_that_refuses_us_does_not_hold_data_back(bench: Bench, guarded_server: str) -> None:
     assert httpx.post(f"{guarded_server}/deployments/filter", json={}, timeout=30).status_code == 401
     case = bench.case()
@@ -163,7 +164,7 @@ def test_a_slow_server_shows_the_run_all_the_same(bench: Bench) -> None:
 
 
 @fault(
-    _AREA, "server refuses one upload's flow run", expected="that upload is processed unobserved; the next is observed"
+    _AREA, "server rejects one upload's flow run", expected="that upload is processed unobserved; the next is observed"
 )
 def test_a_refusal_of_one_upload_is_no_outage(bench: Bench) -> None:
     case, other = bench.case(), bench.case(deliver=False)
@@ -175,7 +176,7 @@ def test_a_refusal_of_one_upload_is_no_outage(bench: Bench) -> None:
 
 
 @pytest.mark.slow  # Prefect's client is patient
-@fault(_AREA, "its database locked", expected="processed, observed or not; published once")
+@fault(_AREA, "server's database locked", expected="processed, observed or not; published once")
 def test_a_locked_database_does_not_hold_data_back(bench: Bench) -> None:
     case = bench.case()
     lock = sqlite3.connect(database(bench.chain.cloud.state_dir / "prefect"), isolation_level=None)
@@ -191,8 +192,8 @@ def test_a_locked_database_does_not_hold_data_back(bench: Bench) -> None:
 
 @fault(
     _AREA,
-    "server answers 503 for some minutes while many files come",
-    expected="each file is processed at once; when it is back, each is recorded in exactly one flow run",
+    "server returns 503 for some minutes while many files arrive",
+    expected="each file is processed without delay; once the server is back, each is recorded in exactly one flow run",
 )
 def test_a_busy_server_neither_holds_data_back_nor_loses_a_run(bench: Bench) -> None:
     case = bench.case()
@@ -209,7 +210,7 @@ def test_a_busy_server_neither_holds_data_back_nor_loses_a_run(bench: Bench) -> 
         gateway.is_busy = False
 
         def shown() -> bool:
-            assert case.work(environment=environment).exit_code == 0  # takes over notes that are old enough
+            assert case.work(environment=environment).exit_code == 0  # takes over batch notes that are old enough
             return all(chain.flow_runs(upload) for upload in uploads)
 
         chain.wait_for(shown, "a task to record what the server did not take", 120)
@@ -229,16 +230,16 @@ _REFUSED = Sabotage(on="sqs.SendMessage", do="refuse", code="AccessDenied", stat
             marks=fault(
                 _AREA,
                 "flow run cancelled from the UI while a step does not end",
-                expected="the work stops within 45 s; nothing is published, Cancelled, "
-                "the message in the dead-letter queue",
+                expected="the work stops within 45 seconds; nothing is published, the run is Cancelled, "
+                "and the message is in the dead-letter queue",
             ),
         ),
         pytest.param(
             [_REFUSED],
             marks=fault(
                 _AREA,
-                "flow run cancelled from the UI, and the dead-letter queue refuses the message twice",
-                expected="the upload stays cancelled: the message comes again, is not processed, and is moved",
+                "flow run cancelled from the UI, and the dead-letter queue rejects the message twice",
+                expected="the upload stays cancelled: the message is delivered again, is not processed, and is moved",
             ),
         ),
     ],
@@ -275,7 +276,7 @@ def test_a_cancelled_flow_run_does_not_lose_its_upload(bench: Bench) -> None:
 
 
 @fault(
-    _AREA, "flow run retried from the UI while the chain also retries", expected="published once, in whichever order"
+    _AREA, "flow run retried from the UI while the pipeline also retries", expected="published once, in either order"
 )
 def test_a_retry_from_the_ui_and_one_of_the_chain_publish_once(bench: Bench) -> None:
     case = bench.case()
@@ -285,20 +286,20 @@ def test_a_retry_from_the_ui_and_one_of_the_chain_publish_once(bench: Bench) -> 
     first.process.kill()
     run = _flow_run(case)
     _set_state(bench, run["id"], "CRASHED", "Crashed")
-    _set_state(bench, run["id"], "SCHEDULED", "AwaitingRetry")  # the pool's worker takes it
-    case.send()  # the chain delivers the message again
+    _set_state(bench, run["id"], "SCHEDULED", "AwaitingRetry")  # the worker of the pool picks up the run
+    case.send()  # the pipeline delivers the message again
     assert case.work().exit_code == 0
     chain = bench.chain
     chain.wait_for(lambda: _at_rest(case), "the retried run to end", 90)
-    # The killed worker's delivery: it comes again, unless that worker was still there to take it.
+    # The message that the killed worker held is delivered again, unless the second worker has already received it.
     chain.wait_for(lambda: case.count()["held"] == 0, "nobody to hold a message any more")
     assert case.work().exit_code == 0
-    # The pool's worker may begin a run that the chain has just finished: it finds the receipt, and ends likewise.
+    # The pool's worker may start a run that the pipeline has just finished. It then finds the receipt and also ends.
     chain.wait_for(lambda: _at_rest(case), "nobody to be at work any more", 90)
     case.kept_promises()
     assert _flow_run(case)["state"]["name"] == "Completed"
 
 
 def _at_rest(case: Case) -> bool:
-    """Return whether the run has ended and the pool's worker has no other run."""
+    """Return whether the flow run has ended and the worker of the pool has no other run."""
     return case.bench.chain.pool_is_idle() and _flow_run(case)["state"]["type"] in ("COMPLETED", "FAILED")

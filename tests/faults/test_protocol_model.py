@@ -1,10 +1,10 @@
-"""The promises [once], [order] and [newest] in every order of events that Hypothesis finds.
+"""Tests the promises [once], [order] and [newest] in every order of events that Hypothesis finds.
 
-Workers run the real drain loop, stages and store, one call to AWS at a time. Between any two calls anything may
-happen: other workers continue, one is killed before or after the server executed its call, a response is lost, a
-visibility timeout expires, a message is delivered again, the file is uploaded again, a manual re-run is forced or
-comes before the event, and two workers get different results, as when a contract changes or a custom step is not
-deterministic. All versions have the same second, so that only S3's list orders those that came without an event.
+The workers run the real drain loop, stages and store, one AWS call at a time. Anything may happen between two calls:
+other workers continue, a worker is killed before or after the server has executed its call, a response is lost, a
+visibility timeout expires, a message is delivered again, or the file is uploaded again. A manual re-run may be forced
+or may come before the event, and two workers may get different results, as they do if a contract changes or a custom
+step is not deterministic. All versions have the same timestamp, so that only S3's list orders those without an event.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ class ModelWorker:
     """A worker that holds a message, or a manual run.
 
     Attributes:
-        message: None for a run by hand.
-        overtaken: its message became visible to others while it was at work, or was held by another worker, too.
-        begin_again: does it all again, as a person does whose run failed; None for a worker.
+        message: the message that the worker holds; None for a manual run.
+        overtaken: whether the message became visible while the worker was running, or another worker also holds it.
+        begin_again: starts a manual run again, as a person does after a failed run; None for a worker.
     """
 
     stepper: Stepper
@@ -88,7 +88,8 @@ class ModelWorker:
 
 
 def refined(run_id: str, result: str, work_dir: Path, take_away: TakeAway) -> Refined:
-    """What comes of refining a file: two rows, of which the first is uploaded early, perhaps before a rejection."""
+    """Return the result of refining a file: two rows, the first of which is uploaded early, even if the file is then
+    rejected."""
     outputs = []
     for number in range(2):
         body = f"{run_id} {result} {number}".encode()
@@ -109,12 +110,12 @@ def _refined(**changes: Any) -> Refined:
 
 
 def process(result: str, parts: Parts, job: UploadJob) -> Receipt:
-    """Take an upload to its end, with the work itself left out: what comes of it is given."""
+    """Run the stages of an upload. Fetching and refining are replaced by a given result."""
 
     def call(stage: Callable[..., Any], *values: Any) -> Any:
         if stage.__name__ == "fetch":
             *_, contract, _earlier, work_dir = values
-            # All in the same second, so that S3's list has to order them where a sequencer is missing.
+            # All timestamps are equal, so that S3's list must order versions without a sequencer.
             facts = ObjectFacts(job.upload.version_id, job.upload.etag, 1, "2026-01-01T00:00:00.000000Z")
             return Fetched(work_dir / "source", work_dir, facts, contract)
         if stage.__name__ == "refine":
@@ -127,8 +128,8 @@ def process(result: str, parts: Parts, job: UploadJob) -> Receipt:
 
 @cache
 def contracts_that(on_reupload: str) -> Contracts:
-    """Three contracts: the default one, that of the orders, and one with the other re-upload policy, which a manual run
-    may use instead."""
+    """Return three contracts: the default one, one for the orders, and one with the other re-upload policy, which a
+    manual run may use instead."""
     other = {"replace": "append", "append": "replace"}[on_reupload]
     policies = {"orders": on_reupload, "returns": other}
     with tempfile.TemporaryDirectory(prefix="sluice-model-") as folder:
@@ -140,7 +141,7 @@ def contracts_that(on_reupload: str) -> Contracts:
 
 
 class Protocol(RuleBasedStateMachine):
-    """Uploads, a queue and workers. The rules are what can happen; the invariants must hold whatever happens."""
+    """A model with uploads, a queue and workers. The rules are what can happen, and the invariants must always hold."""
 
     on_reupload = "replace"
 
@@ -190,7 +191,7 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: self.uploads)
     @rule(data=st.data())
     def force_a_rerun(self, data: st.DataObject) -> None:
-        """Force a re-run, maybe before the first run is done."""
+        """Force a re-run, possibly before the first run is done."""
         place = data.draw(st.integers(0, len(self.uploads) - 1))
         again = replace(self.uploads[place], attempt=self.uploads[place].attempt + 1)
         self.uploads[place] = again
@@ -199,7 +200,8 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: self.uploads and len(self.workers) < 4)
     @rule(data=st.data(), dataset=st.sampled_from(DATASETS), result=RESULTS)
     def force_a_rerun_by_hand(self, data: st.DataObject, dataset: str, result: str) -> None:
-        """Start a manual run in Prefect, the first one or another, maybe with another contract, until it is done."""
+        """Start a manual run, which may be the first run of the upload and may use another contract. It is repeated
+        until it is done."""
         self.start_by_hand(data.draw(st.sampled_from(self.uploads)), dataset, result)
 
     @precondition(lambda self: self.queue.messages(visible=True) and len(self.workers) < 4)
@@ -210,7 +212,7 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: self.queue.messages(visible=True) and len(self.workers) < 3)
     @rule(data=st.data(), result=RESULTS, other=RESULTS)
     def receive_twice(self, data: st.DataObject, result: str, other: str) -> None:
-        """Give two workers the same message, as SQS may deliver it more than once."""
+        """Deliver the same message to two workers, because SQS may deliver a message more than once."""
         message = data.draw(st.sampled_from(self.queue.messages(visible=True)))
         self.start(message, result)
         self.start(message, other)
@@ -227,7 +229,7 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: self.workers)
     @rule(data=st.data(), fate=st.sampled_from(FATES), steps=st.integers(1, 6))
     def work(self, data: st.DataObject, fate: Fate, steps: int) -> None:
-        """Advance one worker by some calls; the last one may fail as given."""
+        """Advance one worker by several calls, the last of which has the given fate."""
         worker = data.draw(st.sampled_from(self.workers))
         for _ in range(steps - 1):
             self.step(worker, "go")
@@ -236,7 +238,7 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: len(self.workers) > 1)
     @rule(steps=st.integers(1, 25))
     def work_side_by_side(self, steps: int) -> None:
-        """Advance all workers in step, so that each reads before the others act on what they read."""
+        """Advance all workers alternately, so that each reads before the others act on what they have read."""
         for _ in range(steps):
             for worker in list(self.workers):
                 self.step(worker, "go")
@@ -249,7 +251,7 @@ class Protocol(RuleBasedStateMachine):
         for key in self.s3.keys("index/"):
             current = self.entry(key).current
             if current is None or (current.run_id, current.attempt) not in standing:
-                continue  # readers trust receipts, and this one is being replaced
+                continue  # readers trust receipts, and this receipt is being replaced
             for data_key in current.data_keys:
                 assert data_key in self.s3.objects, "the index points at data that is not there"
 
@@ -261,7 +263,7 @@ class Protocol(RuleBasedStateMachine):
                 assert stored is None or hashlib.sha256(stored.body).hexdigest() == output.sha256
 
     def has_its_receipt(self, message: Message) -> None:
-        """Check [order] before each deletion of a message."""
+        """Check before each deletion of a message that its upload has a receipt, as the promise [order] requires."""
         upload = UploadMessage.from_json(message.body)
         standing = [receipt for receipt in self.receipts() if receipt.run_id == upload.run_id]
         assert any(receipt.attempt >= upload.attempt for receipt in standing), "a message was deleted without receipt"
@@ -315,7 +317,7 @@ class Protocol(RuleBasedStateMachine):
         assert entry.retired == ()
 
     def number_of(self, run: Receipt | IndexedRun) -> int:
-        """Return the upload that a run is about."""
+        """Return the position of a run's upload in the order of the uploads."""
         return [upload.run_id for upload in self.uploads].index(run.run_id)
 
     def nothing_else_is_published(self) -> None:
@@ -326,8 +328,8 @@ class Protocol(RuleBasedStateMachine):
                 wanted |= {output.key for output in receipt.outputs}
         there = set(self.s3.keys("data/"))
         assert wanted <= there, "published data is lost"
-        # Nobody comes for the message of a worker that was overtaken. If it is killed then, what it wrote stays
-        # until the bucket is reconciled with the index; no receipt ever references it.
+        # The message of an overtaken worker is not delivered again. If that worker is killed, its output stays until
+        # the bucket is reconciled, and no receipt ever references it.
         excused = {worker.stepper for worker in self.dead if worker.overtaken and worker.stepper.was_killed}
         unexplained = {key for key in there - wanted if not excused.intersection(self.s3.wrote[key])}
         assert not unexplained, f"nobody answers for {sorted(unexplained)}"
@@ -337,7 +339,7 @@ class Protocol(RuleBasedStateMachine):
     def start(self, message: Message, result: str) -> None:
         received = self.queue.deliver(message)
         live = Live(partial(process, result, self.parts), lambda: True)
-        parts = replace(self.parts, queue=UploadQueue(self.parts.queue.queue_url, client=self.queue))  # a task's own
+        parts = replace(self.parts, queue=UploadQueue(self.parts.queue.queue_url, client=self.queue))  # one per task
         drain = Drain(
             parts,
             TaskIdentity(task_arn=f"arn:aws:ecs:r:1:task/sluice/{next(self.tasks):04}"),
@@ -383,19 +385,19 @@ class Protocol(RuleBasedStateMachine):
         return IndexEntry.model_validate_json(self.s3.objects[key].body)
 
 
-# Seconds: what Hypothesis found is worth the minutes that it takes to make it short.
+# In seconds. If Hypothesis finds an example that fails, it needs minutes to simplify it.
 PATIENCE = pytest.mark.timeout(3_600)
 
 
 class Appending(Protocol):
-    """Return a contract that keeps the output of earlier versions of a key."""
+    """The same model with a contract that keeps the output of earlier versions of a key."""
 
     on_reupload = "append"
 
 
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Silence the drain loop's log of thousands of runs."""
+    """Disable the log of the drain loop, because there are thousands of runs."""
     with caplog.at_level("CRITICAL"):
         yield
 
@@ -410,7 +412,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
             marks=fault(
                 "Queue and task",
                 "any order of deliveries, kills, lost responses, re-uploads and forced re-runs (model)",
-                expected="one receipt for each version, the newest output current, nothing published twice",
+                expected="one receipt for each version, the newest output is current, nothing is published twice",
             ),
         ),
         pytest.param(Appending, id="append"),
@@ -428,7 +430,7 @@ def test_nor_in_many_more_orders(machine: Any) -> None:
 
 
 def explore(machine: Any, *, examples: int, steps: int) -> None:
-    """Return settings for that many examples with at most that many steps."""
+    """Explore the model with the given number of examples and at most `steps` steps in each."""
     run_state_machine_as_test(
         machine,
         settings=settings(

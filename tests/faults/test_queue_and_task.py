@@ -1,4 +1,4 @@
-"""The queue refuses calls, or a task dies, is stopped, or runs out of a resource."""
+"""Faults of the queue and of tasks: the queue rejects calls, or a task dies, is stopped, or runs out of a resource."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.faults.saboteur import Sabotage
 from tests.faults.step_contracts import GATE_VARIABLE, slow_contracts
 
 pytestmark = pytest.mark.cloud
-_ONE_TRY = {"SLUICE_RETRY_DELAY_SECONDS": "5"}  # longer than a worker waits at an empty queue
+_ONE_TRY = {"SLUICE_RETRY_DELAY_SECONDS": "5"}  # longer than a worker waits for messages in an empty queue
 _AREA: Literal["Queue and task"] = "Queue and task"
 
 
@@ -54,7 +54,7 @@ def test_a_message_that_nobody_can_read_rests_in_the_dead_letter_queue(bench: Be
     assert not bench.chain.has_receipt(case.upload)
 
 
-@fault(_AREA, "empty queue", expected="the task stays until its drain needs it no more, then exits with 0")
+@fault(_AREA, "empty queue", expected="the task stays until its drain no longer needs it, then exits with 0")
 def test_a_task_at_an_empty_queue_stays_as_long_as_its_drain_relies_on_it(bench: Bench) -> None:
     case = bench.case(deliver=False)
     stay_until = time.time() + 8
@@ -72,7 +72,7 @@ def test_two_workers_with_the_same_message_publish_once(bench: Bench) -> None:
     case.send()
     workers = [case.start(environment={"SLUICE_RETRY_DELAY_SECONDS": "1"}) for _ in range(2)]
     assert [worker.ended().exit_code for worker in workers] == [0, 0]
-    case.work()  # in case a duplicate was returned after both had gone
+    case.work()  # in case a duplicate returned to the queue after both workers had ended
     case.kept_promises()
 
 
@@ -90,7 +90,7 @@ _REFUSED = "delete refused"
 
 @pytest.fixture(scope="module")
 def interrupted(bench: Bench) -> dict[str, tuple[Case, Outcome]]:
-    """Interrupt one case in each way; their messages become visible again at about the same time."""
+    """Interrupt a separate case in each way. The messages become visible again at about the same time."""
     points = [*_INTERRUPTIONS, _REFUSED]
     cases = {point: bench.case() for point in points}
     outcomes: dict[str, Outcome] = {}
@@ -131,7 +131,9 @@ def interrupted(bench: Bench) -> dict[str, tuple[Case, Outcome]]:
             True,
             marks=fault(_AREA, "SIGKILL after the receipt, before delete", expected="the next worker only deletes"),
         ),
-        pytest.param("after delete", True, marks=fault(_AREA, "SIGKILL after delete", expected="everything was done")),
+        pytest.param(
+            "after delete", True, marks=fault(_AREA, "SIGKILL after delete", expected="nothing is left to do")
+        ),
     ],
 )
 def test_a_worker_killed_at_any_point_leaves_one_result(
@@ -147,7 +149,7 @@ def test_a_worker_killed_at_any_point_leaves_one_result(
     assert receipt.chain.receive_count == (1 if committed else 2)
 
 
-@fault(_AREA, "delete refused", expected="exit 0; the message is delivered again and the receipt is found")
+@fault(_AREA, "delete rejected", expected="exit 0; the message is delivered again and the receipt is found")
 def test_a_message_that_could_not_be_deleted_does_no_harm(interrupted: dict[str, tuple[Case, Outcome]]) -> None:
     case, outcome = interrupted[_REFUSED]
     assert outcome.exit_code == 0
@@ -162,7 +164,7 @@ def test_a_message_that_could_not_be_deleted_does_no_harm(interrupted: dict[str,
 
 @dataclass
 class Overtime:
-    """Return a worker that is paused in the middle of a transform, and the file that releases it."""
+    """A worker that is paused while it refines a file, and the file that releases it."""
 
     case: Case
     worker: Worker
@@ -178,7 +180,7 @@ def _overtime(case: Case) -> Overtime:
 
 @pytest.fixture(scope="module")
 def overtime(bench: Bench) -> Iterator[dict[str, Overtime]]:
-    """Run workers for longer than the visibility timeout; one of them may not extend it."""
+    """Run workers for longer than the visibility timeout. One of them may not extend the timeout."""
     cases = {name: bench.case() for name in ("beating", "refused", "stopped")}
     with bench.denied(bench.task_role, "sqs:ChangeMessageVisibility", cases["refused"].queue_arn):
         yield {name: _overtime(case) for name, case in cases.items()}
@@ -205,7 +207,7 @@ def test_sigterm_returns_the_message_at_once(bench: Bench, overtime: dict[str, O
     case.kept_promises()
 
 
-@fault(_AREA, "heartbeat refused", expected="a second worker takes the message over; one result")
+@fault(_AREA, "heartbeat rejected", expected="a second worker receives the message; one result")
 @fault(_AREA, "receipt handle expired", expected="exit 0; the worker that holds the message deletes it")
 def test_a_refused_heartbeat_still_gives_one_result(overtime: dict[str, Overtime]) -> None:
     at_work = overtime["refused"]
@@ -232,7 +234,7 @@ def test_a_refused_heartbeat_still_gives_one_result(overtime: dict[str, Overtime
 def test_work_longer_than_the_visibility_timeout_is_delivered_once(overtime: dict[str, Overtime]) -> None:
     at_work, other = overtime["beating"], overtime["refused"]
     case = at_work.case
-    # The other worker's message has become visible in this time.
+    # Wait until the other worker's message has become visible, which takes longer than the visibility timeout.
     assert eventually(lambda: other.case.count()["held"] == 0 or other.worker.has_said("done"))
     assert case.count() == {"waiting": 0, "held": 1}
     at_work.gate.touch()
@@ -242,15 +244,15 @@ def test_work_longer_than_the_visibility_timeout_is_delivered_once(overtime: dic
 
 @fault(
     _AREA,
-    "more messages wait than a task is meant to take",
-    expected="with only the permissions of its role it asks for more tasks, which a drain launches",
+    "more messages are waiting than one task should process",
+    expected="with only the permissions of its role, the task asks for more tasks, and a drain launches them",
 )
 def test_a_task_that_finds_too_much_asks_for_more_tasks(bench: Bench) -> None:
     case, other = bench.case(), bench.case(deliver=False)
     hold, gate = case.gate("s3.GetObject", "/incoming/")
     worker = case.start(hold, environment={"SLUICE_MESSAGES_PER_TASK": "1"})
     case.held_at(gate)
-    for _ in range(2):  # they stay visible: the task receives nothing while it is held, and counts in each half minute
+    for _ in range(2):  # they stay visible, because the paused task receives nothing; it counts them twice a minute
         case.send(other.upload.to_json())
     assert eventually(lambda: worker.has_said("asked for tasks"))
     gate.touch()
@@ -266,11 +268,13 @@ def test_a_task_that_finds_too_much_asks_for_more_tasks(bench: Bench) -> None:
 @fault(
     _AREA,
     "disk full",
-    expected="the file is not rejected: the message is returned, and a task with enough disk space publishes",
+    expected="the file is not rejected: the message is returned, and a task with enough disk space publishes the file",
 )
 def test_a_full_disk_is_not_the_files_fault(bench: Bench) -> None:
     case = bench.case(body=good_orders(5_000))
-    outcome = case.work(disk_bytes=8 * 1024, environment=_ONE_TRY)  # the file is not copied, as it is larger
+    outcome = case.work(
+        disk_bytes=8 * 1024, environment=_ONE_TRY
+    )  # the file is larger, so it is not copied to the disk
     assert outcome.exit_code == 75
     assert "StageBroke: stage refine" in outcome.errors
     assert case.stranded()
@@ -302,7 +306,8 @@ def test_a_message_out_of_deliveries_rests_until_it_is_redriven(bench: Bench) ->
 
 
 def _redriven_by_sqs(case: Case, **destination: str) -> tuple[str, int]:
-    """Redrive the case's dead-letter queue as the AWS console does; return the status and how many were moved."""
+    """Redrive the case's dead-letter queue as the AWS console does. Return the status and the number of messages that
+    were moved."""
     sqs, dead = case.bench.chain.sqs, arn_of(case.bench.chain, case.dead_letter_url)
     sqs.start_message_move_task(SourceArn=dead, **destination)
     (moved,) = sqs.list_message_move_tasks(SourceArn=dead)["Results"]
@@ -311,8 +316,8 @@ def _redriven_by_sqs(case: Case, **destination: str) -> tuple[str, int]:
 
 @fault(
     _AREA,
-    "redrive by SQS itself of a message that a task moved to the dead-letter queue",
-    expected="SQS does not know its source queue, so the redrive fails; with the queue as destination it is processed",
+    "SQS's redrive of a message that a task moved to the dead-letter queue",
+    expected="SQS does not know the source queue, so the redrive fails; with a destination queue, it succeeds",
 )
 def test_sqs_itself_redrives_what_a_task_gave_up_to_the_queue_that_is_named(bench: Bench) -> None:
     case = bench.case(deliver=False)

@@ -1,4 +1,4 @@
-"""An event is lost permanently: only the landing bucket shows the upload."""
+"""An event is lost permanently, so that only the landing bucket shows that there was an upload."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PREFIX = "incoming/lost/"
 
 @contextmanager
 def _s3_tells_the_lambda(chain: Chain) -> Iterator[None]:
-    """Turn on S3 notifications, which are off in this suite."""
+    """Turn on S3's notifications, which are off in this suite, until the context ends."""
     bucket, function = chain.outputs["LandingBucket"], chain.outputs["TriggerFunctionArn"]
     told = {"LambdaFunctionConfigurations": [{"LambdaFunctionArn": function, "Events": ["s3:ObjectCreated:*"]}]}
     chain.s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=told)
@@ -36,9 +36,10 @@ def _s3_tells_the_lambda(chain: Chain) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def lost(chain: Chain, bench: Bench) -> UploadMessage:
-    """Return an upload whose event was in the memory of a cloud that was killed.
+    """Return an upload whose event was lost when the AWS emulator was killed.
 
-    The Lambda may not send: at whatever moment the kill comes, the event is in one of its tries and nowhere else.
+    The Lambda may not send a message to the queue. So whenever the emulator is killed, the event is in one of the
+    Lambda's attempts and nowhere else.
     """
     chain.settle()  # after the tests before
     failures = chain.messages("TriggerFailuresQueueUrl")
@@ -51,7 +52,7 @@ def lost(chain: Chain, bench: Bench) -> UploadMessage:
 
 
 def _table(chain: Chain, flow_run_id: str) -> list[dict[str, Any]]:
-    """Return the rows of the run's artifact."""
+    """Return the rows of the table that the run has written as an artifact."""
     wanted = {"flow_run_id": {"any_": [flow_run_id]}, "type": {"any_": ["table"]}}
     (artifact,) = chain.ask_prefect("artifacts", artifacts=wanted)
     table: list[dict[str, Any]] = json.loads(artifact["data"])
@@ -68,7 +69,7 @@ def test_a_dry_run_shows_what_is_lost_and_changes_nothing(chain: Chain, lost: Up
 
 @fault(
     "Trigger",
-    "the event is lost permanently: the cloud is killed with the event in its memory",
+    "the event is lost permanently, because the AWS emulator is killed with the event in its memory",
     expected="reconcile, with only the permissions of its role, queues the upload; published once",
 )
 def test_an_upload_whose_event_was_lost_is_found_and_published_once(
@@ -76,7 +77,7 @@ def test_an_upload_whose_event_was_lost_is_found_and_published_once(
 ) -> None:
     live, bucket = "contracts/live/lost.yaml", chain.outputs["PublishedBucket"]
     chain.s3.put_object(Bucket=bucket, Key=live, Body=b"dataset: lost\n")
-    for _ in range(2):  # the second one finds that it is under way, or done
+    for _ in range(2):  # the second run finds that the upload is in progress or done
         _reconcile_as_its_role(chain, bench)
     chain.done(lost)
     assert kept_promises(chain, lost).rows.published == 3
@@ -88,7 +89,7 @@ def test_an_upload_whose_event_was_lost_is_found_and_published_once(
 
 @fault(
     "Queue and task",
-    "a stalled worker, overtaken by another one, writes its output and is killed: no worker cleans up",
+    "a stalled worker, overtaken by another one, writes its output and is killed, so no worker cleans up",
     expected="reconcile, with only the permissions of its role, deletes the output, and nothing else",
 )
 def test_what_an_overtaken_worker_left_behind_is_deleted(chain: Chain, bench: Bench) -> None:
@@ -98,7 +99,7 @@ def test_what_an_overtaken_worker_left_behind_is_deleted(chain: Chain, bench: Be
     (own,) = [output.key for output in chain.receipt(upload).outputs]
     left = own.replace(own.rsplit("-", 1)[-1], f"{'0' * 16}.parquet")
     chain.s3.put_object(Bucket=chain.outputs["PublishedBucket"], Key=left, Body=b"rows of another release")
-    # Somebody holds a message, and there is a note: its role may look at their age, too.
+    # A message in flight and a batch note, whose ages the role must be allowed to read, too.
     chain.settle()
     queue = chain.outputs["QueueUrl"]
     chain.sqs.send_message(QueueUrl=queue, MessageBody=upload.to_json())

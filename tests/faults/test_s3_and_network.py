@@ -1,4 +1,5 @@
-"""S3 refuses or throttles calls, responses are lost, or the object differs from the event."""
+"""Faults of S3 and of the network: S3 rejects or throttles calls, responses are lost, or the object differs from the
+event."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from tests.faults.saboteur import Sabotage
 
 pytestmark = pytest.mark.cloud
 _AREA: Literal["S3 and network"] = "S3 and network"
-_ONE_TRY = {"SLUICE_RETRY_DELAY_SECONDS": "5"}  # longer than a worker waits at an empty queue
+_ONE_TRY = {"SLUICE_RETRY_DELAY_SECONDS": "5"}  # longer than a worker waits for messages in an empty queue
 
 
 # --- what passes while it is tried again ------------------------------------------------------------------------
@@ -50,14 +51,14 @@ _PASSING = {
         pytest.param(
             "lost",
             marks=fault(
-                _AREA, "receipt written, the response lost", expected="the 412 on our own write is success; one receipt"
+                _AREA, "receipt written, response lost", expected="a 412 on the worker's write is success; one receipt"
             ),
         ),
         pytest.param(
             "aborted", marks=fault(_AREA, "upload of the output aborted", expected="uploaded again, published once")
         ),
         pytest.param(
-            "expired", marks=fault(_AREA, "credentials expired in the middle", expected="retried with new ones")
+            "expired", marks=fault(_AREA, "credentials expire during the work", expected="retried with new credentials")
         ),
     ],
 )
@@ -72,7 +73,7 @@ def test_what_passes_is_tried_again_and_published_at_the_first_delivery(bench: B
 
 @pytest.fixture(scope="module")
 def refused_for_long(bench: Bench) -> dict[str, tuple[Case, Worker]]:
-    """Start workers that retry for a long time, while other tests run."""
+    """Start workers that retry for a long time, and let them run while other tests run."""
     plans = {
         "slow down": _slow_down("s3.PutObject", "/data/", times=0),
         "cut": Sabotage(on="s3.GetObject", where="/incoming/", do="cut", times=0),
@@ -99,7 +100,7 @@ def test_a_deleted_object_is_rejected_with_its_reason(
 @fault(
     _AREA,
     "overwritten between event and read",
-    expected="each run reads its own version; readers see the newer one's output only",
+    expected="each run reads the version of its event; readers see only the output of the newer version",
 )
 def test_an_overwritten_object_is_read_in_the_version_of_its_event(bench: Bench) -> None:
     first = bench.case(name="incoming/orders/overwritten.csv", body=good_orders(3))
@@ -121,7 +122,7 @@ def test_another_result_that_was_committed_first_is_kept(bench: Bench) -> None:
     slow = case.start(hold)
     case.held_at(gate)
     case.send()
-    # Another release, with other contracts, gets the same upload.
+    # A worker of another release, with other contracts, processes the same upload.
     assert case.work(environment=_other_contracts(case)).exit_code == 0
     first = case.receipt()
     gate.touch()

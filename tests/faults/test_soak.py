@@ -1,4 +1,4 @@
-"""A short soak, the same each time; `make soak` runs thousands of uploads."""
+"""A short soak, which injects the same faults each time. `make soak` runs thousands of uploads."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ SEED = 4
 UPLOADS = 150
 
 
-@pytest.mark.timeout(1_200)  # seconds; alone on a machine it takes half a minute
+@pytest.mark.timeout(1_200)  # in seconds; on an idle machine, the test takes half a minute
 @fault(
     "Queue and task",
-    "kills at named points and at random times, lost responses, refusals, late and repeated events, re-uploads, forced "
-    "re-runs and two releases at once, all at random (short soak)",
-    expected="every row of every good file in one published object, one receipt for each attempt, empty queues",
+    "kills at certain calls and at random times, lost responses, rejected calls, late and repeated events, re-uploads, "
+    "forced re-runs and two releases at once, all at random (short soak)",
+    expected="every row of every good file is in one published object, each attempt has one receipt, queues are empty",
 )
 def test_whatever_befalls_a_hundred_and_fifty_uploads_nothing_is_lost_and_nothing_is_there_twice(
     tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -1,13 +1,13 @@
-"""After any fault, once everything is quiet, all services agree about an upload.
+"""Tests that after any fault, once everything is quiet, all services agree about an upload.
 
-What each of them must show:
+Each service must show the following:
 
-- the queue: no message of the upload is left, and none in the dead-letter queue;
-- Step Functions: every drain has succeeded;
-- ECS: the tasks that were launched have stopped, each with the exit code that the fault explains, the last one with 0;
-- Prefect: one flow run in the state of the receipt; live, the receipt names its id; recorded afterwards if Prefect was
-  down;
-- the receipt: published or rejected, and the attempt.
+- The queue has no message for the upload, and neither has the dead-letter queue.
+- In Step Functions, every drain has succeeded.
+- In ECS, all tasks that were launched have stopped, with exit codes that the fault explains. The last exit code is 0.
+- Prefect has one flow run, whose state agrees with the receipt. If the run was live, the receipt contains its ID. If
+  Prefect was down, the run was recorded afterwards.
+- The receipt has the expected status, published or rejected.
 """
 
 from __future__ import annotations
@@ -33,20 +33,21 @@ from tests.faults.step_contracts import hungry_contracts
 from tests.restart import restart_prefect
 
 pytestmark = pytest.mark.cloud
-# tests/emulator/run_task_answers.py, which only the embedded cloud's own environment can import
+# The file that tests/emulator/run_task_answers.py reads. That module can be imported only in MiniStack's environment.
 _RUN_TASK_ANSWERS = "run_task_answers.jsonl"
 _SABOTEUR = ["python", "-m", "tests.faults.saboteur"]
 
 
 @dataclass(frozen=True)
 class ExpectedStory:
-    """The expected state of one upload in every service.
+    """The expected state of an upload in every service.
 
     Attributes:
         flow_run: the name of the flow run's state.
         observed: whether the flow run was live.
-        first_exits: the exit codes of the tasks before the last one, or ECS's word for how they ended.
-        first_reason: the reason that ECS gives for the first task's container.
+        first_exits: the exit codes of the first tasks, or ECS's stop codes for tasks that did not exit by themselves.
+            The last task must exit with 0.
+        first_reason: the reason that ECS gives for the end of the first task's container.
     """
 
     receipt: Status = Status.PUBLISHED
@@ -58,7 +59,7 @@ class ExpectedStory:
 
 @dataclass
 class Story:
-    """One upload, and what was launched since it began."""
+    """An upload, and the tasks and drains that were started for it."""
 
     chain: Chain
     name: str
@@ -69,7 +70,7 @@ class Story:
         self._drains_before = {drain["executionArn"] for drain in self.chain.drains()}
 
     def hand_in(self, body: bytes = b"") -> UploadMessage:
-        """Upload the file, and deliver its event."""
+        """Upload the file, and deliver its event to the Lambda."""
         upload = self.chain.upload(f"incoming/orders/story-{self.name}.csv", body or good_orders(3))
         assert self.chain.deliver(self.chain.event_of(upload))["error"] is None
         return upload
@@ -84,11 +85,11 @@ class Story:
         return [drain for drain in self.chain.drains() if drain["executionArn"] not in self._drains_before]
 
     def wait_for_a_stop(self, what: str) -> None:
-        """Wait until a task of the story has stopped."""
+        """Wait until one of the story's tasks has stopped."""
         self.chain.wait_for(lambda: any(task["lastStatus"] == "STOPPED" for task in self.tasks()), what)
 
     def exits(self) -> list[int | str]:
-        """Return the exit code of each task, or ECS's stop code if it did not exit by itself."""
+        """Return the exit code of each task, or ECS's stop code if the task did not exit by itself."""
         return [
             task["containers"][0]["exitCode"] if task["stopCode"] == "EssentialContainerExited" else task["stopCode"]
             for task in self.tasks()
@@ -177,7 +178,7 @@ def _never_starts(story: Story, _folder: Path) -> UploadMessage:
 
 
 def _prefect_down(story: Story, _folder: Path) -> UploadMessage:
-    """Prefect is down until the task has gone; then the sweep's task records what it could not."""
+    """Keep Prefect down until the task has ended. Then let a task of the sweep record the flow run."""
     chain = story.chain
     server = chain.cloud.prefect
     assert server is not None
@@ -205,7 +206,7 @@ def _throttled(story: Story, _folder: Path) -> UploadMessage:
 
 
 def wait_until_recorded(chain: Chain, upload: UploadMessage) -> None:
-    """Start drains as the schedule does, until the upload has its flow run."""
+    """Start drains as the schedule does until the upload has a flow run."""
 
     def is_recorded() -> bool:
         if not chain.flow_runs(upload) and not chain.drains("RUNNING"):
@@ -242,7 +243,7 @@ _Row = tuple[Callable[[Story, Path], UploadMessage], ExpectedStory]
             (_killed, ExpectedStory(first_exits=(137,))),
             id="killed",
             marks=[
-                fault("State agreement", "a task is killed", expected="drained, published, Completed, exits 137 … 0"),
+                fault("State agreement", "a task is killed", expected="drained, published, Completed, exits 137 and 0"),
                 fault(
                     "Queue and task",
                     "a task that dies inside the visibility timeout (the stranded message)",
@@ -279,7 +280,7 @@ _Row = tuple[Callable[[Story, Path], UploadMessage], ExpectedStory]
             marks=fault(
                 "State agreement",
                 "a task never starts",
-                expected="drained, published, Completed, no exit code and 0",
+                expected="drained, published, Completed, no exit code and then 0",
             ),
         ),
         pytest.param(
@@ -313,7 +314,7 @@ def test_all_services_agree_once_everything_is_quiet(chain: Chain, tmp_path: Pat
 @fault(
     "State agreement",
     "a task hangs",
-    expected="it is stopped at its limit; its drain launches another one, which publishes",
+    expected="the task is stopped at its time limit, and its drain launches another one, which publishes",
 )
 def test_a_hanging_task_does_not_keep_its_upload(chain: Chain) -> None:
     story = Story(chain, "hangs")

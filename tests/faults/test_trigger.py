@@ -1,4 +1,4 @@
-"""Events arrive twice, in the wrong order or malformed, or the trigger's calls fail."""
+"""Faults of the trigger: events arrive twice, in the wrong order or malformed, or the trigger's calls fail."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ _AREA: Literal["Trigger"] = "Trigger"
 
 @pytest.fixture(scope="module", autouse=True)
 def busy_cluster(chain: Chain) -> Iterator[None]:
-    """Start the maximum number of tasks, which do nothing: drains launch none, each test drains the queue."""
+    """Start the maximum number of tasks, which do nothing, so that drains launch none and each test drains the queue
+    itself."""
     sleep = {"containerOverrides": [{"name": "drain", "command": ["sleep", "900"]}]}
     cluster = chain.outputs["ClusterArn"]
     started = [
@@ -42,12 +43,12 @@ def busy_cluster(chain: Chain) -> Iterator[None]:
 
 @pytest.fixture
 def stack_queue(bench: Bench) -> Case:
-    """Return the stack's queue with a worker for its messages."""
+    """Return a case that uses the stack's queue."""
     return bench.stack_queue()
 
 
 def _published(case: Case, *uploads: UploadMessage, rows: int = 2) -> None:
-    """Drain the queue; check that every upload was published and no drain failed."""
+    """Drain the queue, and check that every upload was published and no drain has failed."""
     assert case.work().exit_code == 0
     chain = case.bench.chain
     for upload in uploads:
@@ -93,7 +94,7 @@ def test_events_out_of_order_leave_the_newest_version(chain: Chain, stack_queue:
 
 
 def _of_one_second(bench: Bench, name: str) -> tuple[Case, Case]:
-    """Return two versions of one key that neither LastModified nor the order of their run ids can distinguish."""
+    """Return two versions of a key that neither LastModified nor the order of their run IDs can distinguish."""
     chain = bench.chain
 
     def written_at(upload: UploadMessage) -> object:
@@ -143,7 +144,7 @@ def test_a_duplicate_after_the_execution_closed_changes_nothing(chain: Chain, st
 @fault(_AREA, "keys with space, +, é, %2F, emoji, and of 1,024 bytes", expected="all published under their own key")
 def test_every_key_that_s3_allows_is_processed(chain: Chain, stack_queue: Case) -> None:
     prefix = "incoming/orders/"
-    # The embedded cloud keeps objects as files, whose names end at 255 bytes: the longest key has folders.
+    # The AWS emulator stores objects as files, whose names have at most 255 bytes, so the longest key has folders.
     longest = "/".join(["x" * 100] * 20)[: 1024 - len(prefix) - 4] + ".csv"
     names = ["a b.csv", "a+b.csv", "é.csv", "a%2Fb.csv", "🐧.csv", longest]
     uploads = [chain.upload(prefix + name, good_orders(2)) for name in names]
@@ -159,9 +160,9 @@ def test_every_key_that_s3_allows_is_processed(chain: Chain, stack_queue: Case) 
     ("payload", "says"),
     [
         pytest.param(
-            {"Event": "s3:TestEvent"}, None, marks=fault(_AREA, "test event of S3", expected="nothing to do, no error")
+            {"Event": "s3:TestEvent"}, None, marks=fault(_AREA, "S3's test event", expected="nothing to do, no error")
         ),
-        pytest.param({}, "has no list of Records", marks=fault(_AREA, "{} as event", expected="EventUnreadable")),
+        pytest.param({}, "has no list of Records", marks=fault(_AREA, "{} as the event", expected="EventUnreadable")),
         pytest.param(
             "not an object",
             "not a JSON object",
@@ -206,7 +207,7 @@ def test_an_empty_object_is_rejected_with_its_reason(chain: Chain, stack_queue: 
 # --- the trigger's own calls ------------------------------------------------------------------------------------
 
 
-@fault(_AREA, "SQS send refused", expected="no drain without a message; the retry succeeds")
+@fault(_AREA, "SQS send rejected", expected="no drain without a message; the retry succeeds")
 def test_no_drain_is_started_without_its_message(chain: Chain, bench: Bench, stack_queue: Case) -> None:
     upload, drains = chain.upload("incoming/orders/send-refused.csv", good_orders(2)), len(chain.drains())
     with bench.denied(bench.role_named("TriggerRole"), "sqs:SendMessage"):
@@ -233,13 +234,13 @@ def test_an_event_that_lambda_gave_up_is_kept(chain: Chain, bench: Bench, stack_
     body = json.loads(kept["Body"])
     assert body["requestPayload"] == event
     assert body["requestContext"]["condition"] == "RetriesExhausted"
-    assert chain.deliver(body["requestPayload"])["error"] is None  # what a person does with it
+    assert chain.deliver(body["requestPayload"])["error"] is None  # an operator sends the event again
     chain.sqs.delete_message(QueueUrl=failures, ReceiptHandle=kept["ReceiptHandle"])
     _published(stack_queue, upload)
 
 
 def _trigger(chain: Chain, bench: Bench, *plan: Sabotage) -> TriggerConfig:
-    """Return the trigger as the Lambda builds it, with the Lambda's role and injected faults."""
+    """Return the trigger as the Lambda creates it, with the Lambda's role and the injected faults."""
     given = bench.credentials_of(bench.role_named("TriggerRole"))
     session = boto3.Session(
         aws_access_key_id=given["AWS_ACCESS_KEY_ID"],
@@ -268,7 +269,7 @@ def _trigger(chain: Chain, bench: Bench, *plan: Sabotage) -> TriggerConfig:
 _START = "sfn.StartExecution"
 
 
-@fault(_AREA, "send done, start throttled", expected="tried again within the invocation; at most one drain")
+@fault(_AREA, "message sent, start throttled", expected="retried within the invocation; at most one drain")
 def test_a_throttled_start_is_tried_again(chain: Chain, bench: Bench, stack_queue: Case) -> None:
     upload = chain.upload("incoming/orders/throttled.csv", good_orders(2))
     throttled = Sabotage(on=_START, do="refuse", times=2, code="ThrottlingException", status=400)
@@ -279,8 +280,8 @@ def test_a_throttled_start_is_tried_again(chain: Chain, bench: Bench, stack_queu
 
 @fault(
     _AREA,
-    "send done, start refused every time",
-    expected="RecordsFailed; the message is processed all the same, and the event's next try starts the drain",
+    "message sent, start rejected every time",
+    expected="RecordsFailed; the message is processed anyway, and the event's next try starts the drain",
 )
 def test_an_upload_without_a_drain_is_processed_all_the_same(chain: Chain, bench: Bench, stack_queue: Case) -> None:
     upload = chain.upload("incoming/orders/start-refused.csv", good_orders(2))
@@ -292,7 +293,7 @@ def test_an_upload_without_a_drain_is_processed_all_the_same(chain: Chain, bench
     _published(stack_queue, upload)
 
 
-@fault(_AREA, "start done, response lost", expected="the second try finds the same drain; one receipt")
+@fault(_AREA, "drain started, response lost", expected="the second try finds the same drain; one receipt")
 def test_a_lost_response_to_the_start_gives_one_drain(chain: Chain, bench: Bench, stack_queue: Case) -> None:
     upload = chain.upload("incoming/orders/start-lost.csv", good_orders(2))
     lost = Sabotage(on=_START, do="lose_answer")

@@ -1,4 +1,4 @@
-"""Imports that all workers need, made once by the process that they are forked from."""
+"""Makes the imports that all workers need, in the process from which they are forked."""
 
 from __future__ import annotations
 
