@@ -63,7 +63,7 @@ class Chain:
         self.step_functions = self.cloud.client("stepfunctions")
         self.lambdas = self.cloud.client("lambda")
 
-    # --- doing ------------------------------------------------------------------------------------------------
+    # --- driving the pipeline ---------------------------------------------------------------------------------
 
     def upload(self, key: str, body: bytes) -> UploadMessage:
         """Upload a file to the landing bucket, as a user does."""
@@ -198,7 +198,7 @@ class Chain:
         """Copy the project's contracts to a folder in which a test can change them, and return the folder."""
         return Path(shutil.copytree(CONTRACTS, folder, ignore=shutil.ignore_patterns("__pycache__")))
 
-    # --- reading ----------------------------------------------------------------------------------------------
+    # --- inspecting the pipeline ------------------------------------------------------------------------------
 
     def drains(self, status: str = "") -> list[dict[str, Any]]:
         """Return the drains of the queue as Step Functions describes them, the newest first.

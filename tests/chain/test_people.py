@@ -116,7 +116,8 @@ def test_a_reader_reads_rows_and_no_quarantine(chain: Chain, policies: dict[str,
 def test_a_producer_puts_below_its_prefix_only_and_reads_nothing(chain: Chain, policies: dict[str, str]) -> None:
     landing = chain.outputs["LandingBucket"]
     with somebody_with(chain, policies, "producer") as producer:
-        assert producer.may("put_object", Bucket=landing, Key="incoming/orders/_people.csv", Body=b"")  # ignored
+        # The trigger ignores names that start with an underscore.
+        assert producer.may("put_object", Bucket=landing, Key="incoming/orders/_people.csv", Body=b"")
         for key in ("incoming/penguins/_people.csv", "incoming/orders_2/_people.csv", "outside.csv"):
             assert not producer.may("put_object", Bucket=landing, Key=key, Body=b""), key
         assert not producer.may("get_object", Bucket=landing, Key="incoming/orders/_people.csv")

@@ -113,7 +113,7 @@ class Case:
     max_receives: int = 5
     _workers: int = 0
 
-    # --- doing ------------------------------------------------------------------------------------------------
+    # --- driving the case -------------------------------------------------------------------------------------
 
     def send(self, body: str | None = None) -> None:
         """Put the upload's message, or `body`, into the queue."""
@@ -161,7 +161,7 @@ class Case:
         """Wait until a worker has paused at the gate."""
         self.bench.chain.wait_for(gate.with_suffix(".reached").exists, "a worker to come to the gate")
 
-    # --- reading ----------------------------------------------------------------------------------------------
+    # --- inspecting the case ----------------------------------------------------------------------------------
 
     def count(self, url: str | None = None) -> dict[str, int]:
         """Return how many messages of the queue are visible ("waiting") and how many are in flight ("held")."""

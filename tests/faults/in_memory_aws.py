@@ -78,7 +78,7 @@ class Stepper:
             self._work()
         except Killed:
             pass
-        except BaseException as error:  # noqa: BLE001 (the test looks at it)
+        except BaseException as error:  # noqa: BLE001 (the test checks it)
             self.error = error
         self.over = True
         self._is_waiting.release()

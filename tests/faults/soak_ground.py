@@ -22,7 +22,7 @@ from tests.faults.bench import VISIBILITY_SECONDS
 _MAX_RECEIVES = 5
 _STACK = "soak"
 _RUNS_ASKED_AT_ONCE = 100
-# Executions are started so that the name of each drain is used once. The soak itself does what a drain would do.
+# The state machine only ensures that each drain's name is used once. The soak itself does what a drain would do.
 _NOTHING_TO_DO = {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}
 
 _TRUST = {

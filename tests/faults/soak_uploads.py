@@ -149,7 +149,7 @@ class Front:
         while not self._stop.is_set() and self.ground.count()["waiting"] > _MOST_WAITING:
             time.sleep(_POLL_SECONDS)
 
-    # --- S3's and Lambda's part ---------------------------------------------------------------------------------
+    # --- acting as S3 and Lambda --------------------------------------------------------------------------------
 
     def _hand_over(self, now: int, pool: ThreadPoolExecutor) -> list[Future[None]]:
         """Deliver the events that are due, some of them together."""

@@ -43,7 +43,7 @@ def _flow_run(case: Case) -> dict[str, Any]:
     return run
 
 
-# --- a server that is stopped, and started again -----------------------------------------------------------------
+# --- a server that is stopped and started again ------------------------------------------------------------------
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def test_a_server_that_restarts_in_the_middle_does_not_disturb_the_work(outage: 
     assert case.kept_promises().chain.flow_run_id == _flow_run(case)["id"]
 
 
-@pytest.mark.slow  # Prefect's client is patient
+@pytest.mark.slow  # because Prefect's client retries for a long time
 @fault(_AREA, "server down during processing, permanently", expected="processing continues; published once, exit 0")
 def test_a_server_that_fails_in_the_middle_does_not_stop_the_work(bench: Bench) -> None:
     case = bench.case()
@@ -117,7 +117,7 @@ def test_a_server_that_fails_in_the_middle_does_not_stop_the_work(bench: Bench) 
     case.kept_promises()
 
 
-# --- a server that refuses, or is slow ---------------------------------------------------------------------------
+# --- a server that rejects calls or is slow ----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_a_refusal_of_one_upload_is_no_outage(bench: Bench) -> None:
     assert [case.kept_promises().observed, other.receipt().observed].count(True) == 1
 
 
-@pytest.mark.slow  # Prefect's client is patient
+@pytest.mark.slow  # because Prefect's client retries for a long time
 @fault(_AREA, "server's database locked", expected="processed, observed or not; published once")
 def test_a_locked_database_does_not_hold_data_back(bench: Bench) -> None:
     case = bench.case()
@@ -221,7 +221,7 @@ def test_a_busy_server_neither_holds_data_back_nor_loses_a_run(bench: Bench) -> 
 _REFUSED = Sabotage(on="sqs.SendMessage", do="refuse", code="AccessDenied", status=403, times=2)
 
 
-@pytest.mark.slow  # a heartbeat notices it
+@pytest.mark.slow  # because only a heartbeat notices the cancellation
 @pytest.mark.parametrize(
     "plan",
     [

@@ -159,7 +159,7 @@ def test_a_message_that_could_not_be_deleted_does_no_harm(interrupted: dict[str,
     case.kept_promises()
 
 
-# --- a worker that takes long -----------------------------------------------------------------------------------
+# --- a worker that takes a long time ----------------------------------------------------------------------------
 
 
 @dataclass
@@ -262,7 +262,7 @@ def test_a_task_that_finds_too_much_asks_for_more_tasks(bench: Bench) -> None:
     bench.chain.wait_for(lambda: not bench.chain.drains("RUNNING"), "its tasks to leave")
 
 
-# --- a worker that runs out of something ------------------------------------------------------------------------
+# --- a worker that runs out of a resource -----------------------------------------------------------------------
 
 
 @fault(

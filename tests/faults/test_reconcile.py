@@ -41,7 +41,7 @@ def lost(chain: Chain, bench: Bench) -> UploadMessage:
     The Lambda may not send a message to the queue. So whenever the emulator is killed, the event is in one of the
     Lambda's attempts and nowhere else.
     """
-    chain.settle()  # after the tests before
+    chain.settle()  # so that no work of earlier tests is left
     failures = chain.messages("TriggerFailuresQueueUrl")
     with _s3_tells_the_lambda(chain), bench.denied(bench.role_named("TriggerRole"), "sqs:SendMessage"):
         upload = chain.upload(f"{_PREFIX}orders.csv", good_orders(3))

@@ -18,7 +18,7 @@ _AREA: Literal["S3 and network"] = "S3 and network"
 _ONE_TRY = {"SLUICE_RETRY_DELAY_SECONDS": "5"}  # longer than a worker waits for messages in an empty queue
 
 
-# --- what passes while it is tried again ------------------------------------------------------------------------
+# --- temporary faults -------------------------------------------------------------------------------------------
 
 
 def _slow_down(on: str, where: str, *, times: int) -> Sabotage:
@@ -68,7 +68,7 @@ def test_what_passes_is_tried_again_and_published_at_the_first_delivery(bench: B
     assert case.kept_promises().chain.receive_count == 1
 
 
-# --- what does not pass -----------------------------------------------------------------------------------------
+# --- permanent faults: start ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def refused_for_long(bench: Bench) -> dict[str, tuple[Case, Worker]]:
     return {what: (case, case.start(plans[what], environment=_ONE_TRY)) for what, case in cases.items()}
 
 
-# --- the object is not the one of the event ----------------------------------------------------------------------
+# --- the object differs from the event ---------------------------------------------------------------------------
 
 
 @fault(_AREA, "object deleted before it is read", expected="rejected as object_gone; the message is deleted")
@@ -139,7 +139,7 @@ def _other_contracts(case: Case) -> dict[str, str]:
     return {"SLUICE_CONTRACTS_FOLDER": str(folder)}
 
 
-# --- the end of the long ones -----------------------------------------------------------------------------------
+# --- permanent faults: end --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

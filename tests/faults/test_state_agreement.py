@@ -123,7 +123,7 @@ def _all_tell(story: Story, upload: UploadMessage, expected: ExpectedStory) -> N
     assert chain.keys("batches/") == []
 
 
-# --- what happens to the upload ---------------------------------------------------------------------------------
+# --- the faults -------------------------------------------------------------------------------------------------
 
 
 def _published(story: Story, _folder: Path) -> UploadMessage:

@@ -58,7 +58,7 @@ def _published(case: Case, *uploads: UploadMessage, rows: int = 2) -> None:
     assert chain.messages("DeadLetterQueueUrl") == {"waiting": 0, "held": 0}
 
 
-# --- events that come again, or in another order ----------------------------------------------------------------
+# --- events that arrive several times, or in another order ------------------------------------------------------
 
 
 @fault(_AREA, "the same event twice", expected="at most one drain, one receipt")
@@ -153,7 +153,7 @@ def test_every_key_that_s3_allows_is_processed(chain: Chain, stack_queue: Case) 
     assert [chain.receipt(upload).source.key for upload in uploads] == [prefix + name for name in names]
 
 
-# --- events that are none, or ask for nothing -------------------------------------------------------------------
+# --- events that are invalid, or contain no upload --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,9 @@ class Rules:
     Attributes:
         upload_steps: the steps that the Lambda takes for an upload, in order: "send", "clock" and "start".
         decide: returns what an upload's drain does, given the number of tasks and whether its window has settled.
-        waits_until_settled: whether a waiting drain waits until every task has gone whose last receive was before the
-            window's end.
-        stays_for_window: whether a task is launched with the order to stay until the window has ended.
+        waits_until_settled: whether a waiting drain continues only after every task whose last receive was before the
+            window's end has gone.
+        stays_for_window: whether a launched task must stay until its window has ended.
         stays_for_hidden: whether the successor of a killed task stays until that task's message is visible again.
         relaunches: whether a killed task is replaced by another one.
         may_leave: the task's rule for when it may end.
@@ -172,7 +172,7 @@ def _move_drain(state: State, index: int, drain: Drain, rules: Rules) -> Iterato
 
 
 def _is_settled(state: State, drain: Drain) -> bool:
-    """Return whether the window has ended and every task whose last receive began before that has gone."""
+    """Return whether the window has ended, and no task is left whose last receive began before its end."""
     return state.window > drain.window and not any(
         task.phase == "left" and task.began <= drain.window for task in state.tasks
     )

@@ -123,7 +123,7 @@ def _ends(state: State) -> bool:
     return state.get("Type") in _TERMINAL or state.get("End") is True
 
 
-# --- care ---------------------------------------------------------------------------------------------------
+# --- timeouts, retries and errors ---------------------------------------------------------------------------
 
 
 def _careless(name: str, state: State) -> Iterator[str]:

@@ -36,8 +36,8 @@ def defaults_of(template: Template, field: str) -> dict[str, Any]:
 
 
 def text_of(value: object) -> str:
-    """Return a value as a string that tests can compare: a reference becomes ${Name}, and other functions the string
-    form of their argument."""
+    """Return a value as a string that tests can compare. A reference becomes ${Name}, and any other function becomes
+    the string form of its argument."""
     if isinstance(value, Mapping):
         ((function, argument),) = value.items()
         if function == "Ref":

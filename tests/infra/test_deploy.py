@@ -285,7 +285,7 @@ def test_a_contract_that_is_wrong_is_refused_before_it_stops_every_file(checkout
     assert "wrong" not in {one["StackName"] for one in stacks}
 
 
-# --- going on after a failure -------------------------------------------------------------------------------------
+# --- deploying after a failure ------------------------------------------------------------------------------------
 
 
 def test_a_deployment_that_was_killed_goes_on_where_it_was(checkout: Checkout) -> None:
@@ -325,7 +325,7 @@ def test_a_stack_whose_creation_failed_is_made_again(checkout: Checkout) -> None
     assert checkout.stack("broken")["StackStatus"] == "CREATE_COMPLETE"
 
 
-# --- coming back --------------------------------------------------------------------------------------------------
+# --- adopting the data of a deleted stack -------------------------------------------------------------------------
 
 
 def test_a_new_stack_that_adopts_the_old_results_processes_only_what_was_missed(checkout: Checkout) -> None:
@@ -370,7 +370,7 @@ def receipts_of(s3: Any, bucket: str) -> list[dict[str, Any]]:
     return [json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read()) for key in keys]
 
 
-# --- taking it away -----------------------------------------------------------------------------------------------
+# --- destroying ---------------------------------------------------------------------------------------------------
 
 
 def test_destroying_keeps_the_data_and_says_where_it_is(checkout: Checkout) -> None:

@@ -90,7 +90,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
 
 @pytest.fixture
 def users(cloud: LocalCloud) -> dict[str, str]:
-    """Return the environment variables of a user for whom the local cloud is AWS."""
+    """Return a user's environment variables, with which the local cloud takes the place of AWS."""
     return aws_environment(cloud.endpoints.aws_endpoint_url, cloud.region)
 
 
@@ -210,7 +210,7 @@ def test_another_account_than_the_environments_is_left_alone(users: dict[str, st
         deploy(Console(quiet=True), options(environment), users, lambda _: True)
 
 
-# --- which pipeline ------------------------------------------------------------------------------------------------
+# --- the selected stack --------------------------------------------------------------------------------------------
 
 
 def test_a_stack_that_does_not_exist_is_named_with_account_and_region(users: dict[str, str], tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_keys_come_from_secrets_manager_and_only_where_the_stack_uses_them(
     assert "pass" not in repr(access)
 
 
-# --- the environment's file ----------------------------------------------------------------------------------------
+# --- the environment file ------------------------------------------------------------------------------------------
 
 
 def test_the_example_environment_is_valid() -> None:
@@ -584,7 +584,7 @@ def test_prefect_clouds_pages_are_found_from_its_api() -> None:
     assert access.ui_url == "https://app.prefect.cloud/account/A/workspace/W"
 
 
-# --- nobody there to answer ------------------------------------------------------------------------------------------
+# --- questions without a terminal ------------------------------------------------------------------------------------
 
 
 def test_a_question_that_nobody_can_answer_is_no(cloud: LocalCloud, users: dict[str, str]) -> None:

@@ -341,7 +341,7 @@ def deployer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployer]:
 
 @pytest.fixture(scope="module")
 def outputs(deployer: Deployer) -> dict[str, str]:
-    """Deploy the stack with the role. The AWS emulator runs as root what CloudFormation does on the role's behalf."""
+    """Deploy the stack with the role. In the AWS emulator, CloudFormation's own requests are made as root."""
     parameters = {
         "ImageUri": "sluice:1",
         "PrefectApiUrl": "http://127.0.0.1:4200/api",
@@ -374,8 +374,8 @@ def test_it_cannot_change_what_another_stack_is_deployed_from(deployer: Deployer
 def test_the_boundary_allows_what_the_stacks_roles_do_and_nothing_else(
     deployer: Deployer, outputs: dict[str, str]
 ) -> None:
-    """The stack has every option that needs neither a key nor a secret. Tests in tests/chain check that conditions are
-    enforced."""
+    """The stack has every option except those that need a key or a secret. Tests in tests/chain check that conditions
+    are enforced."""
     iam = deployer.cloud.client("iam")
     version = iam.get_policy_version(PolicyArn=deployer.boundary, VersionId="v1")["PolicyVersion"]
     limits = grants_of({"all": version["Document"]["Statement"]})
@@ -431,7 +431,7 @@ def test_a_role_that_gives_itself_everything_cannot_use_it(deployer: Deployer) -
     for bucket in ("someone-elses", "piped-published-1"):
         root.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": deployer.cloud.region})
     greedy = partial(deployer.client, role="piped-greedy")
-    greedy("s3").put_object(Bucket="piped-published-1", Key="data/a", Body=b"")  # the most that the stack's roles do
+    greedy("s3").put_object(Bucket="piped-published-1", Key="data/a", Body=b"")  # the stack's roles may do this
     with refused():
         greedy("s3").put_object(Bucket="someone-elses", Key="a", Body=b"")
     with refused():

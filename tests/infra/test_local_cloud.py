@@ -83,7 +83,7 @@ def eventually(what: Callable[[], T | None], seconds: float = 30) -> T:
     raise AssertionError(f"{what} gave no answer within {seconds} seconds")
 
 
-# --- roles, tasks and state machines, made by hand ----------------------------------------------------------
+# --- helpers that create roles, tasks and state machines ----------------------------------------------------
 
 
 def bucket(cloud: LocalCloud, name: str) -> None:
@@ -199,7 +199,7 @@ def execute(cloud: LocalCloud, name: str, state: dict[str, Any], role_arn: str) 
     return eventually(look)
 
 
-# --- what it keeps to itself --------------------------------------------------------------------------------
+# --- isolation from the user and the network ----------------------------------------------------------------
 
 
 def test_nothing_is_written_into_the_users_home(cloud: LocalCloud, user_home: Path) -> None:
@@ -495,7 +495,7 @@ def test_a_schedule_may_start_only_what_its_role_allows(cloud: LocalCloud) -> No
     assert len(states.list_executions(stateMachineArn=machine)["executions"]) == 1
 
 
-# --- starting, dying, starting again ------------------------------------------------------------------------
+# --- Lambda logs, start, failure and restart ----------------------------------------------------------------
 
 
 _TALKATIVE = """

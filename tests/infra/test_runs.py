@@ -1,5 +1,5 @@
-"""Tests that no upload is left behind. The AWS emulator runs the state machine and the Lambda's dispatcher with their
-roles.
+"""Tests that the Lambda's dispatcher and the state machine, which the AWS emulator runs with its role, leave no upload
+behind.
 
 The tasks are short scripts that follow the rules of the real task (draining_task.py). The windows pass in real time.
 """
@@ -76,7 +76,7 @@ class Runs:
         self.machines = cloud.client("stepfunctions")
         self.refusals = Refusals(cloud.state_dir)
 
-    # --- start ---
+    # --- starting
 
     def dispatcher(self, **changes: Any) -> Dispatcher:
         """Return the dispatcher of a Lambda process that has not started a drain yet."""
@@ -118,7 +118,7 @@ class Runs:
             client=clients.__getitem__,
         )
 
-    # --- look ---
+    # --- reading
 
     def describe(self, execution: str) -> dict[str, Any]:
         described: dict[str, Any] = self.machines.describe_execution(executionArn=execution)
@@ -184,7 +184,7 @@ class Runs:
         for path in (self.folder / "starts").iterdir():
             path.unlink()
 
-    # --- change ---
+    # --- changing -
 
     def plan(self, *exit_codes: int) -> None:
         """Set the exit codes of the next tasks, which will end before they receive a message."""
@@ -377,7 +377,7 @@ def test_a_throttled_start_raises_and_the_next_try_starts_it(runs: Runs) -> None
     assert eventually(lambda: runs.is_done("throttled"), seconds=30)
 
 
-# --- tasks that die, and uploads that go back ------------------------------------------------------------------------
+# --- tasks that die, and uploads that are returned -------------------------------------------------------------------
 
 
 def test_what_a_killed_task_held_is_received_by_the_task_that_the_drain_launches_next(runs: Runs) -> None:

@@ -199,7 +199,7 @@ def test_changes_are_shown_before_they_are_made(clients: Clients) -> None:
     assert deploy_stack(clients, stack_name="declined", parameters=PARAMETERS)["QueueUrl"]
 
 
-# --- refused before anything is made ---------------------------------------------------------------------------
+# --- rejected before anything is created -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["Upper", "1st", "under_score", "a" * 33, "", "dot.ted", "hyphen-"])
@@ -279,7 +279,7 @@ def test_what_keeps_us_from_aws_is_said_and_nothing_is_made(
     assert Stack(clients.cloudformation, "nobody", print).find() is None
 
 
-# --- failing -------------------------------------------------------------------------------------------------------
+# --- failed deployments --------------------------------------------------------------------------------------------
 
 
 def test_a_failed_creation_says_why_and_the_stack_left_behind_what_to_do(clients: Clients, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def _events(state: dict[str, Any]) -> int:
     return 2 + 4 * (1 + retries)
 
 
-# --- the check itself -----------------------------------------------------------------------------------------
+# --- tests of the check itself --------------------------------------------------------------------------------
 
 
 def _set(*path: str | int, to: object) -> Callable[[dict[str, Any]], None]:

@@ -1,4 +1,4 @@
-"""The contents of the project's wheel."""
+"""Tests of the contents of the project's wheel."""
 
 from __future__ import annotations
 
