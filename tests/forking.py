@@ -207,6 +207,8 @@ def _become(program: _Program, streams: Sequence[int]) -> NoReturn:
     elif program.module == "prefect" and "worker" in program.arguments:
         os.environ[_SOCKET_VARIABLE] = str(_give_warm_process().detach())
         subprocess.Popen = popen()  # type: ignore[assignment,misc]
+    else:
+        subprocess.Popen = _PlainPopen  # type: ignore[misc]  # its parent may be a keeper, which forks
     _run(program)
 
 

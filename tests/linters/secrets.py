@@ -30,7 +30,6 @@ LINES = {
     r"arn:aws:ecs:[\w-]+:123456789012:task/": "the name of a task in AWS's example account",
     r"__HIVE_DEFAULT_PARTITION__": "Hive's name for a partition without a value",
     r"secretsmanager:|Secret\w*Arn|HasSecret|(Decrypt|EndpointFor)Secrets": "names a permission or a parameter",
-    r"created by Secrets Manager": "a comment",
     r"# noqa: S10[567] \(": "ruff flags the same line, which gives the reason",
     r":change-me@": "an example's password",
     r"uses: [\w/-]+@[0-9a-f]{40} ": "the commit that a GitHub action is pinned to",
