@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from functools import cache
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -58,6 +59,7 @@ bad_rows: {max_fraction: 1}
 """
 
 
+@cache
 def wide_rows(*, different_notes: int = 6) -> bytes:
     """Return a Parquet file with six row groups. Each is a partition of 8 MiB, and fills an output file of
     WIDE_CONTRACT.

@@ -84,7 +84,7 @@ def test_a_run_that_never_begins_is_set_to_crashed_within_the_documented_time() 
         state().name for state in (Pending, Submitting, InfrastructurePending)
     }
     assert entry["trigger"]["within"] == 15 * 60
-    assert "never began | within 15 minutes" in (PROJECT_ROOT / "docs" / "prefect.md").read_text()
+    assert "never started | within 15 minutes" in (PROJECT_ROOT / "docs" / "prefect.md").read_text()
     assert resolved(PrefectInventory(), entry)[0] is not None
 
 

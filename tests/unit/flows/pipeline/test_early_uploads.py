@@ -32,6 +32,8 @@ from flows.repair import fetch_quarantine
 from tests.chain.files import WIDE_CONTRACT, WIDE_ROWS, wide_rows
 from tests.unit.flows.conftest import PUBLISHED, Account
 
+pytestmark = pytest.mark.heavy
+
 KEY = "incoming/wide/x.parquet"
 SHORT_ENOUGH = "  - expect_table_row_count_to_be_between: {max_value: 100}\n"
 FIRST_IS_GOOD = "  - expect_column_values_to_be_between: {column: id, max_value: 0}\n"
