@@ -11,7 +11,7 @@ from pathlib import Path
 from deployment import PROJECT_ROOT
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_ALLOCATORS = re.compile(r"\b((?:ARROW|MALLOC)_\w+)=(\w+)")
+_ALLOCATORS = re.compile(r"\b((?:ARROW|MALLOC|MIMALLOC)_\w+)=(\w+)")
 
 
 def image_allocators() -> dict[str, str]:

@@ -49,7 +49,8 @@ def test_what_is_written_goes_to_the_declared_volume(surveyed: Survey) -> None:
 
 def test_freed_memory_goes_back_to_the_system(surveyed: Survey) -> None:
     environment = dict(entry.split("=", 1) for entry in surveyed.config["Env"])
-    assert environment["ARROW_DEFAULT_MEMORY_POOL"] == "system"
+    assert environment["ARROW_DEFAULT_MEMORY_POOL"] == "mimalloc"
+    assert environment["MIMALLOC_ALLOW_THP"] == "0"
     assert int(environment["MALLOC_ARENA_MAX"]) <= 2
     assert int(environment["MALLOC_MMAP_THRESHOLD_"]) <= 2**20
     assert int(environment["MALLOC_TRIM_THRESHOLD_"]) <= 2**23

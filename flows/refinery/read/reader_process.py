@@ -132,8 +132,11 @@ class _Server:
         self.stop()
         self._control, theirs = socket.socketpair()
         program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve({theirs.fileno()})"
+        environment = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}  # serve() sets how it returns memory
         with theirs:
-            self._process = subprocess.Popen([sys.executable, "-c", program], pass_fds=[theirs.fileno()])
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", program], env=environment, pass_fds=[theirs.fileno()]
+            )
         self._owner = os.getpid()
         return self._control
 
