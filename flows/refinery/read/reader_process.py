@@ -132,11 +132,8 @@ class _Server:
         self.stop()
         self._control, theirs = socket.socketpair()
         program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve({theirs.fileno()})"
-        environment = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}  # serve() sets how it returns memory
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", program], env=environment, pass_fds=[theirs.fileno()]
-            )
+            self._process = subprocess.Popen([sys.executable, "-c", program], pass_fds=[theirs.fileno()])
         self._owner = os.getpid()
         return self._control
 
@@ -197,7 +194,9 @@ def _ask(stream: Any, offset: int, size: int) -> bytes:
 
 
 def _return_freed_memory() -> None:
-    """Make the system allocator return all freed memory, whatever the environment sets, so that readers stay small."""
+    """Make the system allocator return all freed memory, and make Arrow use it, whatever the environment sets, so that
+    readers stay small."""
+    os.putenv("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow reads it when it is loaded
     with suppress(AttributeError):  # other C libraries than glibc
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _TRIM_BYTES)
         ctypes.CDLL(None).mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
