@@ -189,7 +189,7 @@ def test_every_command_exists_with_the_options_that_it_is_given(page: Path) -> N
         written = {block.name for block in blocks_of(page)} | {"FILE", "SAMPLE"}
         words = [
             str(README) if word in written else word for word in words
-        ]  # any existing file can stand in for the reader's
+        ]  # an existing file replaces the one that the reader has
         assert words[0] in CHECKS, f"{command!r}: add a check for {words[0]!r} to CHECKS"
         try:
             CHECKS[words[0]](words)
