@@ -138,7 +138,7 @@ def test_an_index_entry_that_somebody_else_changed_is_named_and_quotes_nothing(a
 # --- retries ----------------------------------------------------------------------------------------------------
 
 
-def test_a_failure_that_may_pass_is_written_down_and_its_message_kept(account: Account, world: World) -> None:
+def test_a_temporary_failure_is_recorded_and_its_message_is_kept(account: Account, world: World) -> None:
     upload = account.upload(KEY, good_orders(2))
     account.send(upload.to_json())
     assert not drain(world, Failing(TransientError("S3 is busy")))
@@ -308,7 +308,7 @@ def test_a_message_about_an_object_that_is_no_upload_is_refused_and_kept(
 # --- when a task ends -------------------------------------------------------------------------------------------
 
 
-def test_being_stopped_returns_all_messages_at_once_and_removes_the_note(account: Account, world: World) -> None:
+def test_being_stopped_returns_all_messages_immediately_and_removes_the_note(account: Account, world: World) -> None:
     for name in "abc":
         account.send(account.upload(f"incoming/orders/{name}.csv", good_orders(2)).to_json())
     with pytest.raises(Stopped):

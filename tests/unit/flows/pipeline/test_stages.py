@@ -88,7 +88,7 @@ def test_a_forced_attempt_replaces_receipt_and_output(account: Account) -> None:
     assert again.outputs[0].key.startswith(f"data/orders/{upload.run_id}-1-")
 
 
-def test_a_worker_that_dies_after_the_receipt_leaves_only_the_index_to_do(
+def test_if_a_worker_dies_after_the_receipt_the_next_one_removes_the_replaced_output(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = account.upload(KEY, good_orders(1), sequencer="0001")
