@@ -2,8 +2,8 @@
 protocol.
 
 `build` stores the files that the Dockerfile copies to /app as a layer. `push` uploads the layer, the configuration and
-the manifest, as docker does. The environment variable ENGINE_FAILS names a command that fails, and ENGINE_STOPS one
-that writes the file `store/stopped` and then hangs.
+the manifest, as docker does. The name of every command is appended to `store/commands`. The environment variable
+ENGINE_FAILS names a command that fails, and ENGINE_STOPS one that writes the file `store/stopped` and then hangs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CONFIGURATION = b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers
 
 
 def main(command: str, *arguments: str) -> int:
-    """Run a command such as `build`, and return its exit code."""
+    """Run a command such as `build`, and return its exit code. An unknown command does nothing and succeeds."""
     _STORE.mkdir(exist_ok=True)
     with (_STORE / "commands").open("a") as log:
         log.write(f"{command}\n")

@@ -1,9 +1,9 @@
-"""A model of uploads, windows, drains and tasks, which explores every interleaving around the time when the last task
-leaves.
+"""A model of uploads, windows, drains and tasks. `explore` visits every interleaving of their steps around the time
+when the last task leaves.
 
 The model has no clock. It knows only the order of events, such as the end of a window or a message that becomes visible
-again. `Rules` contains the decisions of the real Lambda, state machine and task. At most one task may run, not counting
-the successors of killed tasks. A message is stranded if it is in the queue and nothing remains that would look for it.
+again. The decisions of the Lambda, the state machine and the task come from `Rules`. A message is stranded if it is in
+the queue and nothing remains that would look for it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Rules:
     Attributes:
         upload_steps: the steps that the Lambda takes for an upload, in order: "send", "clock" and "start".
         decide: returns what an upload's drain does, given the number of tasks and whether its window has settled.
-        waits_until_settled: whether a waiting drain continues only after every task whose last receive was before the
-            window's end has gone.
+        waits_until_settled: whether a waiting drain continues only once its window has settled (`_is_settled`).
         stays_for_window: whether a launched task must stay until its window has ended.
-        stays_for_hidden: whether the successor of a killed task stays until that task's message is visible again.
+        stays_for_hidden: whether the successor of a killed task stays until all messages that are hidden at its launch
+            are visible again.
         relaunches: whether a killed task is replaced by another one.
         may_leave: the task's rule for when it may end.
     """
@@ -172,7 +172,7 @@ def _move_drain(state: State, index: int, drain: Drain, rules: Rules) -> Iterato
 
 
 def _is_settled(state: State, drain: Drain) -> bool:
-    """Return whether the window has ended, and no task is left whose last receive began before its end."""
+    """Return whether the drain's window has ended, and every task whose last receive began before that has gone."""
     return state.window > drain.window and not any(
         task.phase == "left" and task.began <= drain.window for task in state.tasks
     )

@@ -3,9 +3,9 @@ as a process instead of the container's command:
 
     python draining_task.py FOLDER
 
-A message is JSON: {"do": "done" | "kill" | "return" | "hang" | "work", "name": ..., "seconds": ...}. The task creates a
-file in FOLDER/starts when it starts, and one in FOLDER/done for each message that is done. If the file FOLDER/plan
-exists, the task takes the first exit code from it and ends at once, before it receives a message.
+A message is JSON: {"do": "done" | "kill" | "return" | "hang" | "work", "name": ..., "seconds": ..., "always": ...}. The
+task creates a file in FOLDER/starts when it starts, and the file FOLDER/done/NAME when a message is done. If the file
+FOLDER/plan exists, the task removes the first exit code from it, and ends immediately with that code.
 """
 
 from __future__ import annotations
@@ -59,20 +59,20 @@ def _receive(queue: Any) -> dict[str, Any] | None:
 
 def _handle(queue: Any, message: dict[str, Any], done: Path) -> bool:
     """Follow the instruction in a message, and return whether the message was returned to the queue."""
-    told = json.loads(message["Body"])
+    instruction = json.loads(message["Body"])
     of_message = {"QueueUrl": os.environ["SLUICE_QUEUE_URL"], "ReceiptHandle": message["ReceiptHandle"]}
     first = message["Attributes"]["ApproximateReceiveCount"] == "1"
-    if told["do"] == "kill" and (first or told.get("always")):
+    if instruction["do"] == "kill" and (first or instruction.get("always")):
         os._exit(137)
-    if told["do"] == "hang" and first:
+    if instruction["do"] == "hang" and first:
         time.sleep(600)
-    if told["do"] == "return" and first:
-        queue.change_message_visibility(**of_message, VisibilityTimeout=int(told["seconds"]))
+    if instruction["do"] == "return" and first:
+        queue.change_message_visibility(**of_message, VisibilityTimeout=int(instruction["seconds"]))
         return True
-    if told["do"] == "work":
-        queue.change_message_visibility(**of_message, VisibilityTimeout=int(told["seconds"]) + 10)
-        time.sleep(float(told["seconds"]))
-    (done / told["name"]).write_text(str(time.time()))
+    if instruction["do"] == "work":
+        queue.change_message_visibility(**of_message, VisibilityTimeout=int(instruction["seconds"]) + 10)
+        time.sleep(float(instruction["seconds"]))
+    (done / instruction["name"]).write_text(str(time.time()))
     queue.delete_message(**of_message)
     return False
 

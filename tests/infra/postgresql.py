@@ -44,7 +44,7 @@ class Postgresql:
 
 @contextmanager
 def running_postgresql() -> Iterator[Postgresql]:
-    """Run a new server on loopback, with default settings and a random password.
+    """Run a new server on a free loopback port, with a random password.
 
     Raises:
         FileNotFoundError: PostgreSQL is not installed.
@@ -91,8 +91,8 @@ def _make_cluster(programs_folder: Path, folder: Path, data: Path, password: str
 
 
 def _as_nobody() -> list[str]:
-    """Return a command prefix that runs a command as the user nobody if this process is root, because PostgreSQL
-    refuses to run as root."""
+    """Return a command prefix that switches to the user nobody, or none if this process is not root. PostgreSQL refuses
+    to run as root."""
     if os.geteuid() != 0:
         return []
     nobody = pwd.getpwnam("nobody")

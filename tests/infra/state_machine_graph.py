@@ -1,4 +1,5 @@
-"""Checks a state machine's definition as a graph, because cfn-lint accepts a Next without a target."""
+"""Checks the graph, the timeouts, the retries and the loops of a state machine's definition. cfn-lint accepts a Next
+that names a missing state."""
 
 from __future__ import annotations
 
@@ -29,8 +30,7 @@ class Edge:
 
 
 def problems_of(definition: Definition) -> list[str]:
-    """Return the problems of a definition as sentences that name the state, including problems in the states of a
-    Map."""
+    """Return the problems of a definition as sentences, including problems in the states inside a Map."""
     states: Mapping[str, State] = definition["States"]
     kinds = {state["Type"] for state in states.values()}
     missing = [f"there is no {kind} state" for kind in _TERMINAL if kind not in kinds]
@@ -53,7 +53,7 @@ def _problems_of_graph(definition: Definition) -> list[str]:
 
 
 def _failing(inside: Definition) -> list[str]:
-    """Return the Fail states inside a Map. If one item fails, Step Functions stops all other items, too."""
+    """Return the Fail states inside a Map. If one item fails, Step Functions stops all others."""
     return [name for name, state in inside["States"].items() if state["Type"] == "Fail"]
 
 
@@ -163,8 +163,8 @@ def _unbounded_loops(states: Mapping[str, State], edges: Collection[Edge]) -> It
 
 
 def _ends_by_the_clock(state: State) -> bool:
-    """Return whether a Choice state has exactly one rule that depends on the time, and that rule leads to a Wait
-    state."""
+    """Return whether a Choice state has exactly one rule that holds only before some time (`$millis() < …`), and that
+    rule leads to a state with "Wait" in its name."""
     waiting = [
         rule for rule in state.get("Choices", []) if re.search(r"\$millis\(\) < \(\$\w+", str(rule["Condition"]))
     ]
@@ -195,8 +195,8 @@ def _bounds(counter: str, states: Mapping[str, State], loop: set[str], inside: C
 
 
 def _guards(counter: str, state: State, loop: set[str]) -> bool:
-    """Return whether a state is a choice that leaves the loop when the counter reaches its limit, before any rule stays
-    in the loop."""
+    """Return whether a state is a choice with a rule that leaves the loop once the counter has reached its limit, and
+    no earlier rule stays in the loop."""
     for rule in state.get("Choices", []):
         if rule["Next"] in loop:
             return False

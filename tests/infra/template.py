@@ -36,8 +36,11 @@ def defaults_of(template: Template, field: str) -> dict[str, Any]:
 
 
 def text_of(value: object) -> str:
-    """Return a value as a string that tests can compare. A reference becomes ${Name}, and any other function becomes
-    the string form of its argument."""
+    """Return a value as a string that tests can compare.
+
+    Ref becomes ${Name}, and Fn::GetAtt becomes ${Name.Attribute}. Fn::Sub becomes its string, without the variables.
+    Any other function becomes the string form of its argument.
+    """
     if isinstance(value, Mapping):
         ((function, argument),) = value.items()
         if function == "Ref":

@@ -4,9 +4,9 @@ The commands run from a copy of the project, so that a test can change the code,
 the change. A stand-in engine builds the image and pushes it to the AWS emulator's registry, and tasks run the pushed
 code.
 
-This differs from AWS in two ways. An operation ends within a second or two, so no command meets one that is still in
-progress (test_deploy_faults.py covers that with AWS's responses). A change set also lists resources whose condition is
-false.
+This differs from AWS in two ways. CloudFormation's operations end within a second or two, so no command finds one that
+is still in progress (test_deploy_faults.py covers that with AWS's responses). A change set also lists resources whose
+condition is false.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Checkout:
 
     @property
     def cold(self) -> Checkout:
-        """Return a copy of this checkout whose commands are not forked, because each command should at least once make
-        its own imports, as it does for a user."""
+        """Return a copy of this checkout that starts each command in a new interpreter, as a user does. Each command
+        should run this way at least once."""
         return replace(self, popen=subprocess.Popen)
 
     def sluice(self, *arguments: str, typed: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -83,7 +83,7 @@ class Checkout:
         )
 
     def deploy(self, stack: str, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Deploy without Prefect and without the smoke test, because the first test covers both."""
+        """Deploy without Prefect and without the smoke test, because the fixture `deployed` covers both."""
         parameters = (
             "--parameter",
             f"PrefectApiUrl={self.cloud.endpoints.prefect_api_url}",
@@ -203,7 +203,9 @@ def test_the_first_deployment_goes_from_nothing_to_a_receipt(
     assert checkout.image("shared").startswith(f"{repository}@sha256:")
 
 
-def test_prefect_knows_the_stack_afterwards(checkout: Checkout, deployed: subprocess.CompletedProcess[str]) -> None:
+def test_a_deployment_registers_the_stack_in_prefect(
+    checkout: Checkout, deployed: subprocess.CompletedProcess[str]
+) -> None:
     assert deployed.returncode == 0, deployed.stdout
     api = f"{checkout.cloud.endpoints.prefect_api_url}/deployments/name"
     reconcile = httpx.get(f"{api}/reconcile/shared", timeout=30).raise_for_status().json()
@@ -235,7 +237,7 @@ def test_changed_code_reaches_the_lambda(checkout: Checkout, deployed: subproces
     assert now["CodeSha256"] != function["CodeSha256"]
 
 
-def test_a_changed_contract_is_a_new_image_and_judges_the_next_file(
+def test_a_new_contract_makes_a_new_image_and_applies_to_the_next_file(
     checkout: Checkout, deployed: subprocess.CompletedProcess[str]
 ) -> None:
     before = checkout.image("shared")
@@ -273,7 +275,7 @@ def test_an_update_that_fails_is_undone_and_the_chain_works_as_before(
     assert checkout.deploy("shared").returncode == 0
 
 
-def test_a_contract_that_is_wrong_is_refused_before_it_stops_every_file(checkout: Checkout) -> None:
+def test_an_invalid_contract_stops_the_deployment_before_a_stack_is_created(checkout: Checkout) -> None:
     folder = checkout.folder / "flows" / "contracts" / "wrong"
     folder.mkdir()
     (folder / "contract.yaml").write_text("dataset: wrong\nsource: incoming/wrong/*.csv\nbad_rows: {policy: never}\n")
@@ -288,7 +290,7 @@ def test_a_contract_that_is_wrong_is_refused_before_it_stops_every_file(checkout
 # --- deploying after a failure ------------------------------------------------------------------------------------
 
 
-def test_a_deployment_that_was_killed_goes_on_where_it_was(checkout: Checkout) -> None:
+def test_a_killed_deployment_continues_where_it_stopped(checkout: Checkout) -> None:
     name, stopped = "killed", checkout.engine / "store" / "stopped"
     with checkout.begin(
         *("deploy", "--stack", name, *checkout.here, "--skip-prefect", "--no-smoke-test", "--yes"),
@@ -305,14 +307,14 @@ def test_a_deployment_that_was_killed_goes_on_where_it_was(checkout: Checkout) -
     assert "StateMachineArn" in checkout.outputs(name)
 
 
-def test_an_image_that_is_not_taken_leaves_an_empty_repository_and_can_be_tried_again(checkout: Checkout) -> None:
+def test_a_deployment_whose_push_fails_can_be_repeated(checkout: Checkout) -> None:
     refused = checkout.deploy("refused", ENGINE_FAILS="push")
     assert refused.returncode == 3
     assert "the registry does not like this image" in refused.stdout
     assert checkout.deploy("refused").returncode == 0
 
 
-def test_a_stack_whose_creation_failed_is_made_again(checkout: Checkout) -> None:
+def test_a_stack_whose_creation_failed_is_created_again(checkout: Checkout) -> None:
     template = (checkout.folder / "deployment" / "aws" / "template.yaml").read_text()
     checkout.change("deployment/aws/template.yaml", "Key: !Ref DrainDefinitionKey", "Key: missing.json")
     failed = checkout.deploy("broken", "--image", "registry.example/sluice:1")
@@ -384,8 +386,8 @@ def test_destroying_keeps_the_data_and_says_where_it_is(checkout: Checkout) -> N
     assert "no such stack" in again.stdout
 
 
-def test_a_task_at_work_is_stopped_and_its_stack_deleted(checkout: Checkout) -> None:
-    """Otherwise, CloudFormation would end in DELETE_FAILED, because a cluster with active tasks cannot be deleted."""
+def test_destroying_stops_a_running_task_and_deletes_its_stack(checkout: Checkout) -> None:
+    """Otherwise, the deletion would end in DELETE_FAILED, because a cluster with active tasks cannot be deleted."""
     assert checkout.deploy("working", "--image", "registry.example/sluice:1").returncode == 0
     outputs, ecs = checkout.outputs("working"), checkout.cloud.client("ecs")
     sleep = {"containerOverrides": [{"name": outputs["ContainerName"], "command": ["sleep", "3600"]}]}
@@ -403,9 +405,7 @@ def test_a_task_at_work_is_stopped_and_its_stack_deleted(checkout: Checkout) -> 
     assert "The stack working was deleted" in gone.stdout
 
 
-def test_nothing_is_launched_while_a_stack_is_destroyed_during_a_drain(checkout: Checkout) -> None:
-    """The command pauses the stack first, so that the Lambda starts no drain, and then stops the drains that are
-    running."""
+def test_destroying_during_a_drain_pauses_the_stack_and_ends_the_drain_first(checkout: Checkout) -> None:
     assert checkout.deploy("draining", "--image", "registry.example/sluice:1").returncode == 0
     outputs, s3 = checkout.outputs("draining"), checkout.cloud.client("s3")
     for number in range(3):

@@ -1,4 +1,5 @@
-"""Reasons why a deployment cannot succeed. Each is reported in one sentence, before a stack is left half-finished."""
+"""Tests that each reason why a deployment cannot succeed raises an error that names it, if possible before anything is
+created."""
 
 from __future__ import annotations
 
@@ -96,7 +97,7 @@ def users(cloud: LocalCloud) -> dict[str, str]:
 
 @contextmanager
 def answering(status: int, body: str = "{}") -> Iterator[str]:
-    """Run a server that gives the same response to every request, and yield its URL."""
+    """Run a server that gives the same response to every POST request, and yield its URL."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -138,17 +139,17 @@ def identify(users: dict[str, str], **where: str | None) -> str:
         return access.account_id
 
 
-def test_no_credentials_at_all_says_three_ways_to_have_some() -> None:
+def test_missing_credentials_are_reported() -> None:
     with pytest.raises(CredentialsMissing):
         identify(_NOBODY, region="eu-central-1")
 
 
-def test_a_profile_that_is_not_configured_is_named() -> None:
+def test_a_profile_that_is_not_configured_is_reported() -> None:
     with pytest.raises(ProfileUnknown):
         identify(_SOMEBODY, region="eu-central-1", profile="production")
 
 
-def test_no_region_is_said_before_anything_is_asked() -> None:
+def test_a_missing_region_is_reported() -> None:
     with pytest.raises(RegionUnset):
         identify(_SOMEBODY)
 
@@ -162,7 +163,7 @@ def test_no_region_is_said_before_anything_is_asked() -> None:
         ("AccessDenied", AwsRefused),
     ],
 )
-def test_what_aws_says_of_the_credentials_is_told_apart(code: str, expected: type[Exception]) -> None:
+def test_expired_invalid_and_unauthorized_credentials_are_distinguished(code: str, expected: type[Exception]) -> None:
     """The responses have the form of STS: docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html"""
     answer = (
         '<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>'
@@ -182,11 +183,11 @@ def test_what_aws_says_of_the_credentials_is_told_apart(code: str, expected: typ
         (ClientError({"Error": {"Code": "Throttling"}}, "DescribeStacks"), AwsUnavailable),
     ],
 )
-def test_what_keeps_us_from_aws_has_a_name_of_its_own(error: Any, expected: type[Exception]) -> None:
+def test_an_error_of_boto3_becomes_the_error_that_names_its_cause(error: Any, expected: type[Exception]) -> None:
     assert type(explain_aws_error(error, "deploying")) is expected
 
 
-def test_a_profile_that_was_asked_for_wins_over_keys_in_the_environment() -> None:
+def test_a_requested_profile_takes_precedence_over_keys_in_the_environment() -> None:
     environment = environment_for(_SOMEBODY, region="eu-west-1", profile="production")
     assert environment["AWS_PROFILE"] == "production"
     assert environment["AWS_REGION"] == environment["AWS_DEFAULT_REGION"] == "eu-west-1"
@@ -204,7 +205,7 @@ def test_a_permission_that_is_missing_is_named(cloud: LocalCloud, users: dict[st
     assert "cloudformation:DescribeStacks" in str(raised.value)
 
 
-def test_another_account_than_the_environments_is_left_alone(users: dict[str, str]) -> None:
+def test_a_deployment_to_another_account_than_the_environments_is_rejected(users: dict[str, str]) -> None:
     environment = Environment(stack="elsewhere", account="123456789012")
     with pytest.raises(AccountUnexpected):
         deploy(Console(quiet=True), options(environment), users, lambda _: True)
@@ -213,7 +214,7 @@ def test_another_account_than_the_environments_is_left_alone(users: dict[str, st
 # --- the selected stack --------------------------------------------------------------------------------------------
 
 
-def test_a_stack_that_does_not_exist_is_named_with_account_and_region(users: dict[str, str], tmp_path: Path) -> None:
+def test_a_stack_that_does_not_exist_is_reported(users: dict[str, str], tmp_path: Path) -> None:
     with (
         pytest.raises(StackMissing),
         selected_stack(StackSelection(stack="nowhere"), tmp_path, users),
@@ -221,12 +222,12 @@ def test_a_stack_that_does_not_exist_is_named_with_account_and_region(users: dic
         pass
 
 
-def test_a_region_without_a_stack_would_mean_nothing() -> None:
+def test_a_region_without_a_stack_is_rejected() -> None:
     with pytest.raises(StackOptionMissing):
         StackSelection(region="eu-central-1")
 
 
-def test_keys_come_from_secrets_manager_and_only_where_the_stack_uses_them(
+def test_the_access_to_prefect_comes_from_secrets_manager_and_not_from_the_environment(
     cloud: LocalCloud, users: dict[str, str]
 ) -> None:
     arn = cloud.client("secretsmanager").create_secret(Name="auth", SecretString="user:pass")["ARN"]
@@ -261,7 +262,7 @@ def test_an_unknown_environment_names_the_known_ones() -> None:
         ("stack: [", ""),
     ],
 )
-def test_an_environment_that_is_wrong_names_file_and_field(written: str, named: str, tmp_path: Path) -> None:
+def test_the_error_about_an_invalid_environment_names_file_and_field(written: str, named: str, tmp_path: Path) -> None:
     file = tmp_path / "wrong.yaml"
     file.write_text(written)
     with pytest.raises(EnvironmentInvalid) as raised:
@@ -270,7 +271,7 @@ def test_an_environment_that_is_wrong_names_file_and_field(written: str, named: 
     assert named in str(raised.value)
 
 
-def test_numbers_and_truths_become_the_text_that_cloudformation_takes(tmp_path: Path) -> None:
+def test_numbers_booleans_and_lists_become_strings_for_cloudformation(tmp_path: Path) -> None:
     file = tmp_path / "right.yaml"
     file.write_text("parameters: {MaxReceiveCount: 3, UseSpot: true, SubnetIds: [subnet-1, subnet-2]}")
     assert load_environment(str(file)).parameters == {
@@ -284,7 +285,7 @@ def test_numbers_and_truths_become_the_text_that_cloudformation_takes(tmp_path: 
 
 
 class Events:
-    """A CloudFormation client that returns the events of one stack in AWS's wording."""
+    """A CloudFormation client whose stack has no events at first, and then those of a failure and of a rollback."""
 
     def __init__(self, reason: str) -> None:
         self._events = [
@@ -346,7 +347,7 @@ class Busy:
         return {"Stacks": [{"StackName": "sluice", "StackStatus": status, "StackId": "arn"}]}
 
 
-def test_an_operation_of_somebody_elses_is_waited_for_and_said_once() -> None:
+def test_another_users_operation_is_reported_once_and_waited_for() -> None:
     said: list[str] = []
     assert Stack(Busy(1), "sluice", lambda _: None).wait_while_busy(said.append) == "UPDATE_COMPLETE"
     assert said == ["UPDATE_IN_PROGRESS"]
@@ -357,7 +358,7 @@ def test_an_operation_that_does_not_end_is_not_waited_for_forever() -> None:
         Stack(Busy(1_000_000), "sluice", lambda _: None).wait_while_busy(lambda _: None, deadline_seconds=0.05)
 
 
-def test_a_taken_bucket_name_ends_the_update_and_puts_everything_back(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_taken_bucket_name_fails_the_creation_and_rolls_it_back(cloud: LocalCloud, tmp_path: Path) -> None:
     stranger = cloud.client("s3", aws_access_key_id="111111111111", aws_secret_access_key="test")
     stranger.create_bucket(Bucket="taken-by-another", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
     template = tmp_path / "template.yaml"
@@ -374,7 +375,7 @@ def test_a_taken_bucket_name_ends_the_update_and_puts_everything_back(cloud: Loc
     assert "Bucket" in {failure.resource for failure in raised.value.failures}
 
 
-def test_a_stack_in_rollback_complete_is_offered_to_be_deleted_and_left_on_no(
+def test_a_stack_in_rollback_complete_is_deleted_only_if_the_user_agrees(
     cloud: LocalCloud, users: dict[str, str], tmp_path: Path
 ) -> None:
     template = tmp_path / "template.yaml"
@@ -427,13 +428,13 @@ def program(folder: Path, name: str, script: str) -> None:
     (folder / name).chmod(0o755)
 
 
-def test_no_engine_says_what_to_install_or_to_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_container_engine_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ContainerEngineMissing):
         images.find_engine()
 
 
-def test_a_docker_without_its_daemon_is_passed_over_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_docker_without_its_daemon_is_skipped_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     program(tmp_path, "docker", "exit 1")
     with pytest.raises(ContainerEngineMissing) as raised:
@@ -443,7 +444,7 @@ def test_a_docker_without_its_daemon_is_passed_over_and_said(tmp_path: Path, mon
     assert images.find_engine().name == "podman"
 
 
-def test_a_build_that_fails_shows_its_last_words(tmp_path: Path) -> None:
+def test_a_build_that_fails_shows_the_end_of_its_output(tmp_path: Path) -> None:
     program(tmp_path, "docker", "echo no space left on device; exit 1")
     with pytest.raises(ImageBuildFailed) as raised:
         images.build(Engine("docker", str(tmp_path / "docker")), Recipe("X86_64", {}), "sluice:1")
@@ -451,7 +452,7 @@ def test_a_build_that_fails_shows_its_last_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reference", [":never", f"@sha256:{'0' * 64}"])
-def test_an_image_that_ci_did_not_push_is_named_before_anything_is_made(
+def test_an_image_that_was_not_pushed_is_reported_before_a_stack_is_created(
     cloud: LocalCloud, users: dict[str, str], reference: str
 ) -> None:
     uri = f"{ACCOUNT_ID}.dkr.ecr.eu-central-1.amazonaws.com/unpushed/drain{reference}"
@@ -472,7 +473,7 @@ def test_an_image_that_ci_did_not_push_is_named_before_anything_is_made(
     ids=["another repository", "another region", "another account"],
 )
 @pytest.mark.parametrize("dry_run", [True, False])
-def test_an_image_that_the_stacks_tasks_may_not_pull_is_refused_before_anything_is_made(
+def test_an_image_that_the_stacks_tasks_cannot_pull_is_rejected_before_a_stack_is_created(
     cloud: LocalCloud, users: dict[str, str], repository: str, dry_run: bool
 ) -> None:
     """The execution role may read only the stack's repository, so the stack would be created but no task could
@@ -485,12 +486,12 @@ def test_an_image_that_the_stacks_tasks_may_not_pull_is_refused_before_anything_
 
 
 @pytest.mark.parametrize("uri", ["public.ecr.aws/somebody/sluice:1", "registry.example/sluice:1", "sluice:local"])
-def test_an_image_of_another_registry_is_taken_as_it_is(cloud: LocalCloud, uri: str) -> None:
+def test_the_uri_of_an_image_in_another_registry_stays_as_it_is(cloud: LocalCloud, uri: str) -> None:
     own = {"stack_name": "sluice", "account_id": ACCOUNT_ID, "region": "eu-central-1"}
     assert images.resolve_image(cloud.client("ecr"), uri, **own) == uri
 
 
-def test_the_tag_names_what_the_image_is_built_from(tmp_path: Path) -> None:
+def test_the_tag_depends_on_what_the_image_is_built_from_and_on_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "container").mkdir()
     (tmp_path / "code").mkdir()
     (tmp_path / "container" / "Dockerfile").write_text(
@@ -514,7 +515,7 @@ def test_the_tag_names_what_the_image_is_built_from(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["podman", "buildah"])
 def test_a_real_engine_builds_and_pushes_to_the_registry(cloud: LocalCloud, name: str, tmp_path: Path) -> None:
-    """Build an image from scratch, which needs no base image. This tests the engine's commands and the push."""
+    """The image is built FROM scratch, so no base image is needed."""
     try:
         engine = images.find_engine([name])
     except ContainerEngineMissing as error:
@@ -546,9 +547,7 @@ def test_a_real_engine_builds_and_pushes_to_the_registry(cloud: LocalCloud, name
 # --- Prefect ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_prefect_that_does_not_answer_is_said_before_anything_is_made(
-    cloud: LocalCloud, users: dict[str, str]
-) -> None:
+def test_an_unreachable_prefect_is_reported_before_a_stack_is_created(cloud: LocalCloud, users: dict[str, str]) -> None:
     url = f"http://127.0.0.1:{free_port()}/api"
     environment = Environment(stack="unseen", image="registry.example/sluice:1", parameters={"PrefectApiUrl": url})
     with pytest.raises(PrefectUnreachable):
@@ -571,15 +570,13 @@ def test_an_api_that_rejects_the_key_is_distinguished_from_one_that_is_not_prefe
         check_prefect(PrefectAccess(f"{address}/api", api_key=access.api_key))
 
 
-def test_a_prefect_that_goes_away_afterwards_leaves_the_stack_and_says_how_to_go_on(
-    users: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_prefect_that_is_unreachable_after_the_deployment_is_reported(users: dict[str, str], tmp_path: Path) -> None:
     prefect = PrefectAccess(f"http://127.0.0.1:{free_port()}/api")
     with only(users), pytest.raises(PrefectSetupFailed):
         register_stack(prefect, "sluice", region="eu-central-1", home=tmp_path)
 
 
-def test_prefect_clouds_pages_are_found_from_its_api() -> None:
+def test_the_url_of_prefect_clouds_pages_follows_from_its_api_url() -> None:
     access = PrefectAccess("https://api.prefect.cloud/api/accounts/A/workspaces/W")
     assert access.ui_url == "https://app.prefect.cloud/account/A/workspace/W"
 
@@ -587,7 +584,7 @@ def test_prefect_clouds_pages_are_found_from_its_api() -> None:
 # --- questions without a terminal ------------------------------------------------------------------------------------
 
 
-def test_a_question_that_nobody_can_answer_is_no(cloud: LocalCloud, users: dict[str, str]) -> None:
+def test_a_question_without_a_terminal_counts_as_no(cloud: LocalCloud, users: dict[str, str]) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "deployment.cli", "deploy", "--stack", "unasked", "--skip-prefect"),

@@ -1,5 +1,5 @@
-"""The optional template of a Prefect server: what linters and two emulators find, and properties that they do not
-check."""
+"""Tests of the optional template for a Prefect server: linters find nothing, two emulators create its stack, and it has
+properties that they do not check."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_linters_find_nothing() -> None:
 
 
 def made_in(cloudformation: Any, ec2: Any, body: str) -> dict[str, Any]:
-    """Create a stack from this template in two new subnets, and wait until CloudFormation has finished."""
+    """Create a stack with two new subnets, wait until CloudFormation has finished, and return the stack."""
     vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     subnets = [ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{number}.0/24")["Subnet"]["SubnetId"] for number in (1, 2)]
     cloudformation.create_stack(
@@ -70,9 +70,7 @@ def made_in(cloudformation: Any, ec2: Any, body: str) -> dict[str, Any]:
     return eventually(at_rest, seconds=60)
 
 
-def test_the_embedded_cloud_makes_it_and_gives_the_server_and_its_clients_the_same_secret(
-    template: Template, tmp_path: Path
-) -> None:
+def test_the_local_cloud_creates_it_with_a_generated_password(template: Template, tmp_path: Path) -> None:
     """Create the stack in MiniStack, whose CloudFormation does not support separate security group rules."""
     made = {*template["Resources"], *template["Outputs"]} - _NOT_IN_MINISTACK
     body = json.loads(template_body(PREFECT_SERVER, only=made))
@@ -89,7 +87,7 @@ def test_the_embedded_cloud_makes_it_and_gives_the_server_and_its_clients_the_sa
     assert len(password) == 40
 
 
-def test_a_second_emulator_makes_it(template: Template) -> None:
+def test_a_second_emulator_creates_it(template: Template) -> None:
     """Create the stack in moto, whose CloudFormation creates no secrets and no DNS names."""
     made = {*template["Resources"], *template["Outputs"]} - _NOT_IN_MOTO
     with mock_aws(), pytest.MonkeyPatch.context() as environment:
@@ -103,7 +101,7 @@ def test_a_second_emulator_makes_it(template: Template) -> None:
     assert (database["StorageEncrypted"], database["PubliclyAccessible"]) == (True, False)
 
 
-def test_its_outputs_are_parameters_of_the_pipeline(template: Template) -> None:
+def test_its_outputs_match_parameters_of_the_pipeline(template: Template) -> None:
     assert {"ApiUrl", "AuthStringSecretArn", "ClientSecurityGroupId", "SubnetIds", "AssignPublicIp"} <= set(
         template["Outputs"]
     )
@@ -119,9 +117,9 @@ def test_nothing_of_it_can_be_reached_from_the_internet(template: Template) -> N
     assert template["Parameters"]["AssignPublicIp"]["Default"] == "DISABLED"
 
 
-def test_the_databases_log_ends(template: Template) -> None:
+def test_the_databases_log_expires(template: Template) -> None:
     """RDS writes to /aws/rds/instance/IDENTIFIER/postgresql. If that log group does not exist, RDS creates it without a
-    retention.
+    retention period.
 
     RDS for PostgreSQL database log files:
     docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_LogAccess.Concepts.PostgreSQL.html
@@ -133,7 +131,7 @@ def test_the_databases_log_ends(template: Template) -> None:
     assert database["DependsOn"] == "DatabaseLogs"
 
 
-def test_the_database_can_grow_from_every_size_that_can_be_given(template: Template) -> None:
+def test_the_database_can_grow_from_every_allowed_size(template: Template) -> None:
     """RDS requires the limit to be at least 10% larger than the allocated storage.
 
     Managing capacity automatically with Amazon RDS storage autoscaling:
@@ -143,7 +141,7 @@ def test_the_database_can_grow_from_every_size_that_can_be_given(template: Templ
     assert template["Parameters"]["DatabaseStorageGiB"]["MaxValue"] * 1.1 <= limit
 
 
-def test_the_database_is_encrypted_and_survives_a_mistake(template: Template) -> None:
+def test_the_database_is_encrypted_backed_up_and_protected_from_deletion(template: Template) -> None:
     database = resource(template, "Database")
     assert database["Properties"]["StorageEncrypted"] in (True, "true")
     assert (database["DeletionPolicy"], database["UpdateReplacePolicy"]) == ("Snapshot", "Snapshot")
@@ -151,7 +149,7 @@ def test_the_database_is_encrypted_and_survives_a_mistake(template: Template) ->
     assert template["Parameters"]["DatabaseBackupDays"]["MinValue"] >= 1
 
 
-def test_passwords_are_made_by_secrets_manager_and_reach_the_server_as_secrets(
+def test_passwords_come_from_secrets_manager_and_reach_the_server_as_secrets(
     template: Template, container: Any
 ) -> None:
     assert {secret["Name"] for secret in container["Secrets"]} == {
@@ -163,14 +161,14 @@ def test_passwords_are_made_by_secrets_manager_and_reach_the_server_as_secrets(
     assert "{{resolve:secretsmanager:" in text_of(resource(template, "Database")["Properties"]["MasterUserPassword"])
 
 
-def test_the_server_is_not_root_and_has_no_role_of_its_own(template: Template, container: Any) -> None:
+def test_the_server_is_not_root_and_has_no_task_role(template: Template, container: Any) -> None:
     assert container["User"] not in ("0", "root", None)
     assert container["Privileged"] in (False, "false")
     assert "TaskRoleArn" not in resource(template, "TaskDefinition")["Properties"]
 
 
 def test_there_is_never_more_than_one_server(template: Template) -> None:
-    """Two servers without a shared Redis would each receive half of the events."""
+    """Without a shared Redis, each of two servers would receive only some of the events."""
     service = resource(template, "Server")["Properties"]
     assert int(service["DesiredCount"]) == 1
     assert int(service["DeploymentConfiguration"]["MaximumPercent"]) == 100

@@ -1,4 +1,5 @@
-"""The role for GitHub has the permissions that CloudFormation requires for each resource type, and no others."""
+"""Tests that the role for GitHub has the permissions that CloudFormation requires for each resource type, and can
+neither read data nor extend its own permissions."""
 
 from __future__ import annotations
 
@@ -96,7 +97,8 @@ NOT_USED = {
 
 @cache
 def needed() -> dict[str, set[str]]:
-    """Return the permissions that CloudFormation needs to create, update and delete a resource, by resource type."""
+    """Return the permissions that CloudFormation needs to create, read, update, delete and tag a resource, by resource
+    type."""
     types = {one["Type"] for one in load_template()["Resources"].values()}
     found: dict[str, set[str]] = {}
     for path in (Path(cfnlint.__file__).parent / "data" / "schemas" / "resources").glob("*.json"):
@@ -127,12 +129,13 @@ def matches(action: str, patterns: set[str]) -> bool:
 
 
 @pytest.mark.parametrize("kind", sorted({one["Type"] for one in load_template()["Resources"].values()}))
-def test_it_may_make_change_and_delete_what_the_template_holds(kind: str) -> None:
+def test_the_role_has_what_cloudformation_needs_for_each_type_of_resource(kind: str) -> None:
     assert {action for action in needed()[kind] if not matches(action, allowed() | set(NOT_USED))} == set()
 
 
-def test_it_may_make_the_private_names_of_endpoints_in_every_region() -> None:
-    """ec2:CreateVpcEndpoint depends on this action. Route 53 is global, so its requests count as requests to us-east-1.
+def test_associating_private_dns_names_is_not_limited_to_a_region() -> None:
+    """ec2:CreateVpcEndpoint depends on route53:AssociateVPCWithHostedZone. Route 53 is global, so its requests count as
+    requests to us-east-1.
 
     Actions, resources, and condition keys for Amazon EC2:
     docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html (dependent actions)
@@ -144,12 +147,12 @@ def test_it_may_make_the_private_names_of_endpoints_in_every_region() -> None:
     assert "Condition" not in names
 
 
-def test_what_is_said_not_to_be_used_is_not_allowed_by_the_way() -> None:
+def test_features_that_are_not_used_are_not_allowed_except_to_read_them() -> None:
     exact = {action for action in allowed() if "*" not in action}
     assert {action for action in exact if matches(action, set(NOT_USED))} <= ALLOWED_TO_READ
 
 
-# CloudFormation reads these whenever it reads a resource, whether or not the template uses the feature.
+# CloudFormation calls these whenever it reads a resource, whether or not the template uses the feature.
 ALLOWED_TO_READ = {
     "ec2:DescribeVpnGateways",
     "ecr:GetRepositoryPolicy",
@@ -162,9 +165,9 @@ ALLOWED_TO_READ = {
 }
 
 
-def test_one_repository_in_one_environment_takes_the_role() -> None:
-    """The subject claim contains the repository's names, or both names and IDs, which GitHub has sent since 15 July
-    2026.
+def test_only_one_repository_in_one_environment_can_assume_the_role() -> None:
+    """The subject claim contains the names of the owner and the repository. Since 15 July 2026, it can also contain
+    their IDs.
 
     github.blog/changelog/2026-04-23-immutable-subject-claims-for-github-actions-oidc-tokens
     """
@@ -201,7 +204,8 @@ def test_the_workflow_builds_pushes_and_deploys_with_the_command_that_people_use
 
 
 def characters_of(document: Mapping[str, Any]) -> int:
-    """Return the number of characters of a policy without white space, with the longest possible names filled in."""
+    """Return the number of characters in a policy's statements, without white space and with the longest possible names
+    filled in."""
     longest = {"Partition": "aws-us-gov", "Region": "ap-northeast-1", "AccountId": "1" * 12, "StackName": "s" * 32}
     text = "".join(
         json.dumps({**statement, "Resource": [text_of(arn) for arn in listed(statement["Resource"])]})
@@ -225,9 +229,9 @@ def test_a_policy_fits_and_every_wildcard_has_its_reason(name: str) -> None:
     assert wild == set(policy["Metadata"]["Sluice"]["WildcardReasons"])
 
 
-def test_it_can_neither_read_data_nor_widen_itself() -> None:
-    """The names of the stack's roles start with the stack's name and a hyphen. A stack name cannot contain the
-    underscore in this role's name."""
+def test_the_role_can_neither_read_data_nor_extend_its_own_permissions() -> None:
+    """The role may change only roles whose names start with the stack's name and a hyphen. Its own name contains an
+    underscore, which no stack name can contain."""
     assert text_of(resource(ROLE, "DeployRole")["Properties"]["RoleName"]) == "github_deploys_${StackName}"
     for policy in POLICIES.values():
         for statement in statements_of(policy["Properties"]["PolicyDocument"]):
@@ -250,10 +254,10 @@ def test_it_can_neither_read_data_nor_widen_itself() -> None:
     assert "iam:DeleteRolePermissionsBoundary" not in allowed()
 
 
-def test_it_uses_the_key_only_through_the_services_that_a_deployment_calls() -> None:
+def test_the_role_decrypts_and_grants_only_through_the_services_that_a_deployment_calls() -> None:
     """A grant could allow anyone to decrypt, so kms:CreateGrant is allowed only through ECR, for the image repository.
 
-    The condition is explained in the KMS developer guide, under kms:ViaService.
+    The KMS developer guide explains the condition kms:ViaService.
     """
     via: dict[str, list[str]] = {}
     for statement in statements_of(POLICIES["DeployPolicy"]["Properties"]["PolicyDocument"]):
@@ -360,7 +364,7 @@ def test_the_role_suffices_for_every_call_of_a_deployment(deployer: Deployer, ou
 
 @pytest.mark.cloud
 @pytest.mark.parametrize("key", ["other/template/1.json", "template/1.json", "piped-two/lambda/1.zip"])
-def test_it_cannot_change_what_another_stack_is_deployed_from(deployer: Deployer, key: str) -> None:
+def test_the_role_cannot_change_what_another_stack_is_deployed_from(deployer: Deployer, key: str) -> None:
     s3 = deployer.client("s3")
     bucket = artifact_bucket_name(_ACCOUNT, s3.meta.region_name)
     s3.put_object(Bucket=bucket, Key="piped/template/1.json", Body=b"{}")
@@ -374,8 +378,7 @@ def test_it_cannot_change_what_another_stack_is_deployed_from(deployer: Deployer
 def test_the_boundary_allows_what_the_stacks_roles_do_and_nothing_else(
     deployer: Deployer, outputs: dict[str, str]
 ) -> None:
-    """The stack has every option except those that need a key or a secret. Tests in tests/chain check that conditions
-    are enforced."""
+    """The stack has no customer key and no secrets, so the statements for these are not compared."""
     iam = deployer.cloud.client("iam")
     version = iam.get_policy_version(PolicyArn=deployer.boundary, VersionId="v1")["PolicyVersion"]
     limits = grants_of({"all": version["Document"]["Statement"]})
@@ -399,7 +402,7 @@ def statements_in(iam: Any, role: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.cloud
-def test_the_role_makes_and_changes_no_role_without_the_boundary(deployer: Deployer) -> None:
+def test_the_role_creates_and_changes_no_role_without_the_boundary(deployer: Deployer) -> None:
     iam = deployer.client("iam")
     with refused():
         iam.create_role(RoleName="piped-free", AssumeRolePolicyDocument=policy_of(_ANYBODY))
@@ -419,7 +422,7 @@ def test_the_role_makes_and_changes_no_role_without_the_boundary(deployer: Deplo
 
 
 @pytest.mark.cloud
-def test_a_role_that_gives_itself_everything_cannot_use_it(deployer: Deployer) -> None:
+def test_a_role_with_every_permission_stays_within_the_boundary(deployer: Deployer) -> None:
     iam = deployer.client("iam")
     iam.create_role(
         RoleName="piped-greedy",

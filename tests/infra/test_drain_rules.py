@@ -1,5 +1,5 @@
-"""Tests that, with the decisions of the real Lambda, state machine and task, no interleaving strands a message. Without
-any one of the rules, some interleaving does."""
+"""Tests that, with the decisions of the real Lambda, state machine and task, no interleaving strands a message. If any
+one of the rules is removed, some interleaving does."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def _stay_for_the_window_only(states: dict[str, Any]) -> None:
 
 
 WITHOUT: dict[str, tuple[Change, int]] = {
-    "at the maximum it relies on tasks that run already": (_rely_on_any_task, 0),
+    "at the maximum it relies on tasks that are already running": (_rely_on_any_task, 0),
     "at the maximum it does not wait until the window has settled": (_look_at_once, 0),
     "a task does not stay until its window is over": (_stay_for_nothing, 0),
     "a killed task has no successor": (_fail_with_the_task, 1),

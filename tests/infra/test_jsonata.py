@@ -28,7 +28,7 @@ REFERENCE = [shutil.which("node") or "node", str(NODE / "evaluate.mjs")]
 EMULATOR = [str(PROJECT_ROOT / ".venv-cloud" / "bin" / "python"), "-m", "tests.emulator.jsonata_engine"]
 needs_node = pytest.mark.skipif(
     shutil.which("node") is None or not (NODE / "node_modules" / "jsonata").exists(),
-    reason="JSONata's reference engine comes from npm, which is not here; with it, make infra sets it up",
+    reason="JSONata's reference engine is not installed: make infra installs it if npm is available",
 )
 
 FILLED = {
@@ -133,8 +133,8 @@ def _note(now: int, seconds_ago: int) -> dict[str, Any]:
 
 
 def cases() -> list[Case]:
-    """Return the cases relative to the current time. They are created late, because the engines read the clock and a
-    long test run imports this module many minutes earlier."""
+    """Return the cases, whose times are relative to now. They are not created on import, because the engines read the
+    clock, and a long test run imports this module many minutes before it runs the tests."""
     now = int(time.time())
     past, future = now - 1_000, now + 1_000  # the ends of two windows
     after_a_rest = range(now + 155, now + 300)
@@ -290,8 +290,8 @@ def cases() -> list[Case]:
 
 
 def expressions() -> dict[tuple[str, str], str]:
-    """Return the expressions by state and path, with the placeholders filled in. The states inside a Map are
-    included."""
+    """Return the expressions by state and path, with the placeholders filled in, including those of the states inside
+    the Map."""
     text = (DEFINITIONS / "drain.asl.json").read_text(encoding="utf-8")
     filled = re.sub(r"\$\{(\w+)\}", lambda found: FILLED.get(found[1], "1"), text)
     states = json.loads(filled)["States"]
@@ -347,12 +347,12 @@ def wrong_answers(engine: Sequence[str | Path]) -> list[tuple[str, Any, Any]]:
 
 
 @needs_node
-def test_the_reference_engine_gives_every_expression_its_right_value() -> None:
+def test_the_reference_engine_gives_every_expression_its_expected_value() -> None:
     assert wrong_answers(REFERENCE) == []
 
 
 @pytest.mark.cloud
-def test_the_emulator_gives_every_expression_its_right_value() -> None:
+def test_the_emulator_gives_every_expression_its_expected_value() -> None:
     assert wrong_answers(EMULATOR) == []
 
 

@@ -1,5 +1,5 @@
-"""Tests that the comparison of policies with calls finds every type of deviation. The last step of `make test` runs it
-on real records."""
+"""Tests that the comparison of policies with calls finds missing and unused permissions. The last step of `make test`
+compares the recorded calls."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ def call(action: str = "s3:GetObject", resource: str = f"{BUCKET}/receipts/1.jso
     return Call("TaskRole", action, resource, allowed)
 
 
-def test_what_is_allowed_and_done_is_in_order() -> None:
+def test_an_action_that_is_allowed_and_called_is_no_finding() -> None:
     record = Record(policies(), [call()])
     assert (missing([record]), unused([record])) == ([], [])
 
 
-def test_what_is_allowed_and_never_done_is_found() -> None:
+def test_an_allowed_action_that_is_never_called_is_found() -> None:
     found = unused([Record(policies(Action=["s3:GetObject", "s3:PutObject"]), [call()])])
     assert [(one.sid, one.action) for one in found] == [("Receipts", "s3:PutObject")]
 
 
-def test_a_resource_that_an_action_never_reaches_is_found() -> None:
+def test_an_allowed_resource_that_no_call_uses_is_found() -> None:
     found = unused([Record(policies(Resource=[RECEIPTS, f"{BUCKET}/docs/*"]), [call()])])
     assert [one.resource for one in found] == [f"{BUCKET}/docs/*"]
 
 
-def test_one_stack_may_show_what_another_does_not() -> None:
+def test_a_call_in_one_stack_counts_for_all_stacks() -> None:
     assert unused([Record(policies(), []), Record(policies(), [call()])]) == []
 
 
-def test_a_refused_call_does_not_count_as_done() -> None:
+def test_a_rejected_call_does_not_count_as_a_use() -> None:
     assert unused([Record(policies(), [call(allowed=False)])]) != []
 
 
-def test_what_is_needed_and_not_allowed_is_found() -> None:
+def test_a_call_that_no_policy_allows_is_found() -> None:
     refused = call("s3:DeleteObject", allowed=False)
     assert missing([Record(policies(), [call(), refused])]) == [refused]
 
 
-def test_a_right_that_a_test_took_away_is_not_missing() -> None:
+def test_a_permission_that_a_test_removed_is_not_missing() -> None:
     assert missing([Record(policies(), [call(allowed=False)])]) == []
 
 
 @pytest.mark.parametrize(
     "resource", [f"{BUCKET}/receipts", f"{BUCKET}/data/receipts/1.json", "arn:aws:s3:::publishedX"]
 )
-def test_a_call_elsewhere_shows_nothing(resource: str) -> None:
+def test_a_call_on_another_resource_does_not_count_as_a_use(resource: str) -> None:
     assert unused([Record(policies(), [call(resource=resource)])]) != []
 
 

@@ -1,8 +1,7 @@
-"""Tests that the linters find nothing in this project, that each finds a bad example, and that every exception has a
-reason.
+"""Tests that cfn-lint, the schema of the workflow and asl-validator find nothing in this project, that the linters find
+bad examples, and that every exception has a reason.
 
-`make lint` runs checkov, hadolint, the schema of the workflow and the scan for secrets on the project. This file tests
-those linters themselves.
+`make lint` runs checkov, hadolint and the scan for secrets on the project. This file tests these linters themselves.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ WORKFLOW = PROJECT_ROOT / ".github" / "workflows" / "deploy.yml"
 ASL_VALIDATOR = PROJECT_ROOT / "tests" / "linters" / "node" / "node_modules" / ".bin" / "asl-validator"
 
 needs_linters = pytest.mark.skipif(
-    not SCANNER.exists(), reason="the linters have no environment yet: make lint sets it up"
+    not SCANNER.exists(), reason="the linters are not installed: make lint installs them"
 )
 needs_asl_validator = pytest.mark.skipif(
     shutil.which("node") is None or not ASL_VALIDATOR.exists(),
-    reason="asl-validator comes from npm, which is not here; with it, make infra sets it up",
+    reason="asl-validator is not installed: make infra installs it if npm is available",
 )
 
 
@@ -64,7 +63,7 @@ def test_checkov_finds_a_bucket_that_is_open_to_all(tmp_path: Path) -> None:
 
 
 @needs_linters
-def test_hadolint_finds_a_package_whose_version_is_left_open(tmp_path: Path) -> None:
+def test_hadolint_finds_a_package_without_a_pinned_version(tmp_path: Path) -> None:
     dockerfile = tmp_path / "Dockerfile"
     dockerfile.write_text("FROM debian:12\nRUN apt-get update && apt-get install -y --no-install-recommends gcc\n")
     checked = run("hadolint", dockerfile)
@@ -73,26 +72,26 @@ def test_hadolint_finds_a_package_whose_version_is_left_open(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
-def test_whatever_checkov_passes_over_has_its_reason(path: Path) -> None:
+def test_every_check_that_checkov_skips_has_a_reason(path: Path) -> None:
     for name, one in load_template(path)["Resources"].items():
         for skip in one.get("Metadata", {}).get("checkov", {}).get("skip", []):
             assert len(skip["comment"].split()) >= 5, f"{name}: {skip['id']}"
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
-def test_whatever_cfn_lint_passes_over_has_its_reason_beside_it(path: Path) -> None:
+def test_every_check_that_cfn_lint_skips_has_a_reason_beside_it(path: Path) -> None:
     for line in path.read_text(encoding="utf-8").splitlines():
         assert "ignore_checks" not in line or re.search(r"\] # \S+ \S+ \S+", line), line
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
-def test_ec2_takes_the_descriptions_of_groups_and_their_rules(path: Path) -> None:
+def test_ec2_accepts_the_descriptions_of_security_groups_and_their_rules(path: Path) -> None:
     """EC2 rejects an apostrophe: docs.aws.amazon.com/AWSEC2/latest/APIReference/API_IpRange.html (Description)"""
-    for found in texts_of(load_template(path)["Resources"].values()):
+    for found in descriptions_of(load_template(path)["Resources"].values()):
         assert re.fullmatch(r"[a-zA-Z0-9 ._\-:/()#,@\[\]+=&;{}!$*]{1,255}", found), found
 
 
-def texts_of(groups: Iterable[Any]) -> Iterator[str]:
+def descriptions_of(groups: Iterable[Any]) -> Iterator[str]:
     """Yield the descriptions of security groups and of their rules, including rules that depend on a condition."""
     for group in groups:
         if group["Type"].startswith("AWS::EC2::SecurityGroup"):
@@ -110,7 +109,7 @@ def texts_of(groups: Iterable[Any]) -> Iterator[str]:
 
 
 @needs_linters
-def test_a_committed_key_is_found_and_what_is_excused_is_not(tmp_path: Path) -> None:
+def test_a_committed_key_is_found_and_an_excused_string_is_not(tmp_path: Path) -> None:
     key = "AKIA" + "".join(secrets.choice(string.ascii_uppercase) for _ in range(16))
     (tmp_path / "settings.py").write_text(f'KEY = "{key}"\n')
     (tmp_path / "example.py").write_text('etag = "d41d8cd98f00b204e9800998ecf8427e"\n')
@@ -140,7 +139,7 @@ def workflow() -> dict[str, Any]:
 
 
 @needs_linters
-def test_the_workflow_is_one_and_a_broken_one_is_found(tmp_path: Path) -> None:
+def test_the_workflow_fits_its_schema_and_a_broken_one_does_not(tmp_path: Path) -> None:
     schema = ("--builtin-schema", "vendor.github-workflows")
     assert run("check-jsonschema", *schema, WORKFLOW).returncode == 0
     broken = tmp_path / "deploy.yml"
@@ -154,7 +153,7 @@ def test_every_action_is_pinned_to_a_commit() -> None:
     assert [one for one in uses if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", one)] == []
 
 
-def test_only_the_deploying_job_may_ask_for_aws_and_none_may_write_here() -> None:
+def test_only_the_deploying_job_gets_a_token_for_aws_and_none_may_write_to_the_repository() -> None:
     jobs = workflow()["jobs"]
     assert workflow()["permissions"] == {}
     assert {name: job["permissions"] for name, job in jobs.items()} == {
@@ -167,7 +166,7 @@ def test_only_the_deploying_job_may_ask_for_aws_and_none_may_write_here() -> Non
     assert "AWS_SECRET_ACCESS_KEY" not in WORKFLOW.read_text()
 
 
-def test_nothing_from_outside_is_pasted_into_a_shell() -> None:
+def test_no_value_from_github_is_inserted_into_a_script() -> None:
     """GitHub's values must be passed as environment variables, because a branch name in a script could be run as a
     command."""
     scripts = [step["run"] for job in workflow()["jobs"].values() for step in job["steps"] if "run" in step]
@@ -200,14 +199,14 @@ def test_a_second_validator_finds_nothing_in_the_definition(tmp_path: Path) -> N
     "broken",
     [
         pytest.param(
-            lambda text: text.replace('"Next":"Count messages"', '"Next":"Missing"'), id="a state that is nowhere"
+            lambda text: text.replace('"Next":"Count messages"', '"Next":"Missing"'), id="a state that does not exist"
         ),
-        pytest.param(lambda text: text.replace('"{% $paused %}"', '"{% $paused( %}"'), id="JSONata that is none"),
+        pytest.param(lambda text: text.replace('"{% $paused %}"', '"{% $paused( %}"'), id="invalid JSONata"),
         pytest.param(lambda text: text.replace('"Arguments"', '"Parameters"'), id="JSONPath's field"),
-        pytest.param(lambda text: text.replace('"BackoffRate":2', '"BackoffRate":"2"'), id="text for a number"),
+        pytest.param(lambda text: text.replace('"BackoffRate":2', '"BackoffRate":"2"'), id="a string for a number"),
     ],
 )
-def test_the_second_validator_knows_jsonata_and_the_graph(broken: Callable[[str], str], tmp_path: Path) -> None:
+def test_the_second_validator_checks_jsonata_and_the_graph(broken: Callable[[str], str], tmp_path: Path) -> None:
     whole = filled()
     assert broken(whole) != whole
     assert "is invalid" in asl_validator(tmp_path / "machine.json", broken(whole))

@@ -1,5 +1,5 @@
-"""The running local cloud: its isolation from the user's configuration, how it runs tasks, and which permissions
-apply."""
+"""Tests of the running local cloud: its isolation from the user's configuration, its tasks, their permissions, the logs
+of Lambda, and its start, failure and restart."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_nothing_is_written_into_the_users_home(cloud: LocalCloud, user_home: Pa
     assert list(user_home.iterdir()) == []
 
 
-def test_the_users_credentials_are_in_no_process_of_ours(cloud: LocalCloud) -> None:
+def test_the_users_credentials_are_in_no_process_of_the_local_cloud(cloud: LocalCloud) -> None:
     assert "AKIAUSERSOWNKEY" not in str(cloud.endpoints.environment)
     assert cloud.client("sts").get_caller_identity()["Arn"] == f"arn:aws:iam::{ACCOUNT}:root"
     for record in recorded(cloud.state_dir / "processes"):
@@ -236,8 +236,7 @@ def test_the_prefect_ui_talks_to_the_port_that_was_chosen(cloud: LocalCloud) -> 
         assert json.load(settings)["api_url"] == cloud.endpoints.prefect_api_url
 
 
-def test_prefect_offers_all_types_of_blocks(cloud: LocalCloud) -> None:
-    """This also holds if the server's database is a copy, which already contains them."""
+def test_prefect_offers_block_types_for_aws_secrets_and_slack(cloud: LocalCloud) -> None:
     asked = {"block_types": {"slug": {"any_": ["aws-credentials", "secret", "slack-webhook"]}}}
     answer = httpx.post(f"{cloud.endpoints.prefect_api_url}/block_types/filter", json=asked, trust_env=False)
     assert len(answer.json()) == 3
@@ -254,9 +253,8 @@ def test_prefect_offers_all_types_of_blocks(cloud: LocalCloud) -> None:
     ids=str,
 )
 @pytest.mark.parametrize("server", ["prefect", "aws"])
-def test_a_page_of_another_site_gets_nothing_done(cloud: LocalCloud, headers: dict[str, str], server: str) -> None:
-    """Before a browser asks for consent, it sends requests that need no preflight, such as a body without a content
-    type.
+def test_a_page_of_another_site_is_rejected(cloud: LocalCloud, headers: dict[str, str], server: str) -> None:
+    """A browser sends some requests of a page without asking the server first, such as a body without a content type.
 
     https://developer.mozilla.org/en-US/docs/Web/HTTP/Guides/CORS (simple requests)
     """
@@ -272,7 +270,7 @@ def test_a_page_of_another_site_gets_nothing_done(cloud: LocalCloud, headers: di
     assert "access-control-allow-origin" not in answer.headers
 
 
-def test_the_uis_own_page_may_ask_prefect_whatever_it_is_called(cloud: LocalCloud) -> None:
+def test_the_uis_own_page_may_call_prefect_by_address_and_by_name(cloud: LocalCloud) -> None:
     for origin in (cloud.endpoints.prefect_ui_url, cloud.endpoints.prefect_ui_url.replace("127.0.0.1", "localhost")):
         url = f"{cloud.endpoints.prefect_api_url}/flows/filter"
         answer = httpx.post(url, json={}, headers={"Origin": origin}, trust_env=False)
@@ -284,7 +282,7 @@ def test_the_uis_own_page_may_ask_prefect_whatever_it_is_called(cloud: LocalClou
 
 
 @pytest.mark.parametrize(("code", "exit_code"), [("pass", 0), ("raise SystemExit(7)", 7)])
-def test_a_tasks_exit_code_is_its_processs(cloud: LocalCloud, code: str, exit_code: int) -> None:
+def test_a_task_ends_with_the_exit_code_of_its_process(cloud: LocalCloud, code: str, exit_code: int) -> None:
     task = ended(cloud, run_task(cloud, task_definition(cloud, f"exits-{exit_code}", code)))
     assert task["containers"][0]["exitCode"] == exit_code
     assert task["stopCode"] == "EssentialContainerExited"
@@ -382,7 +380,7 @@ def test_a_task_without_a_role_has_no_credentials(cloud: LocalCloud) -> None:
     assert log_of(cloud, "nobody", arn) == ["None"]
 
 
-def test_a_task_cannot_fetch_the_credentials_of_another(cloud: LocalCloud) -> None:
+def test_a_task_cannot_fetch_credentials_with_a_guessed_token(cloud: LocalCloud) -> None:
     keeper = role(cloud, "keeper", {"Action": "s3:*", "Resource": "*"})
     code = (
         "import os, urllib.request\n"
@@ -421,7 +419,7 @@ def test_a_state_machine_may_list_only_where_its_role_allows(cloud: LocalCloud) 
     ]
 
 
-def test_an_integration_whose_permissions_are_unknown_is_refused(cloud: LocalCloud) -> None:
+def test_an_integration_whose_permissions_are_unknown_is_rejected(cloud: LocalCloud) -> None:
     anyone = role(cloud, "anyone", {"Action": "*", "Resource": "*"})
     state = {"Resource": "arn:aws:states:::aws-sdk:s3:listBuckets", "Arguments": {}, "End": True}
     assert "does not support" in execute(cloud, "unknown", state, anyone)["cause"]
@@ -438,7 +436,7 @@ def run_state(definition: str, **more: Any) -> dict[str, Any]:
     return {"Resource": "arn:aws:states:::ecs:runTask.sync", "Arguments": arguments, "End": True, **more}
 
 
-def test_running_a_task_needs_the_right_to_pass_its_roles(cloud: LocalCloud) -> None:
+def test_running_a_task_needs_the_permission_to_pass_its_roles(cloud: LocalCloud) -> None:
     definition = task_definition(cloud, "passed", "pass")
     launcher = role(cloud, "launcher", *_RUN_TASK_STATEMENTS)
     refused = execute(cloud, "without-pass-role", run_state(definition), launcher)
@@ -455,7 +453,7 @@ def test_running_a_task_needs_the_right_to_pass_its_roles(cloud: LocalCloud) -> 
     assert (task["LastStatus"], task["Containers"][0]["ExitCode"]) == ("STOPPED", 0)
 
 
-def test_a_task_that_fails_fails_its_state_with_the_tasks_json(cloud: LocalCloud) -> None:
+def test_a_task_that_fails_fails_its_state_with_the_task_as_the_cause(cloud: LocalCloud) -> None:
     runner = role(cloud, "runner", *_RUN_TASK_STATEMENTS, {"Action": "iam:PassRole", "Resource": "*"})
     failed = execute(cloud, "exit-9", run_state(task_definition(cloud, "nine", "exit(9)")), runner)
     assert failed["error"] == "States.TaskFailed"
@@ -538,7 +536,7 @@ def streams_of(cloud: LocalCloud, group: str) -> set[str]:
 
 
 @pytest.mark.parametrize("ends", ["well", "raises", "dead"])
-def test_all_that_a_function_says_is_in_the_log_of_that_invocation(
+def test_everything_that_an_invocation_prints_is_in_its_own_log_stream(
     cloud: LocalCloud, talkative: str, ends: str
 ) -> None:
     before, count, lines = streams_of(cloud, talkative), 24, 1500
@@ -557,19 +555,19 @@ def test_all_that_a_function_says_is_in_the_log_of_that_invocation(
         ]
 
 
-def test_a_second_cloud_on_the_same_folder_is_refused(cloud: LocalCloud) -> None:
+def test_a_second_cloud_on_the_same_folder_is_rejected(cloud: LocalCloud) -> None:
     with pytest.raises(LocalCloudBusy, match=f"process {os.getpid()}"):
         LocalCloud(cloud.state_dir).start()
     assert cloud.client("sts").get_caller_identity()  # the first cloud still works
 
 
-def test_a_port_that_is_asked_for_and_taken_is_named(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_requested_port_that_is_taken_is_named(cloud: LocalCloud, tmp_path: Path) -> None:
     taken = int(cloud.endpoints.aws_endpoint_url.rsplit(":", 1)[-1])
     with pytest.raises(PortTaken, match=str(taken)):
         LocalCloud(tmp_path, aws_port=taken, with_prefect=False).start()
 
 
-def test_two_clouds_that_start_at_once_each_get_a_prefect_server_of_their_own(
+def test_two_clouds_that_start_together_each_get_their_own_prefect_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cloud_module, "DEFAULT_PREFECT_PORT", free_port())  # both try to use this port, which is free
@@ -585,15 +583,13 @@ def test_two_clouds_that_start_at_once_each_get_a_prefect_server_of_their_own(
     assert homes == [str(one.state_dir / "prefect") for one in clouds]
 
 
-def test_a_docker_engine_that_is_asked_for_and_missing_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_requested_docker_engine_that_is_missing_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLUICE_DOCKER", "1")
     with pytest.raises(ServiceDied, match="SLUICE_DOCKER=1"):
         LocalCloud(tmp_path, with_prefect=False, aws_port=free_port()).start()
 
 
-def test_a_service_that_dies_is_noticed_and_its_log_shown(tmp_path: Path) -> None:
+def test_a_service_that_dies_is_reported_with_its_exit_code_and_log(tmp_path: Path) -> None:
     with LocalCloud(tmp_path, with_prefect=False, aws_port=free_port()) as cloud:
         cloud.check()
         assert cloud.emulator is not None
@@ -613,7 +609,7 @@ def test_a_service_that_dies_is_noticed_and_its_log_shown(tmp_path: Path) -> Non
     assert "cloud.log" in message
 
 
-def test_state_survives_a_restart_and_interrupted_executions_go_on(tmp_path: Path) -> None:
+def test_state_survives_a_restart_and_interrupted_executions_continue(tmp_path: Path) -> None:
     go = tmp_path / "go"
     with LocalCloud(tmp_path, with_prefect=False, aws_port=free_port()) as cloud:
         s3 = cloud.client("s3")

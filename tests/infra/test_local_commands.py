@@ -1,4 +1,4 @@
-"""`sluice` as a user runs it: `up` in one terminal, other commands in another one, Ctrl-C, and `up` again."""
+"""Runs `sluice` as a user does: `up` in one terminal, other commands in another, Ctrl-C, and `up` again."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def sluice(*arguments: str, state: Path, home: Path) -> subprocess.CompletedProc
 
 @contextmanager
 def as_in_a_terminal() -> Iterator[None]:
-    """Handle SIGINT while a process is started. A shell's background process ignores Ctrl-C, and so would every process
-    that it starts."""
+    """Use Python's default handler of SIGINT while a process is started. If the tests run in the background of a shell,
+    they ignore SIGINT, and so would the process."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
@@ -120,8 +120,8 @@ def status_of(state: Path, home: Path) -> dict[str, Any]:
 
 
 def settled(state: Path, home: Path) -> dict[str, Any]:
-    """Return the status once no message is left and no task holds an upload, which is some time after the last
-    receipt."""
+    """Return the status once no message is being processed, no upload is in progress and none is unrecorded. That is
+    some time after the last receipt."""
     for _ in looks(60):
         document = status_of(state, home)
         if not document["queue"]["being_worked_on"] and not document["in_progress"] and not document["unrecorded"]:
@@ -129,8 +129,8 @@ def settled(state: Path, home: Path) -> dict[str, Any]:
     raise AssertionError(f"not settled: {document['queue']}, {document['in_progress']}, {document['unrecorded']}")
 
 
-def test_up_upload_status_and_up_again(state: Path, home: Path, tmp_path: Path) -> None:
-    """Uploads are still listed after a restart. This is one long test, because each start takes several seconds."""
+def test_uploads_survive_a_restart_and_can_be_redriven(state: Path, home: Path, tmp_path: Path) -> None:
+    """This is one long test, because each start takes several seconds."""
     orders.write(tmp_path / "bad.csv", 100, "missing_column")
     with up(state, home):
         published = sluice("upload", str(_PENGUINS), state=state, home=home)
@@ -228,6 +228,6 @@ def test_an_up_that_was_killed_is_cleaned_up_by_the_next_one(state: Path, home: 
         assert status_of(state, home)["finished"]
 
 
-def test_clean_forgets_it_all(state: Path, home: Path) -> None:
+def test_clean_deletes_the_state_folder(state: Path, home: Path) -> None:
     assert sluice("clean", "--cache", state=state, home=home).returncode == 0
     assert not state.exists()

@@ -1,4 +1,4 @@
-"""The stand-in for Docker in the local cloud: a process that looks like a container to its task."""
+"""Tests of the stand-in for Docker in the local cloud, which runs a container's command as a process."""
 
 from __future__ import annotations
 
@@ -43,27 +43,27 @@ def first_line(container: Container) -> str:
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", 139),
     ],
 )
-def test_the_exit_code_is_dockers(containers: Containers, code: str, expected: int) -> None:
+def test_the_exit_codes_are_those_of_docker(containers: Containers, code: str, expected: int) -> None:
     container = run(containers, code)
     assert container.wait(timeout=20)["StatusCode"] == expected
     assert container.status == "exited"
     assert container.attrs["State"]["ExitCode"] == expected
 
 
-def test_the_memory_of_children_counts(containers: Containers) -> None:
+def test_the_memory_of_child_processes_counts(containers: Containers) -> None:
     greedy = "import time; eaten = bytearray(b'x') * (300 << 20); time.sleep(60)"
     container = run(containers, f"import subprocess, sys; subprocess.run([sys.executable, '-c', {greedy!r}])")
     assert container.pid is not None
     assert exceeds(container.pid, 200 << 20, lambda: container.status != "running")
 
 
-def test_one_that_keeps_to_its_memory_is_left_alone(containers: Containers) -> None:
+def test_a_container_below_the_limit_is_not_counted_as_exceeding_it(containers: Containers) -> None:
     container = run(containers, "import time; eaten = bytearray(b'x') * (50 << 20); time.sleep(1)")
     assert container.pid is not None
     assert not exceeds(container.pid, 200 << 20, lambda: container.status != "running")
 
 
-def test_sigterm_lets_it_finish_what_it_does(containers: Containers) -> None:
+def test_stopping_sends_sigterm_and_keeps_the_exit_code(containers: Containers) -> None:
     code = "import signal, sys; signal.signal(15, lambda *_: sys.exit(4)); print('up', flush=True); signal.pause()"
     container = run(containers, code)
     assert first_line(container) == "up"
@@ -71,7 +71,7 @@ def test_sigterm_lets_it_finish_what_it_does(containers: Containers) -> None:
     assert container.exit_code == 4
 
 
-def test_what_ignores_sigterm_is_killed_when_its_time_is_over(containers: Containers) -> None:
+def test_a_container_that_ignores_sigterm_is_killed_after_the_timeout(containers: Containers) -> None:
     code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
     container = run(containers, code)
     assert first_line(container) == "up"
@@ -90,7 +90,7 @@ def test_children_end_with_the_main_process(containers: Containers) -> None:
         time.sleep(0.02)
 
 
-def test_followed_output_comes_in_whole_lines_and_to_its_end(containers: Containers) -> None:
+def test_followed_output_is_complete_and_comes_in_whole_lines(containers: Containers) -> None:
     code = (
         "import sys, time\n"
         "for part in 'on', 'e\\ntw', 'o\\nthree':\n"
@@ -107,7 +107,7 @@ def test_output_can_be_read_after_the_container_was_removed(containers: Containe
     assert container.logs(tail=1) == b"last words\n"
 
 
-def test_home_and_temporary_files_vanish_with_it(containers: Containers, tmp_path: Path) -> None:
+def test_home_and_temporary_files_are_deleted_with_the_container(containers: Containers, tmp_path: Path) -> None:
     code = "import pathlib, tempfile; print(tempfile.mkdtemp()); (pathlib.Path.home() / 'file').touch()"
     container = run(containers, code)
     assert Path(first_line(container)).is_relative_to(tmp_path)
@@ -116,19 +116,19 @@ def test_home_and_temporary_files_vanish_with_it(containers: Containers, tmp_pat
     assert list((tmp_path / "tasks").iterdir()) == []
 
 
-def test_nothing_of_our_own_environment_is_inherited(containers: Containers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_container_does_not_inherit_our_environment(containers: Containers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-users-own")
     code = "import os; print(os.environ.get('AWS_SECRET_ACCESS_KEY'), os.environ['WANTED'])"
     assert first_line(run(containers, code, environment={"WANTED": "yes"})) == "None yes"
 
 
-def test_a_command_that_does_not_exist_is_an_error_and_leaves_nothing(containers: Containers) -> None:
+def test_a_command_that_does_not_exist_is_an_error_and_leaves_no_container(containers: Containers) -> None:
     with pytest.raises(APIError, match="no-such-program"):
         containers.run("image", ["no-such-program"])
     assert containers.list(all=True) == []
 
 
-def test_a_running_container_is_removed_by_force_only(containers: Containers) -> None:
+def test_a_running_container_is_removed_only_by_force(containers: Containers) -> None:
     container = run(containers, "import time; time.sleep(60)")
     with pytest.raises(APIError, match="running"):
         container.remove()
@@ -146,7 +146,7 @@ def test_containers_are_found_by_id_name_and_label(containers: Containers) -> No
     assert len(containers.list(filters={"label": "ministack=ecs"})) == 2
 
 
-def test_closing_ends_all_at_once_and_starts_no_more(containers: Containers) -> None:
+def test_closing_ends_all_containers_together_and_starts_no_more(containers: Containers) -> None:
     code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
     started = [run(containers, code) for _ in range(3)]
     for container in started:
@@ -159,13 +159,13 @@ def test_closing_ends_all_at_once_and_starts_no_more(containers: Containers) -> 
         run(containers, "pass")
 
 
-def test_waiting_has_an_end(containers: Containers) -> None:
+def test_waiting_times_out(containers: Containers) -> None:
     container = run(containers, "import time; time.sleep(60)")
     with pytest.raises(TimeoutError):
         container.wait(timeout=0.1)
 
 
-def test_many_at_once_are_told_apart(containers: Containers) -> None:
+def test_the_exit_codes_of_concurrent_containers_are_not_mixed_up(containers: Containers) -> None:
     started = [run(containers, f"raise SystemExit({code})") for code in range(8)]
     results: dict[int, int] = {}
 

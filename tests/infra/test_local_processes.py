@@ -1,4 +1,5 @@
-"""Tests that no process is left behind, whichever process dies, and that no process of another user is touched."""
+"""Tests that no process is left behind, whichever process dies, that unrelated processes are left alone, and that ports
+and state folders are not shared."""
 
 from __future__ import annotations
 
@@ -63,14 +64,14 @@ def test_a_stopped_service_is_gone_and_so_is_its_record(tmp_path: Path) -> None:
     assert recorded(tmp_path / "processes") == []
 
 
-def test_a_service_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: Path) -> None:
+def test_a_service_that_ignores_sigterm_is_killed_after_its_grace_period(tmp_path: Path) -> None:
     code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('asleep', flush=True); time.sleep(60)"
     one, pid = started(tmp_path, [sys.executable, "-c", code], grace_seconds=0.3)
     one.stop()
     assert start_of(pid) is None
 
 
-def test_a_service_ends_when_whoever_started_it_is_killed(tmp_path: Path) -> None:
+def test_a_service_ends_when_the_process_that_started_it_is_killed(tmp_path: Path) -> None:
     starter = f"""
 import os, signal
 from pathlib import Path
@@ -94,7 +95,7 @@ def test_a_service_whose_keeper_is_killed_too_is_ended_by_the_next_run(tmp_path:
     assert recorded(tmp_path / "processes") == []
 
 
-def test_a_process_that_got_the_number_of_one_of_ours_is_left_alone(tmp_path: Path) -> None:
+def test_an_unrelated_process_with_a_recorded_process_id_is_left_alone(tmp_path: Path) -> None:
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
     try:
         remember(tmp_path, bystander.pid, "ours, it was")
@@ -123,7 +124,7 @@ def test_a_service_that_dies_while_starting_shows_the_end_of_its_log(tmp_path: P
         one.wait_until(lambda: False, 20)
 
 
-def test_a_service_that_never_answers_meets_a_deadline(tmp_path: Path) -> None:
+def test_a_service_that_is_never_ready_is_an_error_at_the_deadline(tmp_path: Path) -> None:
     one, pid = started(tmp_path)
     with pytest.raises(ServiceNotReady, match="asleep"):
         one.wait_until(lambda: False, 0.2)
@@ -131,7 +132,7 @@ def test_a_service_that_never_answers_meets_a_deadline(tmp_path: Path) -> None:
     assert start_of(pid) is None
 
 
-def test_a_service_started_where_sigint_is_ignored_has_its_default_back(tmp_path: Path) -> None:
+def test_a_service_started_where_sigint_is_ignored_still_handles_it(tmp_path: Path) -> None:
     code = (
         "import signal; print('asleep', signal.getsignal(2) is signal.default_int_handler, flush=True); signal.pause()"
     )
@@ -208,7 +209,7 @@ def test_the_state_of_the_same_minor_version_is_used_again(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("marker", ["0.0\n", None])
-def test_the_state_of_another_version_is_refused_and_can_be_cleaned(tmp_path: Path, marker: str | None) -> None:
+def test_the_state_of_another_version_is_rejected_and_can_be_cleaned(tmp_path: Path, marker: str | None) -> None:
     (tmp_path / "lock").touch()
     (tmp_path / "cloud").mkdir()
     if marker:

@@ -15,8 +15,8 @@ from deployment import PROJECT_ROOT
 from tests.emulator.unpatched import STILL_NEEDED
 
 _FOLDERS = (PROJECT_ROOT / "deployment" / "local" / "emulator", PROJECT_ROOT / "tests" / "emulator")
-# These modules are not patches for a difference from AWS: they help patches, prepare answers, or record, measure or
-# speed up tests.
+# These modules are not patches for a difference from AWS. Patches import them, or they prepare responses, or record,
+# measure or speed up what the emulator does.
 _NO_DIFFERENCE = {
     *(
         "decision_record",
@@ -34,7 +34,8 @@ _NO_DIFFERENCE = {
 
 @pytest.fixture(scope="module")
 def still_needed() -> Mapping[str, bool]:
-    """Return whether each patch is still needed, by its name. One MiniStack without patches answers for all of them."""
+    """Return whether each patch is still needed, by its name. One MiniStack without patches shows this for all of
+    them."""
     done = subprocess.run(
         [str(PROJECT_ROOT / ".venv-cloud" / "bin" / "python"), "-m", "tests.emulator.unpatched"],
         cwd=PROJECT_ROOT,

@@ -31,7 +31,7 @@ def _definition_file(folder: Path, text: str) -> Path:
     return path
 
 
-def test_two_builds_give_the_same_bytes_whatever_times_rights_and_order_the_files_have(tmp_path: Path) -> None:
+def test_two_builds_give_the_same_bytes_whatever_times_and_permissions_the_files_have(tmp_path: Path) -> None:
     copy = tmp_path / "lambda_trigger"
     copy.mkdir()
     for path in sorted(LAMBDA_PACKAGE.glob("*.py"), reverse=True):
@@ -41,7 +41,7 @@ def test_two_builds_give_the_same_bytes_whatever_times_rights_and_order_the_file
     assert hashlib.sha256(lambda_zip(copy)).hexdigest() == hashlib.sha256(lambda_zip()).hexdigest()
 
 
-def test_the_zip_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
+def test_the_zip_contains_the_package_and_nothing_else(tmp_path: Path) -> None:
     copy = shutil.copytree(LAMBDA_PACKAGE, tmp_path / "lambda_trigger")
     (copy / "__pycache__").mkdir(exist_ok=True)
     (copy / "__pycache__" / "handler.cpython-311.pyc").write_bytes(b"stale")
@@ -58,7 +58,7 @@ def test_lambda_may_read_every_file_in_the_zip() -> None:
 
 
 def test_the_handlers_own_code_needs_the_standard_library_and_boto3_only(tmp_path: Path) -> None:
-    """The zip is imported by an interpreter without installed packages. An empty stub replaces boto3, which Lambda
+    """The zip is imported by an interpreter without installed packages. Stubs replace boto3 and botocore, which Lambda
     provides."""
     (tmp_path / "function.zip").write_bytes(lambda_zip())
     for stub in ("boto3/__init__.py", "botocore/__init__.py", "botocore/config.py", "botocore/exceptions.py"):
@@ -86,7 +86,7 @@ def test_the_handlers_own_code_needs_the_standard_library_and_boto3_only(tmp_pat
     assert answer.stdout.split() == ["True", f"{tmp_path}/function.zip/lambda_trigger/handler.py"], answer.stderr
 
 
-def test_a_package_without_handler_is_refused(tmp_path: Path) -> None:
+def test_a_package_without_a_handler_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(PackageIncomplete):
         lambda_zip(tmp_path)
 
@@ -107,7 +107,7 @@ def test_timeouts_become_numbers_and_other_placeholders_stay() -> None:
 
 
 @pytest.mark.parametrize("seconds", [(0, 60), (61, 60), (1, 31_536_001)])
-def test_timeouts_that_step_functions_would_refuse_are_refused_here(seconds: tuple[int, int]) -> None:
+def test_timeouts_that_step_functions_would_reject_are_rejected(seconds: tuple[int, int]) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 (a programmer's error, which needs no class)
         Timeouts(*seconds)
 
@@ -118,13 +118,13 @@ def test_a_missing_definition_is_named(tmp_path: Path) -> None:
     assert "nowhere.asl.json" in str(raised.value)
 
 
-def test_a_definition_that_is_no_json_is_named(tmp_path: Path) -> None:
+def test_a_definition_that_is_not_json_is_named(tmp_path: Path) -> None:
     with pytest.raises(PackageIncomplete) as raised:
         definition(_definition_file(tmp_path, '{"States": '), {})
     assert "machine.asl.json" in str(raised.value)
 
 
-def test_a_number_that_has_no_place_in_the_definition_is_told(tmp_path: Path) -> None:
+def test_a_placeholder_that_is_not_in_the_definition_is_named(tmp_path: Path) -> None:
     """Otherwise, a placeholder that was renamed would reach AWS as a string."""
     with pytest.raises(PackageIncomplete) as raised:
         definition(_definition_file(tmp_path, '{"TimeoutSeconds": "${Timeout}"}'), {"TaskTimeoutSeconds": 1})

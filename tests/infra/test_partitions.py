@@ -30,7 +30,7 @@ def test_no_arn_of_what_is_deployed_names_a_partition(path: Path) -> None:
     assert path.name in _EXAMPLES or re.findall(r"arn:aws[a-z-]*:", path.read_text(encoding="utf-8")) == []
 
 
-def test_the_state_machines_integrations_are_of_the_stacks_partition() -> None:
+def test_the_state_machines_integrations_have_the_stacks_partition() -> None:
     """In China, Step Functions cannot start an execution whose service integrations have the partition aws.
 
     github.com/aws/aws-cdk/issues/4597 (misconfigured partition in the resourceArn of service integrations)
@@ -47,5 +47,5 @@ def test_the_state_machines_integrations_are_of_the_stacks_partition() -> None:
         ("cn-north-1", "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn"),
     ],
 )
-def test_the_registrys_domain_is_of_the_regions_partition(region: str, host: str) -> None:
+def test_the_registrys_domain_matches_the_regions_partition(region: str, host: str) -> None:
     assert registry_host(boto3.client("ecr", region_name=region), "123456789012") == host

@@ -1,4 +1,4 @@
-"""Checks every policy against AWS's list of actions, resource types and condition keys."""
+"""Checks every policy in the templates against a list of AWS's actions, resource types and condition keys."""
 
 from __future__ import annotations
 
@@ -46,8 +46,7 @@ KNOWN = {
 
 
 def policies_in(template: Template) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every policy in a template with the logical ID of its resource: policies of roles, users and resources, but
-    not trust policies."""
+    """Yield each policy in a template, except trust policies, after the logical ID of its resource."""
     for name, one in template["Resources"].items():
         properties = one.get("Properties", {})
         documents = [policy["PolicyDocument"] for policy in properties.get("Policies", [])]
@@ -58,7 +57,7 @@ def policies_in(template: Template) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _plain(statement: Mapping[str, Any], template: Template) -> dict[str, Any]:
-    """Return a statement with an ARN in place of each reference."""
+    """Return a statement with an ARN in place of each reference, and with only the keys of its conditions."""
     resources = [one for value in listed(statement["Resource"]) for one in _branches(value)]
     return {
         "Effect": statement["Effect"],
@@ -109,7 +108,7 @@ def findings(policies: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 @needs_linters
-def test_every_policy_says_only_what_aws_knows() -> None:
+def test_every_policy_names_only_actions_resources_and_conditions_that_aws_knows() -> None:
     found = [findings(dict(numbered(path))) for path in TEMPLATES]
     assert {fault for faults in found for one in faults.values() for fault in one} == set(KNOWN)
 

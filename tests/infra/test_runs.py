@@ -1,7 +1,7 @@
-"""Tests that the Lambda's dispatcher and the state machine, which the AWS emulator runs with its role, leave no upload
-behind.
+"""Tests that the Lambda's dispatcher and the state machine leave no upload behind.
 
-The tasks are short scripts that follow the rules of the real task (draining_task.py). The windows pass in real time.
+The AWS emulator runs the state machine with its role. Each task runs a short script that follows the rules of the real
+task (draining_task.py). The windows pass in real time.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Runs:
         return described
 
     def end(self, execution: str, seconds: float = 120) -> dict[str, Any]:
-        """Wait until an execution has ended, and return its description with the states that it passed."""
+        """Wait until an execution has ended, and return its description with the states that it entered."""
         eventually(lambda: self.describe(execution)["status"] != "RUNNING", seconds=seconds)
         return self.describe(execution) | {"states": self.states(execution)}
 
@@ -136,7 +136,7 @@ class Runs:
         return [details["name"] for details in entered if details]
 
     def starts(self, execution: str | None = None) -> list[dict[str, Any]]:
-        """Return the tasks that have started, for one execution or for all, the oldest first."""
+        """Return what each started task recorded, for one execution or for all, the oldest first."""
         found = [json.loads(path.read_text()) for path in (self.folder / "starts").iterdir()]
         mine = [start for start in found if execution in (None, start["execution"])]
         return sorted(mine, key=lambda start: float(start["at"]))
@@ -173,7 +173,7 @@ class Runs:
         return int(attributes["ApproximateNumberOfMessages"])
 
     def be_quiet(self) -> None:
-        """Stop all drains, and delete all messages and records, so that the next test starts with nothing."""
+        """Stop all drains, wait for their tasks to end, and delete all messages, the plan and the records of starts."""
         running = {"stateMachineArn": self.outputs["StateMachineArn"], "statusFilter": "RUNNING"}
         for execution in self.machines.list_executions(**running)["executions"]:
             self.machines.stop_execution(executionArn=execution["executionArn"])
@@ -184,7 +184,7 @@ class Runs:
         for path in (self.folder / "starts").iterdir():
             path.unlink()
 
-    # --- changing -
+    # --- changing
 
     def plan(self, *exit_codes: int) -> None:
         """Set the exit codes of the next tasks, which will end before they receive a message."""
@@ -286,9 +286,8 @@ def test_a_lone_file_takes_one_task_which_stays_until_its_window_is_over(runs: R
     assert len(ended["states"]) + inside_of_the_map <= 6
 
 
-def test_uploads_of_one_window_share_its_drain_whoever_starts_it(runs: Runs) -> None:
-    """StartExecution returns the execution that is already running. Each duplicate event costs a message, but no
-    drain."""
+def test_uploads_of_one_window_share_its_drain_whichever_process_starts_it(runs: Runs) -> None:
+    """Every Lambda process calls StartExecution, which returns the execution that is already running."""
     next_window()
     arns = {runs.upload("done", f"shared {number}").execution_arn for number in range(5)}
     (arn,) = arns
@@ -299,7 +298,8 @@ def test_uploads_of_one_window_share_its_drain_whoever_starts_it(runs: Runs) -> 
 
 
 def test_a_window_whose_drain_has_ended_is_covered(runs: Runs) -> None:
-    """The task stayed until after the window's end, so it received every message that was sent in the window."""
+    """Step Functions rejects the drain's name. No second drain is needed, because the task stayed until after the
+    window's end, and so received every message that was sent in the window."""
     next_window()
     first = runs.dispatcher()
     window = int(time.time() // WINDOW)
@@ -311,11 +311,11 @@ def test_a_window_whose_drain_has_ended_is_covered(runs: Runs) -> None:
 
 
 @pytest.mark.parametrize("seconds_before_the_end", [0.3, 1.0, 2.0])
-def test_a_file_that_comes_as_the_last_task_leaves_is_not_left_behind(
+def test_a_file_that_arrives_as_the_last_task_leaves_is_not_left_behind(
     runs: Runs, seconds_before_the_end: float
 ) -> None:
-    """The file arrives during the task's last, empty poll. Either this task or the drain of the next window processes
-    it."""
+    """The file arrives at about the time of the task's last receive call. Either this task or the drain of a later
+    window processes it."""
     next_window()
     arn = runs.upload("done", f"before {seconds_before_the_end}").execution_arn
     assert arn is not None
@@ -327,7 +327,7 @@ def test_a_file_that_comes_as_the_last_task_leaves_is_not_left_behind(
 
 
 def test_below_the_maximum_each_window_launches_a_task(runs: Runs) -> None:
-    """A drain does not rely on a task that is already running, because that task may be in its last receive."""
+    """A drain does not rely on a task that is already running, because that task may be in its last receive call."""
     runs.upload("work", "long", seconds=15)
     eventually(lambda: len(runs.starts()) == 1, seconds=30)
     next_window()
@@ -346,11 +346,11 @@ def test_at_the_maximum_a_drain_waits_for_its_window_to_end_and_then_relies_on_t
     ended = runs.end(arn)
     assert (ended["status"], ended["states"][-1]) == ("SUCCEEDED", "Other tasks drain")
     assert "Wait for the window to end" in ended["states"]
-    assert eventually(lambda: runs.is_done("waits"), seconds=60), "by a task that was there"
+    assert eventually(lambda: runs.is_done("waits"), seconds=60), "by a task that was already running"
     assert len(runs.starts()) == MAX_TASKS
 
 
-def test_at_the_maximum_a_drain_launches_once_the_tasks_are_gone(runs: Runs) -> None:
+def test_at_the_maximum_a_drain_launches_a_task_once_the_others_have_gone(runs: Runs) -> None:
     for number in range(MAX_TASKS):
         runs.upload("hang", f"hangs {number}")
         runs.wait_for_starts(number + 1)
@@ -365,7 +365,7 @@ def test_at_the_maximum_a_drain_launches_once_the_tasks_are_gone(runs: Runs) -> 
     assert runs.is_done("launched")
 
 
-def test_a_throttled_start_raises_and_the_next_try_starts_it(runs: Runs) -> None:
+def test_a_throttled_start_raises_and_the_next_upload_starts_the_drain(runs: Runs) -> None:
     class Throttled:
         def start_execution(self, **_: Any) -> Any:
             raise ClientError({"Error": {"Code": "ThrottlingException"}}, "StartExecution")
@@ -380,7 +380,7 @@ def test_a_throttled_start_raises_and_the_next_try_starts_it(runs: Runs) -> None
 # --- tasks that die, and uploads that are returned -------------------------------------------------------------------
 
 
-def test_what_a_killed_task_held_is_received_by_the_task_that_the_drain_launches_next(runs: Runs) -> None:
+def test_the_message_of_a_killed_task_is_received_by_the_task_that_replaces_it(runs: Runs) -> None:
     arn = runs.upload("kill", "survivor").execution_arn
     assert arn is not None
     ended = runs.end(arn)
@@ -389,14 +389,14 @@ def test_what_a_killed_task_held_is_received_by_the_task_that_the_drain_launches
     assert second["stay_until"] >= first["at"] + VISIBILITY, "it stays until the message is visible again"
 
 
-def test_an_upload_that_goes_back_is_received_again(runs: Runs) -> None:
+def test_an_upload_that_is_returned_is_received_by_a_second_task(runs: Runs) -> None:
     arn = runs.upload("return", "again later", seconds=8).execution_arn
     assert arn is not None
     assert runs.end(arn)["status"] == "SUCCEEDED"
     assert (len(runs.starts(arn)), runs.is_done("again later")) == (2, True)
 
 
-def test_a_poisonous_file_goes_to_the_dead_letter_queue_and_the_good_ones_beside_it_are_done(runs: Runs) -> None:
+def test_a_file_that_kills_its_tasks_goes_to_the_dead_letter_queue_and_the_others_are_done(runs: Runs) -> None:
     next_window()
     arn = runs.upload("kill", "poison", always=True).execution_arn
     for number in range(5):
@@ -407,7 +407,7 @@ def test_a_poisonous_file_goes_to_the_dead_letter_queue_and_the_good_ones_beside
     assert (runs.dead_letters(), len(runs.starts())) == (1, DELIVERIES + 1)
 
 
-def test_a_task_that_hangs_is_stopped_and_followed_by_another(runs: Runs) -> None:
+def test_a_task_that_hangs_is_stopped_and_replaced(runs: Runs) -> None:
     with runs.definition_with(f'"TimeoutSeconds":{TASK_SECONDS}', '"TimeoutSeconds":8'):
         arn = runs.upload("hang", "hung").execution_arn
         assert arn is not None
@@ -415,7 +415,7 @@ def test_a_task_that_hangs_is_stopped_and_followed_by_another(runs: Runs) -> Non
     assert eventually(lambda: runs.is_done("hung"), seconds=60)
 
 
-def test_two_drains_at_once_leave_nothing_behind_and_keep_to_the_maximum(runs: Runs) -> None:
+def test_concurrent_drains_leave_nothing_behind_and_keep_to_the_maximum(runs: Runs) -> None:
     for number in range(8):
         runs.upload("work", f"both {number}", seconds=0.5)
         time.sleep(1)
@@ -425,7 +425,7 @@ def test_two_drains_at_once_leave_nothing_behind_and_keep_to_the_maximum(runs: R
     assert runs.most_tasks_at_once(executions) == MAX_TASKS
 
 
-def test_a_drain_that_times_out_stops_its_tasks_and_the_schedule_goes_on(runs: Runs) -> None:
+def test_a_drain_that_times_out_stops_its_tasks_and_the_next_sweep_does_the_rest(runs: Runs) -> None:
     with runs.definition_with(f'"TimeoutSeconds":{DRAIN_SECONDS}', '"TimeoutSeconds":8'):
         arn = runs.upload("hang", "outlived").execution_arn
         assert arn is not None
@@ -440,7 +440,7 @@ def test_a_drain_that_times_out_stops_its_tasks_and_the_schedule_goes_on(runs: R
 
 
 @pytest.mark.parametrize("code", ["ThrottlingException", "ServerException", "InvalidParameterException"])
-def test_a_launch_that_is_refused_for_now_is_tried_again(runs: Runs, code: str) -> None:
+def test_a_launch_that_fails_temporarily_is_retried(runs: Runs, code: str) -> None:
     runs.refusals.add(code, times=3)
     arn = runs.upload("done", f"after {code}").execution_arn
     assert arn is not None
@@ -449,12 +449,12 @@ def test_a_launch_that_is_refused_for_now_is_tried_again(runs: Runs, code: str) 
 
 
 @pytest.mark.parametrize("code", ["ClientException", "BlockedException", "ClusterNotFoundException"])
-def test_a_launch_that_is_refused_for_good_fails_once_for_the_drain_by_name(runs: Runs, code: str) -> None:
+def test_a_launch_that_fails_permanently_fails_the_drain_and_names_the_error(runs: Runs, code: str) -> None:
     next_window()
     runs.refusals.add(code)
     arn, *others = [runs.upload("done", f"refused {code} {number}").execution_arn for number in range(3)]
     assert arn is not None
-    assert {*others} <= {arn, None}, "StartExecution answers with the running one, or that its name was used"
+    assert {*others} <= {arn, None}, "StartExecution returns the running execution, or the name has been used"
     ended = runs.end(arn)
     assert (ended["status"], ended["error"]) == ("FAILED", "QueueNotDrained")
     assert code in ended["cause"] or code.removesuffix("Exception") in ended["cause"]
@@ -463,8 +463,8 @@ def test_a_launch_that_is_refused_for_good_fails_once_for_the_drain_by_name(runs
     assert all(runs.is_done(f"refused {code} {number}") for number in range(3))
 
 
-def test_tasks_that_never_get_anywhere_fail_the_drain_by_name(runs: Runs) -> None:
-    """A drain launches more tasks than a message has deliveries, but not an unlimited number."""
+def test_a_drain_whose_tasks_all_fail_gives_up_and_gives_their_exit_code(runs: Runs) -> None:
+    """The limit is lowered from 20 launches more than a message's maximum deliveries to 3 launches."""
     runs.plan(*[1] * 10)
     with runs.definition_with(f"launches >= 20 + {DELIVERIES}", "launches >= 3"):
         arn = runs.upload("done", "never").execution_arn
@@ -475,7 +475,7 @@ def test_tasks_that_never_get_anywhere_fail_the_drain_by_name(runs: Runs) -> Non
 
 
 @pytest.mark.parametrize("statement", ["LaunchTask", "PassTaskRoles", "HearOfTheTasksEnd"])
-def test_a_role_that_may_not_launch_fails_the_drain_by_name(runs: Runs, statement: str) -> None:
+def test_a_role_without_a_permission_to_launch_fails_the_drain_and_says_so(runs: Runs, statement: str) -> None:
     with runs.without(statement):
         arn = runs.upload("done", f"without {statement}").execution_arn
         assert arn is not None
@@ -484,7 +484,7 @@ def test_a_role_that_may_not_launch_fails_the_drain_by_name(runs: Runs, statemen
     assert "is not authorized to perform" in ended["cause"]
 
 
-def test_an_upload_whose_drain_cannot_count_tasks_gets_one_all_the_same(runs: Runs) -> None:
+def test_an_upload_whose_drain_cannot_count_tasks_still_gets_a_task(runs: Runs) -> None:
     with runs.without("CountTasks"):
         arn = runs.upload("done", "not counted").execution_arn
         assert arn is not None
@@ -493,7 +493,7 @@ def test_an_upload_whose_drain_cannot_count_tasks_gets_one_all_the_same(runs: Ru
 
 
 @pytest.mark.parametrize("statement", ["CountTasks", "CountMessages", "LookForBatchNotesAndPause"])
-def test_a_schedule_that_cannot_count_fails_by_name_and_launches_nothing(runs: Runs, statement: str) -> None:
+def test_a_scheduled_drain_that_lacks_a_permission_fails_and_launches_nothing(runs: Runs, statement: str) -> None:
     with runs.without(statement):
         ended = runs.sweep()
     assert (ended["status"], ended["error"], runs.starts()) == ("FAILED", "QueueNotDrained", [])
@@ -503,7 +503,7 @@ def test_a_schedule_that_cannot_count_fails_by_name_and_launches_nothing(runs: R
 # --- backlog ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_backlog_launches_what_is_missing_at_once(runs: Runs) -> None:
+def test_a_backlog_launches_tasks_up_to_the_maximum(runs: Runs) -> None:
     for number in range(6):
         runs.send("work", f"deep {number}", seconds=1)
     ended = runs.end(runs.start({"source": "backlog", "tasks": 9}))
@@ -511,7 +511,7 @@ def test_a_backlog_launches_what_is_missing_at_once(runs: Runs) -> None:
     assert all(runs.is_done(f"deep {number}") for number in range(6))
 
 
-def test_a_backlog_that_enough_tasks_drain_launches_none(runs: Runs) -> None:
+def test_a_backlog_launches_no_task_if_enough_are_running(runs: Runs) -> None:
     for number in range(MAX_TASKS):
         runs.upload("work", f"enough {number}", seconds=8)
         runs.wait_for_starts(number + 1)
@@ -523,13 +523,13 @@ def test_a_backlog_that_enough_tasks_drain_launches_none(runs: Runs) -> None:
 # --- schedule --------------------------------------------------------------------------------------------------------
 
 
-def test_the_schedule_launches_nothing_where_nothing_waits(runs: Runs) -> None:
+def test_the_schedule_launches_nothing_if_nothing_waits(runs: Runs) -> None:
     ended = runs.sweep()
     assert (ended["status"], ended["states"][-1], runs.starts()) == ("SUCCEEDED", "Nothing to do", [])
 
 
 @pytest.mark.parametrize(("messages", "tasks"), [(1, 1), (4, 1), (5, 2), (12, MAX_TASKS)])
-def test_the_schedule_launches_as_many_tasks_as_the_count_needs(runs: Runs, messages: int, tasks: int) -> None:
+def test_the_schedule_launches_as_many_tasks_as_the_messages_need(runs: Runs, messages: int, tasks: int) -> None:
     for number in range(messages):
         runs.send("work", f"counted {messages} {number}", seconds=0.5)
     assert runs.sweep()["status"] == "SUCCEEDED"
@@ -537,8 +537,8 @@ def test_the_schedule_launches_as_many_tasks_as_the_count_needs(runs: Runs, mess
     assert all(runs.is_done(f"counted {messages} {number}") for number in range(messages))
 
 
-def test_an_execution_without_input_is_taken_for_the_schedules(runs: Runs) -> None:
-    """For example, an execution that a person starts in the console has no input."""
+def test_an_execution_without_input_behaves_like_a_scheduled_one(runs: Runs) -> None:
+    """A person can start such an execution in the console."""
     runs.send("done", "by hand")
     assert runs.end(runs.start({}))["status"] == "SUCCEEDED"
     assert runs.is_done("by hand")
@@ -558,7 +558,7 @@ def test_an_old_batch_note_gets_a_task_and_a_fresh_one_does_not(runs: Runs) -> N
     assert len(runs.starts()) == 1
 
 
-def test_while_a_pause_lasts_uploads_are_queued_and_the_schedule_launches_nothing(runs: Runs) -> None:
+def test_during_a_pause_uploads_are_queued_and_the_schedule_launches_nothing(runs: Runs) -> None:
     bucket = runs.outputs["PublishedBucket"]
     runs.s3.put_object(Bucket=bucket, Key=PAUSE_KEY, Body=b"{}")
     try:
@@ -571,9 +571,9 @@ def test_while_a_pause_lasts_uploads_are_queued_and_the_schedule_launches_nothin
     assert runs.is_done("paused")
 
 
-def test_after_a_pause_a_drain_takes_what_waits_and_stays_for_what_comes_in_its_window(runs: Runs) -> None:
-    """In the window of a pause, the Lambda may remember a drain whose task has left. The drain that `sluice resume`
-    starts covers that case."""
+def test_after_a_pause_one_drain_processes_what_waited_and_what_arrives_in_its_window(runs: Runs) -> None:
+    """The Lambda starts no drain in a window for which it remembers one, although that drain's task left because of the
+    pause. The drain that `sluice resume` starts takes its place."""
     pause = Pause(runs.outputs["PublishedBucket"], runs.s3)
     pause.begin()
     runs.upload("done", "before resume")

@@ -42,7 +42,8 @@ def operation_of(integration: str) -> OperationModel:
 
 
 def faults_in(value: Any, shape: Shape | None, where: str) -> Iterator[str]:
-    """Yield each parameter that is not in the model, is missing, or has a value that the model does not allow."""
+    """Yield a sentence about each parameter that is missing, is not in the model, or has a value of another type or
+    outside the enumeration."""
     if isinstance(value, str) and value.startswith("{%"):
         return  # the value is known only at run time; test_jsonata.py evaluates the expression
     if isinstance(shape, StructureShape):

@@ -90,7 +90,7 @@ class Steps(list[StackEvent]):
 # --- deploying ---------------------------------------------------------------------------------------------------
 
 
-def test_a_deployment_tells_its_steps_and_what_it_made(clients: Clients) -> None:
+def test_a_deployment_reports_its_steps_and_its_outputs(clients: Clients) -> None:
     steps = Steps()
     outputs = deploy_stack(clients, stack_name="first", parameters=PARAMETERS, on_event=steps.append)
     assert steps.of("UploadQueue") == ["CREATE_IN_PROGRESS", "CREATE_COMPLETE"]
@@ -203,7 +203,7 @@ def test_changes_are_shown_before_they_are_made(clients: Clients) -> None:
 
 
 @pytest.mark.parametrize("name", ["Upper", "1st", "under_score", "a" * 33, "", "dot.ted", "hyphen-"])
-def test_a_stack_name_that_no_bucket_or_repository_could_bear_is_refused(clients: Clients, name: str) -> None:
+def test_a_stack_name_that_no_bucket_or_repository_could_have_is_rejected(clients: Clients, name: str) -> None:
     with pytest.raises(StackNameInvalid):
         deploy_stack(clients, stack_name=name, parameters=PARAMETERS)
 
@@ -215,25 +215,25 @@ def test_a_parameter_that_does_not_exist_is_named(clients: Clients) -> None:
     assert Stack(clients.cloudformation, "wrong", print).find() is None
 
 
-def test_a_parameter_that_is_needed_and_missing_is_named(clients: Clients) -> None:
+def test_a_required_parameter_that_is_missing_is_named(clients: Clients) -> None:
     with pytest.raises(ChangesRefused) as raised:
         deploy_stack(clients, stack_name="wrong", parameters={"PrefectApiUrl": "http://127.0.0.1:4200/api"})
     assert "ImageUri" in str(raised.value)
 
 
-def test_a_value_out_of_bounds_is_refused(clients: Clients) -> None:
+def test_a_value_out_of_bounds_is_rejected(clients: Clients) -> None:
     with pytest.raises(ChangesRefused) as raised:
         deploy_stack(clients, stack_name="bounds", parameters=PARAMETERS | {"MaxConcurrentTasks": "101"})
     assert "MaxConcurrentTasks" in str(raised.value)
 
 
-def test_subnets_without_security_groups_are_refused(clients: Clients) -> None:
+def test_subnets_without_security_groups_are_rejected(clients: Clients) -> None:
     with pytest.raises(ChangesRefused) as raised:
         deploy_stack(clients, stack_name="half", parameters=PARAMETERS | {"SubnetIds": "subnet-1,subnet-2"})
     assert "SecurityGroupIds" in str(raised.value)
 
 
-def test_a_template_that_is_none_is_refused(clients: Clients, tmp_path: Path) -> None:
+def test_an_invalid_template_is_rejected(clients: Clients, tmp_path: Path) -> None:
     nonsense = tmp_path / "template.yaml"
     nonsense.write_text("Resources: !Nonsense {}\n")
     with pytest.raises(ChangesRefused):
@@ -271,7 +271,7 @@ _EXPIRED = {"Error": {"Code": "ExpiredToken"}, "ResponseMetadata": {"HTTPStatusC
         (EndpointConnectionError(endpoint_url="https://sts.amazonaws.com"), RegionUnusable),
     ],
 )
-def test_what_keeps_us_from_aws_is_said_and_nothing_is_made(
+def test_an_error_of_aws_names_its_cause_and_nothing_is_created(
     clients: Clients, error: Exception, expected: type[Exception]
 ) -> None:
     with pytest.raises(expected):
@@ -282,7 +282,9 @@ def test_what_keeps_us_from_aws_is_said_and_nothing_is_made(
 # --- failed deployments --------------------------------------------------------------------------------------------
 
 
-def test_a_failed_creation_says_why_and_the_stack_left_behind_what_to_do(clients: Clients, tmp_path: Path) -> None:
+def test_a_failed_creation_gives_the_reason_and_its_stack_must_be_deleted_first(
+    clients: Clients, tmp_path: Path
+) -> None:
     failing = tmp_path / "template.yaml"
     failing.write_text(FAILING)
     with pytest.raises(StackFailed) as raised:
@@ -297,7 +299,7 @@ def test_a_failed_creation_says_why_and_the_stack_left_behind_what_to_do(clients
     assert deploy_stack(clients, stack_name="failing", parameters=PARAMETERS)["QueueUrl"]
 
 
-def test_a_failed_update_is_undone_and_the_next_one_works(clients: Clients, tmp_path: Path) -> None:
+def test_a_failed_update_is_rolled_back_and_the_next_one_works(clients: Clients, tmp_path: Path) -> None:
     before = deploy_stack(clients, stack_name="undone", parameters=PARAMETERS)
     spoilt = tmp_path / "template.yaml"
     spoilt.write_text(TEMPLATE.read_text(encoding="utf-8").replace("Key: !Ref DrainDefinitionKey", "Key: missing"))
@@ -331,7 +333,7 @@ class CloudFormationIn:
         ("UPDATE_ROLLBACK_FAILED", StackUnusable),
     ],
 )
-def test_a_stack_that_cannot_be_updated_now_says_what_to_do(status: str, error: type[Exception]) -> None:
+def test_a_stack_that_cannot_be_updated_now_is_reported(status: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         Stack(CloudFormationIn(status), "busy", print).apply({}, {}, lambda _: True)
 
@@ -339,7 +341,7 @@ def test_a_stack_that_cannot_be_updated_now_says_what_to_do(status: str, error: 
 # --- tags and retention ----------------------------------------------------------------------------------------
 
 
-def test_tags_reach_what_is_made_and_stay_until_others_are_given(clients: Clients, cloud: LocalCloud) -> None:
+def test_tags_are_set_on_resources_and_stay_until_others_are_given(clients: Clients, cloud: LocalCloud) -> None:
     outputs = deploy_stack(clients, stack_name="tagged", parameters=PARAMETERS, tags={"cost-center": "4711"})
 
     def tags_of_queue() -> str | None:
@@ -358,14 +360,16 @@ def test_tags_reach_what_is_made_and_stay_until_others_are_given(clients: Client
     assert tags_of_queue() == "4712"
 
 
-def test_the_artifact_bucket_has_the_tags_of_the_deployment_that_makes_it(clients: Clients) -> None:
+def test_the_artifact_bucket_has_the_tags_of_the_deployment_that_creates_it(clients: Clients) -> None:
     upload_artifacts(
         clients.s3, "sluice-tagged", (), account_id=ACCOUNT_ID, region="eu-central-1", tags={"team": "data"}
     )
     assert clients.s3.get_bucket_tagging(Bucket="sluice-tagged")["TagSet"] == [{"Key": "team", "Value": "data"}]
 
 
-def test_uploads_do_not_expire_in_a_bucket_that_is_not_the_stacks(clients: Clients, own_bucket: str) -> None:
+def test_a_retention_of_uploads_is_rejected_for_a_bucket_that_is_not_the_stacks(
+    clients: Clients, own_bucket: str
+) -> None:
     parameters = PARAMETERS | {"ExistingLandingBucket": own_bucket}
     with pytest.raises(RetentionElsewhere, match="orders"):
         deploy_stack(
@@ -389,7 +393,7 @@ def own_bucket(clients: Clients, request: pytest.FixtureRequest) -> str:
     return name
 
 
-def test_an_existing_bucket_is_watched_beside_what_it_tells_others(clients: Clients, own_bucket: str) -> None:
+def test_an_existing_bucket_is_watched_and_keeps_its_other_notifications(clients: Clients, own_bucket: str) -> None:
     parameters = PARAMETERS | {"ExistingLandingBucket": own_bucket}
     for _ in range(2):
         outputs = deploy_stack(clients, stack_name="existing", parameters=parameters)
@@ -418,7 +422,7 @@ def bucket_names(clients: Clients) -> set[str]:
     return {bucket["Name"] for bucket in clients.s3.list_buckets()["Buckets"]}
 
 
-def test_an_existing_bucket_that_is_gone_does_not_keep_the_stack(clients: Clients, own_bucket: str) -> None:
+def test_an_existing_bucket_that_is_gone_does_not_block_the_deletion(clients: Clients, own_bucket: str) -> None:
     deploy_stack(clients, stack_name="gone", parameters=PARAMETERS | {"ExistingLandingBucket": own_bucket})
     clients.s3.delete_bucket(Bucket=own_bucket)
     delete_stack(clients, stack_name="gone")
@@ -433,14 +437,14 @@ def test_deleting_keeps_the_data_and_says_where_it_is(clients: Clients) -> None:
     assert steps.of("UploadQueue")[-1] == "DELETE_COMPLETE"
 
 
-def test_a_stack_can_be_made_again_beside_the_data_of_its_predecessor(clients: Clients) -> None:
+def test_a_stack_can_be_created_again_beside_the_data_of_its_predecessor(clients: Clients) -> None:
     first = deploy_stack(clients, stack_name="again", parameters=PARAMETERS)
     delete_stack(clients, stack_name="again")
     second = deploy_stack(clients, stack_name="again", parameters=PARAMETERS)
     assert first["LandingBucket"] != second["LandingBucket"]
 
 
-def test_data_is_deleted_only_when_that_is_asked_for(clients: Clients) -> None:
+def test_data_is_deleted_if_that_is_requested(clients: Clients) -> None:
     outputs = deploy_stack(clients, stack_name="forgets", parameters=PARAMETERS)
     for body in (b"1", b"2"):
         clients.s3.put_object(Bucket=outputs["PublishedBucket"], Key="data/x", Body=body)

@@ -23,12 +23,12 @@ def machine() -> dict[str, Any]:
 
 
 def items(states: dict[str, Any]) -> dict[str, Any]:
-    """Return the states inside the Map, which each launched task passes through."""
+    """Return the states inside the Map."""
     inside: dict[str, Any] = states["Launch"]["ItemProcessor"]["States"]
     return inside
 
 
-def test_every_path_ends_every_task_is_careful_and_every_loop_is_bounded() -> None:
+def test_every_path_ends_every_task_state_handles_errors_and_every_loop_is_bounded() -> None:
     assert problems_of(machine()) == []
 
 
@@ -68,7 +68,7 @@ def test_an_item_ends_without_failing_whatever_its_task_does() -> None:
     assert launch["Catch"][-1]["ErrorEquals"] == ["States.ALL"]
 
 
-def test_a_refused_launch_is_not_taken_for_a_task_that_died() -> None:
+def test_a_rejected_launch_is_not_mistaken_for_a_task_that_died() -> None:
     """States.TaskFailed matches every error except a timeout.
 
     docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
@@ -79,15 +79,15 @@ def test_a_refused_launch_is_not_taken_for_a_task_that_died() -> None:
     assert (refused["Next"], died["ErrorEquals"]) == ("Give up", ["States.TaskFailed", "States.Timeout"])
 
 
-def test_a_task_that_ended_badly_is_followed_by_one_that_stays_until_its_messages_are_visible() -> None:
+def test_the_task_that_replaces_a_failed_one_stays_until_its_messages_are_visible() -> None:
     caught = items(machine()["States"])["Drain the queue"]["Catch"][1]
     assert caught["ErrorEquals"] == ["States.TaskFailed", "States.Timeout"]
     assert "${VisibilityTimeoutSeconds}, ${RetryDelaySeconds} * ${MaxReceiveCount}" in caught["Output"]["stayUntil"]
 
 
 def _events(state: dict[str, Any]) -> int:
-    """Return the maximum number of history events of a state. Entering and leaving a state are two events, and each
-    attempt of a Task state adds four: scheduled, started, submitted and ended."""
+    """Return the maximum number of history events of one visit to a state. Entering and leaving it are two events, and
+    each attempt of a Task state adds four: scheduled, started, submitted and ended."""
     if state["Type"] != "Task":
         return 2
     retries: int = sum(retrier.get("MaxAttempts", 3) for retrier in state["Retry"])
@@ -151,7 +151,7 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "a task without timeout": (_drop("Count tasks", "TimeoutSeconds"), "'Count tasks' has no timeout"),
     "a task without retry": (_drop("Count tasks", "Retry"), "'Count tasks' has no retry"),
     "a task without catch": (_drop("Count messages", "Catch"), "'Count messages' does not catch every error"),
-    "retries in step": (
+    "retries without jitter": (
         _inside("Drain the queue", "Retry", 0, "JitterStrategy", to="NONE"),
         "without JitterStrategy FULL",
     ),
@@ -160,13 +160,13 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         "'Give up' fails an item, which stops the others",
     ),
     "a choice without default": (_drop("Was it drained?", "Default"), "is a choice without a default"),
-    "a failure without a word": (_drop("Not drained", "Cause"), "'Not drained' fails without saying"),
+    "a failure without a cause": (_drop("Not drained", "Cause"), "'Not drained' fails without saying"),
     "a state that leads nowhere": (_drop("Launch", "Next"), "from 'Launch' no end is reached"),
     "a loop that is not counted": (_do_not_count, "nothing bounds the loop"),
     "a loop without a guard": (_do_not_guard, "nothing bounds the loop"),
-    "a guard behind a way back": (_guard_too_late, "nothing bounds the loop"),
-    "a loop round the guard": (_go_round_the_guard, "nothing bounds the loop"),
-    "a wait that no clock ends": (_wait_without_a_clock, "nothing bounds the loop"),
+    "a guard after a rule that stays in the loop": (_guard_too_late, "nothing bounds the loop"),
+    "a loop that bypasses the guard": (_go_round_the_guard, "nothing bounds the loop"),
+    "a wait that does not depend on the time": (_wait_without_a_clock, "nothing bounds the loop"),
 }
 
 

@@ -1,4 +1,4 @@
-"""A Prefect server for a team, with PostgreSQL and a password, as described in docs/prefect-server.md."""
+"""Tests with a Prefect server for a team, with PostgreSQL and a password, as described in docs/prefect-server.md."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ WRONG_PASSWORD = f"team:{secrets.token_hex(16)}"
 
 @pytest.fixture(scope="module")
 def chain() -> Iterator[Chain]:
-    """Start a pipeline whose Prefect server uses PostgreSQL and requires a password. No process is forked, so that each
-    makes its own imports, as it does for a user."""
+    """Start a pipeline whose Prefect server uses PostgreSQL and requires a password. Every process is a new
+    interpreter, as it is for a user."""
     with running_postgresql() as database:
         options = ServerOptions(database_url=database.url, auth_string=PASSWORD)
         with running_chain(prefect_options=options, warm=False) as started:
@@ -37,7 +37,6 @@ def chain() -> Iterator[Chain]:
 
 
 def task_log(chain: Chain) -> list[dict[str, Any]]:
-    """Return the lines of the tasks' log."""
     return chain.log_lines("TaskLogGroup")
 
 
@@ -62,7 +61,7 @@ def test_a_run_by_hand_works_behind_a_password(chain: Chain) -> None:
 
 
 @pytest.mark.parametrize("auth_string", ["", WRONG_PASSWORD], ids=["none", "wrong"])
-def test_the_api_refuses_whoever_does_not_show_the_password(chain: Chain, auth_string: str) -> None:
+def test_the_api_rejects_requests_without_the_password(chain: Chain, auth_string: str) -> None:
     auth = httpx.BasicAuth(*auth_string.split(":")) if auth_string else None
     answer = httpx.post(f"{chain.cloud.endpoints.prefect_api_url}/flow_runs/filter", json={}, auth=auth, timeout=30)
     assert answer.status_code == 401
@@ -70,7 +69,7 @@ def test_the_api_refuses_whoever_does_not_show_the_password(chain: Chain, auth_s
 
 
 @pytest.mark.parametrize("auth_string", [WRONG_PASSWORD, ""], ids=["wrong", "none"])
-def test_a_task_without_the_right_password_publishes_all_the_same_and_says_so(chain: Chain, auth_string: str) -> None:
+def test_a_task_without_the_right_password_still_publishes_and_logs_the_reason(chain: Chain, auth_string: str) -> None:
     # Wait for running tasks to end, because they have already used the current password.
     chain.settle()
     if auth_string:

@@ -64,7 +64,7 @@ def test_linters_find_nothing_in_the_definition(tmp_path: Path) -> None:
     assert findings == ""
 
 
-def test_cloudformation_takes_the_template() -> None:
+def test_the_template_has_no_yaml_aliases_which_cloudformation_rejects() -> None:
     tokens = yaml.scan(TEMPLATE.read_text(encoding="utf-8"))
     assert not [token for token in tokens if isinstance(token, yaml.AliasToken | yaml.AnchorToken)], "refused"
 
@@ -90,7 +90,7 @@ def test_every_parameter_has_its_place_in_the_console() -> None:
     assert sorted(placed) == sorted(TEMPLATE_DATA["Parameters"])
 
 
-def test_only_what_nobody_can_guess_must_be_given() -> None:
+def test_only_the_image_and_prefects_url_have_no_default() -> None:
     needed = set(TEMPLATE_DATA["Parameters"]) - set(defaults_of(TEMPLATE_DATA, "Default"))
     packaged = {"ArtifactBucket", "LambdaCodeKey", "DrainDefinitionKey"}
     assert needed - packaged == {"ImageUri", "PrefectApiUrl"}
@@ -123,7 +123,7 @@ def test_fixed_names_fit_with_the_longest_stack_name() -> None:
             assert len(text.replace("${AWS::StackName}", "s" * MAX_STACK_NAME_LENGTH)) <= limit, kind
 
 
-def test_the_stacks_tags_reach_all_that_it_makes_and_all_that_it_launches() -> None:
+def test_the_stacks_tags_reach_its_resources_and_its_tasks() -> None:
     """CloudFormation sets the stack's tags on every resource that supports tags. Tasks get the tags of their
     definition."""
     no_tags = {
@@ -153,8 +153,8 @@ def test_every_output_is_described() -> None:
 # --- the container ----------------------------------------------------------------------------------------------
 
 
-def test_the_container_runs_without_rights() -> None:
-    """Fargate supports dropping capabilities:
+def test_the_container_runs_without_privileges() -> None:
+    """Fargate allows dropping capabilities:
     docs.aws.amazon.com/AmazonECS/latest/APIReference/API_KernelCapabilities.html"""
     assert int(CONTAINER["User"]) >= 1000
     assert CONTAINER["Privileged"] is False
@@ -168,7 +168,7 @@ def test_the_container_writes_nowhere_but_to_its_scratch_volume() -> None:
     assert TASK["Volumes"] == [{"Name": CONTAINER["MountPoints"][0]["SourceVolume"]}]
 
 
-def test_the_container_hears_that_it_is_to_stop_and_has_time_for_it() -> None:
+def test_the_container_has_an_init_process_and_time_to_stop() -> None:
     assert CONTAINER["LinuxParameters"]["InitProcessEnabled"] is True
     assert CONTAINER["StopTimeout"] == 120  # the maximum on Fargate, and the notice that Spot gives
 
@@ -227,7 +227,7 @@ def test_prefects_keys_come_from_secrets_manager() -> None:
     }
 
 
-def test_tasks_can_be_launched_from_the_definitions_names() -> None:
+def test_the_definition_gets_the_names_of_the_container_and_of_the_task_family() -> None:
     for machine in STATE_MACHINES.values():
         substitutions = machine["Properties"]["DefinitionSubstitutions"]
         assert substitutions["ContainerName"] == CONTAINER["Name"]
@@ -239,7 +239,7 @@ def test_nothing_may_connect_to_a_task() -> None:
     assert not resources_of(TEMPLATE_DATA, "AWS::EC2::SecurityGroupIngress")
 
 
-def test_a_throttled_look_at_subnets_is_tried_again_before_it_counts_as_refused() -> None:
+def test_a_throttled_lookup_of_subnets_is_retried() -> None:
     """ECS raises InvalidParameterException when EC2 throttles it. AWS's construct-hub retries this error for the same
     reason.
 
@@ -255,13 +255,13 @@ def test_a_throttled_look_at_subnets_is_tried_again_before_it_counts_as_refused(
 # --- the network --------------------------------------------------------------------------------------------------
 
 
-def test_a_closed_network_has_no_way_out_and_a_door_to_each_service_that_a_task_uses() -> None:
+def test_a_closed_network_has_no_way_out_and_an_endpoint_for_each_service_that_a_task_uses() -> None:
     ways_out = [resource(TEMPLATE_DATA, name) for name in ("InternetGateway", "InternetGatewayAttachment", "RouteOut")]
     assert {one["Condition"] for one in ways_out} == {"OpenNetwork"}
-    doors = resources_of(TEMPLATE_DATA, "AWS::EC2::VPCEndpoint")
+    endpoints = resources_of(TEMPLATE_DATA, "AWS::EC2::VPCEndpoint")
     services = {
-        text_of(door["Properties"]["ServiceName"]).rpartition("${AWS::Region}.")[2]: door["Condition"]
-        for door in doors.values()
+        text_of(endpoint["Properties"]["ServiceName"]).rpartition("${AWS::Region}.")[2]: endpoint["Condition"]
+        for endpoint in endpoints.values()
     }
     assert services == {
         "s3": "MakeNetwork",
@@ -278,7 +278,7 @@ def test_a_closed_network_has_no_way_out_and_a_door_to_each_service_that_a_task_
     assert not resources_of(TEMPLATE_DATA, "AWS::EC2::NatGateway")
 
 
-def test_a_closed_network_takes_a_prefect_server_inside_and_refuses_prefect_cloud() -> None:
+def test_a_closed_network_works_with_a_prefect_server_inside_and_rejects_prefect_cloud() -> None:
     """A VPC without internet access reaches only its endpoints and its own addresses, but not Prefect Cloud or Docker
     Hub.
 
@@ -298,7 +298,7 @@ def test_a_closed_network_takes_a_prefect_server_inside_and_refuses_prefect_clou
     assert TEMPLATE_DATA["Outputs"]["EndpointSecurityGroupId"]["Value"] == {"Ref": "EndpointSecurityGroup"}
 
 
-def test_zones_can_be_given_where_the_first_two_do_not_serve() -> None:
+def test_availability_zones_can_be_given_instead_of_the_first_two() -> None:
     """If the account has default subnets, Fn::GetAZs returns only the zones that contain one, which may be a single
     zone.
 
@@ -337,7 +337,7 @@ def test_a_task_reaches_https_and_prefects_port_only() -> None:
     assert otherwise == {"Ref": "AWS::NoValue"}
 
 
-def test_only_tasks_may_use_the_doors() -> None:
+def test_only_tasks_may_use_the_endpoints() -> None:
     (rule,) = resource(TEMPLATE_DATA, "EndpointSecurityGroup")["Properties"]["SecurityGroupIngress"]
     assert (rule["FromPort"], rule["ToPort"]) == (443, 443)
     assert rule["SourceSecurityGroupId"] == {"Ref": "TaskSecurityGroup"}
@@ -355,7 +355,7 @@ def with_key(value: object) -> object:
     return yes
 
 
-def test_a_key_of_ones_own_encrypts_everything_that_is_kept() -> None:
+def test_a_customer_key_encrypts_everything_that_is_stored() -> None:
     key = {"Ref": "KmsKeyArn"}
     for bucket in BUCKETS.values():
         (rule,) = bucket["Properties"]["BucketEncryption"]["ServerSideEncryptionConfiguration"]
@@ -384,7 +384,7 @@ def test_a_bucket_is_private_encrypted_and_versioned(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BUCKETS)
-def test_a_bucket_keeps_no_remains_and_outlives_the_stack(name: str) -> None:
+def test_a_bucket_deletes_old_versions_and_unfinished_uploads_and_outlives_the_stack(name: str) -> None:
     rules = BUCKETS[name]["Properties"]["LifecycleConfiguration"]["Rules"]
     assert any("AbortIncompleteMultipartUpload" in rule for rule in rules)
     assert any("NoncurrentVersionExpiration" in rule for rule in rules)
@@ -394,7 +394,7 @@ def test_a_bucket_keeps_no_remains_and_outlives_the_stack(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*BUCKETS, *QUEUES])
-def test_plain_http_is_refused(name: str) -> None:
+def test_plain_http_is_rejected(name: str) -> None:
     policies = resources_of(TEMPLATE_DATA, "AWS::S3::BucketPolicy") | resources_of(
         TEMPLATE_DATA, "AWS::SQS::QueuePolicy"
     )
@@ -410,7 +410,7 @@ def test_plain_http_is_refused(name: str) -> None:
     assert f"${{{name}.Arn}}" in [text_of(arn) for arn in listed(statement["Resource"])]
 
 
-def test_the_task_writes_over_no_receipt_and_no_index_entry_blindly() -> None:
+def test_the_task_cannot_overwrite_a_receipt_or_an_index_entry_unconditionally() -> None:
     """The bucket policy enforces conditional writes:
     docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html"""
     document = resource(TEMPLATE_DATA, "PublishedBucketPolicy")["Properties"]["PolicyDocument"]
@@ -424,7 +424,7 @@ def test_the_task_writes_over_no_receipt_and_no_index_entry_blindly() -> None:
     assert statement["Condition"] == {"Null": {"s3:if-match": "true", "s3:if-none-match": "true"}}
 
 
-def test_the_task_replaces_no_text_of_a_contract_that_judged_a_file() -> None:
+def test_the_task_cannot_replace_a_contract_that_was_used() -> None:
     document = resource(TEMPLATE_DATA, "PublishedBucketPolicy")["Properties"]["PolicyDocument"]
     (statement,) = (one for one in document["Statement"] if one["Sid"] == "KeptContractsStay")
     assert (statement["Effect"], text_of(statement["Principal"]["AWS"])) == ("Deny", "${TaskRole.Arn}")
@@ -441,15 +441,15 @@ def test_a_queue_is_encrypted(name: str) -> None:
     assert QUEUES[name]["Properties"]["SqsManagedSseEnabled"] == {"Fn::If": ["HasKey", False, True]}
 
 
-def test_a_message_in_the_dead_letter_queue_outlives_its_own_first_queue() -> None:
-    """A message keeps its original enqueue time when it is moved, so with an equal retention it would be deleted too
-    early."""
+def test_the_dead_letter_queue_keeps_messages_longer_than_the_upload_queue() -> None:
+    """A message keeps its original enqueue time when it is moved, so with an equal retention period it would be deleted
+    too early."""
     upload, dead = (QUEUES[name]["Properties"] for name in ("UploadQueue", "DeadLetterQueue"))
     assert dead["MessageRetentionPeriod"] > upload["MessageRetentionPeriod"]
     assert text_of(upload["RedrivePolicy"]["deadLetterTargetArn"]) == "${DeadLetterQueue.Arn}"
 
 
-def test_the_landing_bucket_calls_for_uploads_below_the_prefix_only() -> None:
+def test_the_landing_bucket_notifies_only_about_uploads_below_the_prefix() -> None:
     (notification,) = BUCKETS["LandingBucket"]["Properties"]["NotificationConfiguration"]["LambdaConfigurations"]
     assert notification["Event"] == "s3:ObjectCreated:*"
     (rule,) = notification["Filter"]["S3Key"]["Rules"]
@@ -457,7 +457,7 @@ def test_the_landing_bucket_calls_for_uploads_below_the_prefix_only() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["incoming/year=2026/", "incoming/a b/", "einkäufe/", "incoming/a+b/"])
-def test_a_prefix_that_s3_wants_percent_encoded_is_refused(prefix: str) -> None:
+def test_a_prefix_that_s3_expects_percent_encoded_is_rejected(prefix: str) -> None:
     """S3 stores such a filter unchanged, and no event ever matches it.
 
     Configuring event notifications using object key name filtering:
@@ -468,13 +468,13 @@ def test_a_prefix_that_s3_wants_percent_encoded_is_refused(prefix: str) -> None:
     assert re.fullmatch(pattern, "incoming/shop-1/v2.0_a/")
 
 
-def test_only_our_bucket_of_our_account_may_call_the_lambda() -> None:
+def test_only_one_bucket_of_this_account_may_invoke_the_lambda() -> None:
     (permission,) = resources_of(TEMPLATE_DATA, "AWS::Lambda::Permission").values()
     assert permission["Properties"]["SourceAccount"] == {"Ref": "AWS::AccountId"}
     assert "SourceArn" in permission["Properties"]
 
 
-def test_an_event_that_the_lambda_gives_up_is_kept() -> None:
+def test_an_event_that_the_lambda_gives_up_on_is_kept() -> None:
     (retries,) = resources_of(TEMPLATE_DATA, "AWS::Lambda::EventInvokeConfig").values()
     destination = retries["Properties"]["DestinationConfig"]["OnFailure"]["Destination"]
     assert text_of(destination) == "${TriggerFailures.Arn}"
@@ -493,7 +493,7 @@ def test_a_state_machine_is_logged_without_data_and_traced(name: str) -> None:
     assert properties["TracingConfiguration"] == {"Enabled": True}
 
 
-def test_every_log_ends_and_every_component_writes_to_its_own() -> None:
+def test_every_log_expires_and_every_component_has_its_own() -> None:
     groups = resources_of(TEMPLATE_DATA, "AWS::Logs::LogGroup")
     assert all(group["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"} for group in groups.values())
     function = resource(TEMPLATE_DATA, "TriggerFunction")["Properties"]
@@ -507,10 +507,12 @@ def test_every_log_ends_and_every_component_writes_to_its_own() -> None:
         ).replace(".Arn", ""),
     ]
     assert sorted(used) == sorted(f"${{{name}}}" for name in groups)
-    assert function["LoggingConfig"]["LogFormat"] == "JSON", "else tracebacks are lines of text"
+    assert function["LoggingConfig"]["LogFormat"] == "JSON", (
+        "otherwise, each line of a traceback would be a separate event"
+    )
 
 
-def test_trouble_is_told() -> None:
+def test_every_alarm_notifies_the_topic() -> None:
     alarms = resources_of(TEMPLATE_DATA, "AWS::CloudWatch::Alarm")
     watched = {
         (alarm["Properties"]["MetricName"], text_of(alarm["Properties"]["Dimensions"][0]["Value"]))
@@ -540,7 +542,7 @@ def test_a_rejected_file_notifies_nobody_by_default() -> None:
     assert OutcomeStatus.REJECTED.metric not in [alarm["Properties"]["MetricName"] for alarm in alarms]
 
 
-def test_an_upload_of_this_stack_that_is_given_up_is_told_with_its_reason() -> None:
+def test_a_failed_upload_of_this_stack_is_sent_to_the_topic_with_its_reason() -> None:
     (rule,) = resources_of(TEMPLATE_DATA, "AWS::Events::Rule").values()
     pattern: Mapping[str, Any] = rule["Properties"]["EventPattern"]
     assert (pattern["source"], pattern["detail-type"]) == ([EVENT_SOURCE], [OutcomeStatus.FAILED.detail_type])
@@ -550,7 +552,7 @@ def test_an_upload_of_this_stack_that_is_given_up_is_told_with_its_reason() -> N
     assert target["InputTransformer"]["InputPathsMap"]["reason"] == "$.detail.error.message"
 
 
-def test_the_topic_hears_alarms_of_this_account_and_eventbridge_without_a_condition() -> None:
+def test_the_topic_accepts_alarms_of_this_account_and_events_without_a_condition() -> None:
     """If the topic's policy has a condition for EventBridge, EventBridge does not deliver, and does not report an
     error."""
     (policy,) = resources_of(TEMPLATE_DATA, "AWS::SNS::TopicPolicy").values()
@@ -561,7 +563,7 @@ def test_the_topic_hears_alarms_of_this_account_and_eventbridge_without_a_condit
     assert "Condition" not in said["events.amazonaws.com"]
 
 
-def test_what_the_deploying_role_finds_by_the_stacks_name_is_named_so() -> None:
+def test_resources_that_the_deploying_role_finds_by_name_start_with_the_stacks_name() -> None:
     """The names that CloudFormation generates for these resources do not start with the stack's name."""
     kinds = {"AWS::StepFunctions::StateMachine": "StateMachineName", "AWS::Scheduler::Schedule": "Name"}
     for kind, name in kinds.items():
@@ -576,5 +578,5 @@ def test_the_first_dry_run_of_an_account_can_send_the_template_with_the_call() -
     assert len(json.dumps(short, separators=(",", ":")).encode()) <= MAX_INLINE_BYTES
 
 
-def test_the_names_that_are_not_data_are_those_of_the_code() -> None:
+def test_the_default_of_the_ignored_names_is_that_of_the_code() -> None:
     assert TEMPLATE_DATA["Parameters"]["IgnoredNames"]["Default"] == IGNORED_NAMES

@@ -88,8 +88,8 @@ def artifacts() -> Iterator[dict[str, str]]:
 
 
 def _for_moto(template: str) -> str:
-    """Return the template with its checks for empty lists written in a form that moto supports, but MiniStack does not.
-    moto gets no value from an empty list, where AWS gets an empty string."""
+    """Return the template with its checks for empty lists in a form that moto supports, but MiniStack does not. moto's
+    Fn::Select returns nothing for the first item of an empty list, where AWS's returns an empty string."""
     asked = r"!Equals \[!Select \[0, !Ref (SubnetIds|SecurityGroupIds|AvailabilityZones)\]"
     replaced, count = re.subn(asked, r'!Equals [!Join ["", !Ref \1]', template)
     assert count == 3
@@ -127,7 +127,7 @@ def of_type(kind: str) -> list[str]:
     return list(resources_of(TEMPLATE_DATA, kind))
 
 
-def test_everything_is_made_but_what_moto_has_no_support_for(plain: Made) -> None:
+def test_everything_is_created_except_what_moto_does_not_support(plain: Made) -> None:
     closed = {"ClosedNetwork"}
     missing = {
         name: one["Type"]
@@ -137,14 +137,14 @@ def test_everything_is_made_but_what_moto_has_no_support_for(plain: Made) -> Non
     assert set(missing.values()) == set(NOT_IN_MOTO), "list what moto learnt or lost"
 
 
-def test_buckets_and_queues_are_encrypted_without_asking(plain: Made) -> None:
+def test_buckets_and_queues_are_encrypted_by_default(plain: Made) -> None:
     for name in of_type("AWS::S3::Bucket"):
         assert plain.encryption(name) == {"SSEAlgorithm": "AES256"}
     for name in of_type("AWS::SQS::Queue"):
         assert plain.queue(name)["SqsManagedSseEnabled"] == "true"
 
 
-def test_a_message_that_nobody_can_process_is_kept(plain: Made) -> None:
+def test_a_message_that_cannot_be_processed_is_kept_in_the_dead_letter_queue(plain: Made) -> None:
     redrive = json.loads(plain.queue("UploadQueue")["RedrivePolicy"])
     assert redrive == {"deadLetterTargetArn": plain.queue("DeadLetterQueue")["QueueArn"], "maxReceiveCount": 5}
     kept = [int(plain.queue(name)["MessageRetentionPeriod"]) for name in ("UploadQueue", "DeadLetterQueue")]
@@ -161,13 +161,13 @@ def test_a_role_has_the_statements_of_its_policy(plain: Made, name: str) -> None
     assert "${" not in stored["PolicyDocument"]
 
 
-def test_the_task_has_no_rights_on_its_machine(plain: Made) -> None:
+def test_the_container_is_unprivileged_and_read_only(plain: Made) -> None:
     described = client("ecs").describe_task_definition(taskDefinition="plain-drain")["taskDefinition"]
     (container,) = described["containerDefinitions"]
     assert (container["user"], container["privileged"], container["readonlyRootFilesystem"]) == ("10001", False, True)
 
 
-def test_the_network_made_by_default_has_a_way_out_and_no_nat(plain: Made) -> None:
+def test_the_default_network_has_an_internet_gateway_and_no_nat(plain: Made) -> None:
     ec2 = client("ec2")
     mine = [{"Name": "vpc-id", "Values": [plain.ids["Vpc"]]}]
     routes = [route for table in ec2.describe_route_tables(Filters=mine)["RouteTables"] for route in table["Routes"]]
@@ -182,7 +182,7 @@ def test_images_cannot_be_replaced_under_their_tag(plain: Made) -> None:
     assert repository["imageTagMutability"] == "IMMUTABLE"
 
 
-def test_logs_end(plain: Made) -> None:
+def test_logs_expire_after_30_days(plain: Made) -> None:
     assert {group["logGroupName"]: group["retentionInDays"] for group in plain.log_groups()} == {
         "/sluice/plain/trigger": 30,
         "/sluice/plain/task": 30,
@@ -190,7 +190,7 @@ def test_logs_end(plain: Made) -> None:
     }
 
 
-def test_a_key_a_boundary_and_a_closed_network_are_a_matter_of_parameters(guarded: Made) -> None:
+def test_a_key_a_boundary_and_a_closed_network_can_be_given_as_parameters(guarded: Made) -> None:
     for name in of_type("AWS::S3::Bucket"):
         assert guarded.encryption(name) == {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": KEY}
     for name in of_type("AWS::SQS::Queue"):
@@ -199,7 +199,7 @@ def test_a_key_a_boundary_and_a_closed_network_are_a_matter_of_parameters(guarde
         assert guarded.role(name)["PermissionsBoundary"]["PermissionsBoundaryArn"] == BOUNDARY
     assert not {"InternetGateway", "RouteOut"} & set(guarded.ids)
     mine = [{"Name": "vpc-id", "Values": [guarded.ids["Vpc"]]}]
-    doors = client("ec2").describe_vpc_endpoints(Filters=mine)["VpcEndpoints"]
-    assert sorted(door["ServiceName"].removeprefix(f"com.amazonaws.{REGION}.") for door in doors) == [
+    endpoints = client("ec2").describe_vpc_endpoints(Filters=mine)["VpcEndpoints"]
+    assert sorted(endpoint["ServiceName"].removeprefix(f"com.amazonaws.{REGION}.") for endpoint in endpoints) == [
         *("ecr.api", "ecr.dkr", "ecs", "events", "logs", "monitoring", "s3", "secretsmanager", "sqs", "states")
     ]

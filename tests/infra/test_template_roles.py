@@ -199,7 +199,7 @@ def test_a_role_may_do_exactly_what_is_listed(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", EXPECTED)
-def test_a_role_is_taken_by_its_one_service_or_by_those_whom_the_account_allows_to(role: str) -> None:
+def test_a_role_can_be_assumed_only_by_its_service_or_its_account(role: str) -> None:
     (trust,) = ROLES[role]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
     taken_by = EXPECTED[role][0]
     principal = {"AWS": {"Ref": "AWS::AccountId"}} if taken_by == _PEOPLE else {"Service": taken_by}
@@ -214,7 +214,7 @@ _SOURCES = {
 
 
 @pytest.mark.parametrize("role", [role for role in EXPECTED if EXPECTED[role][0] in _SOURCES])
-def test_a_service_takes_a_role_for_this_accounts_resources_only(role: str) -> None:
+def test_a_service_can_assume_a_role_only_for_this_accounts_resources(role: str) -> None:
     """The conditions are those on each service's page about confused deputies. Lambda has no such page.
 
     Amazon ECS task IAM role: docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html
@@ -229,7 +229,7 @@ def test_a_service_takes_a_role_for_this_accounts_resources_only(role: str) -> N
     assert text_of(trust["Condition"]["ArnLike"]["aws:SourceArn"]) == source
 
 
-def test_lambda_takes_the_triggers_role_for_no_other_account_that_it_states() -> None:
+def test_lambda_cannot_assume_the_triggers_role_for_another_account_if_it_names_one() -> None:
     """The condition ends in IfExists, because AWS does not document that Lambda sends a source account
     (docs/decisions/0016)."""
     (trust,) = ROLES["TriggerRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
@@ -246,7 +246,7 @@ def test_no_role_has_a_wildcard_without_a_reason(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", EXPECTED)
-def test_every_role_stays_within_the_boundary_that_an_account_asks_for(role: str) -> None:
+def test_every_role_has_the_permissions_boundary_that_is_given(role: str) -> None:
     boundary = ROLES[role]["Properties"]["PermissionsBoundary"]["Fn::If"]
     assert boundary == ["HasBoundary", {"Ref": "PermissionsBoundaryArn"}, {"Ref": "AWS::NoValue"}]
 
@@ -262,7 +262,7 @@ def test_every_role_stays_within_the_boundary_that_an_account_asks_for(role: str
     ],
 )
 def test_the_key_serves_the_services_that_a_role_uses_and_no_other(role: str, services: list[str]) -> None:
-    """A role cannot decrypt ciphertext from another source."""
+    """The condition prevents a role from decrypting data of other services."""
     via = statements(role)["UseKey"]["Condition"]["StringEquals"]["kms:ViaService"]
     assert [text_of(one) for one in via] == [f"{service}.${{AWS::Region}}.amazonaws.com" for service in services]
 
@@ -274,7 +274,7 @@ def test_the_page_on_security_lists_every_role_that_uses_the_key() -> None:
 
 
 @pytest.mark.parametrize("role", EXPECTED)
-def test_what_has_no_resource_to_name_is_held_by_a_condition(role: str) -> None:
+def test_permissions_that_a_resource_cannot_limit_have_a_condition(role: str) -> None:
     if "PassTaskRoles" in statements(role):
         condition = statements(role)["PassTaskRoles"]["Condition"]
         assert condition == {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
@@ -295,7 +295,7 @@ def test_the_tasks_may_start_the_machine_of_their_stack() -> None:
     assert _MACHINE.endswith(f":stateMachine:{text_of(name['StateMachineName'])}")
 
 
-def test_who_publishes_contracts_lists_contracts_and_nothing_else() -> None:
+def test_the_publisher_of_contracts_lists_contracts_and_nothing_else() -> None:
     listing = statements("ContractPublisherRole")["ListContracts"]["Condition"]
     assert listing == {"StringLike": {"s3:prefix": "contracts/*"}}
 
@@ -306,7 +306,7 @@ def test_reconciling_lists_uploads_and_nothing_else_of_the_landing_bucket() -> N
     )
 
 
-def test_the_container_cannot_touch_uploads_start_tasks_or_read_the_dead_letter_queue() -> None:
+def test_the_container_cannot_change_uploads_start_tasks_or_read_the_dead_letter_queue() -> None:
     allowed = [
         (action, arn) for one in statements("TaskRole").values() for action in actions(one) for arn in resources(one)
     ]

@@ -16,7 +16,7 @@ PACKAGES = ("blocks", "deployment", "flows", "lambda_trigger")
 
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """Return the paths of the files in the wheel, without its metadata."""
+    """Build the wheel, and return the paths of its files, without those of its metadata."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
     subprocess.run(command, cwd=PROJECT_ROOT, check=True, capture_output=True)
@@ -25,17 +25,17 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         return {name for name in archive.namelist() if ".dist-info/" not in name}
 
 
-def test_the_wheel_holds_every_tracked_file_of_its_packages_and_nothing_else(shipped: set[str]) -> None:
+def test_the_wheel_contains_every_tracked_file_of_its_packages_and_nothing_else(shipped: set[str]) -> None:
     command = ["git", "ls-files", "--", *PACKAGES]
     listed = subprocess.run(command, cwd=PROJECT_ROOT, check=True, capture_output=True, text=True)
     assert shipped == set(listed.stdout.split())
 
 
-def test_the_wheel_says_that_its_packages_are_typed(shipped: set[str]) -> None:
+def test_the_wheel_marks_its_packages_as_typed(shipped: set[str]) -> None:
     assert {f"{package}/py.typed" for package in PACKAGES} <= shipped
 
 
-def test_the_wheel_holds_contracts_templates_and_settings_that_the_code_reads(shipped: set[str]) -> None:
+def test_the_wheel_contains_the_yaml_files_that_the_code_reads(shipped: set[str]) -> None:
     beside_code = [
         path
         for package in PACKAGES
