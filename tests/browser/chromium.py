@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven by Playwright."""
+"""Runs the machine's Chromium with Playwright."""
 
 from __future__ import annotations
 

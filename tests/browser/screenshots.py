@@ -1,4 +1,4 @@
-"""Take the screenshots of Prefect's real UI for the documentation: `make screenshots`.
+"""Takes the screenshots of Prefect's real UI for the documentation: `make screenshots`.
 
 It starts a pipeline, which processes the demo's files, and writes the screenshots to docs/images.
 """
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Take all screenshots and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.browser.screenshots", description=__doc__)
     parser.add_argument("--folder", type=Path, default=IMAGES, help="where the pictures go (default docs/images)")
-    parser.add_argument("--ui", help="the address of a Prefect UI that shows the demo's files already")
+    parser.add_argument("--ui", help="the URL of a Prefect UI that already shows the demo's files")
     given = parser.parse_args(arguments)
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.ui:
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             key = f"incoming/{sample.dataset}/{sample.file_name}"
             followed.append(uploads.upload(folder / sample.file_name, key))
         if not uploads.follow(followed, deadline_seconds=_DEADLINE_SECONDS):
-            print("the demo's files did not come to their ends", file=sys.stderr)
+            print("not all of the demo's files were published or rejected in time", file=sys.stderr)
             return 1
         _take(chain.cloud.endpoints.prefect_ui_url, given.folder)
     return 0

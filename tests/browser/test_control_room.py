@@ -1,4 +1,4 @@
-"""Prefect's UI in a real browser shows what happened to uploads, and lets a user start and retry runs."""
+"""Tests that Prefect's UI in a real browser shows what happened to uploads, and lets a user start and retry runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def rejected(chain: Chain) -> UploadMessage:
     return upload
 
 
-def test_the_list_tells_published_from_rejected(
+def test_the_list_distinguishes_published_from_rejected_runs(
     room: ControlRoom, published: UploadMessage, rejected: UploadMessage
 ) -> None:
     room.open_runs()
@@ -43,7 +43,7 @@ def test_the_list_tells_published_from_rejected(
     expect(room.listed(rejected.run_id[:8])).to_contain_text("rejected")
 
 
-def test_the_filters_by_state_find_every_run(
+def test_the_filters_by_state_find_published_and_rejected_runs(
     room: ControlRoom, published: UploadMessage, rejected: UploadMessage
 ) -> None:
     """The filters know only Prefect's built-in state names, such as Completed and Failed."""
@@ -55,9 +55,7 @@ def test_the_filters_by_state_find_every_run(
     expect(room.listed(published.run_id[:8])).to_have_count(0)
 
 
-def test_a_published_run_shows_its_story_its_summary_and_its_checks(
-    room: ControlRoom, published: UploadMessage
-) -> None:
+def test_a_published_run_shows_its_log_its_summary_and_its_checks(room: ControlRoom, published: UploadMessage) -> None:
     room.open_run("seen.csv")
     room.wait_for_log("9 rows published, 2 quarantined, 1 dropped")
     room.open_artifact("summary")
@@ -65,7 +63,7 @@ def test_a_published_run_shows_its_story_its_summary_and_its_checks(
     room.wait_for_text("expect_column_values_to_be_between(quantity)")
 
 
-def test_a_rejected_run_says_why(room: ControlRoom, rejected: UploadMessage) -> None:
+def test_a_rejected_run_shows_the_reason(room: ControlRoom, rejected: UploadMessage) -> None:
     room.open_run("refused.csv")
     expect(room.state()).to_have_text("Failed")
     room.open_artifact("summary")
@@ -80,14 +78,14 @@ def test_a_datasets_artifacts_have_a_history(
     room.wait_for_text(rejected.run_id[:8])
 
 
-def test_a_block_shows_what_it_is_for_and_what_it_holds(room: ControlRoom, chain: Chain) -> None:
+def test_a_block_shows_its_purpose_and_its_settings(room: ControlRoom, chain: Chain) -> None:
     room.open_block("sluice")
     room.wait_for_text("Runs that a person starts read the block of their stack")
     room.wait_for_text(chain.outputs["QueueUrl"])
     room.wait_for_text(chain.outputs["LandingBucket"])
 
 
-def test_the_automations_say_what_they_watch_and_do(room: ControlRoom) -> None:
+def test_the_automations_show_what_they_watch_and_do(room: ControlRoom) -> None:
     room.open_automations()
     room.wait_for_text("Sluice: a run without a heartbeat has crashed (sluice)")
     room.wait_for_text("Runs send a heartbeat every 30 seconds")
@@ -119,8 +117,9 @@ def test_a_custom_run_with_changed_parameters_finishes(
     assert chain.receipt(published) == before
 
 
-def test_retry_judges_a_rejected_file_again(room: ControlRoom, chain: Chain, rejected: UploadMessage) -> None:
-    """Retry forces a new attempt in the same run, with the current contract."""
+def test_retry_processes_a_rejected_file_again_in_the_same_run(
+    room: ControlRoom, chain: Chain, rejected: UploadMessage
+) -> None:
     room.open_run("refused.csv")
     room.retry()
     chain.wait_for(lambda: chain.receipt(rejected).attempt == 1, "the second attempt's receipt")

@@ -77,7 +77,7 @@ class Chain:
         )
 
     def event_of(self, *uploads: UploadMessage, sequencer: str = "0055AED6DCD90281E5") -> dict[str, Any]:
-        """Return the S3 event for uploads, in the form in which S3 would deliver it again."""
+        """Return an S3 event with one record for each upload."""
         return {
             "Records": [
                 {
@@ -101,7 +101,7 @@ class Chain:
         }
 
     def deliver(self, event: object) -> dict[str, Any]:
-        """Invoke the Lambda with an event, and return its error, if any, and its response."""
+        """Invoke the Lambda with an event. Return its "error", which is None if it succeeded, and its "payload"."""
         response = self.lambdas.invoke(
             FunctionName=self.outputs["TriggerFunctionName"], Payload=json.dumps(event).encode()
         )
@@ -116,8 +116,8 @@ class Chain:
         memory_mib: int | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Iterator[None]:
-        """Change the command, memory or environment variables of the tasks that are launched within the context. Tasks
-        that were launched before have ended by then."""
+        """Change the command, memory or environment variables of the tasks that are launched within the context. Before
+        that, wait until all earlier tasks have ended."""
         self.settle()  # a running task stays for a while, and would process what is uploaded within the context
         family = self.outputs["TaskFamily"]
         before = self.ecs.describe_task_definition(taskDefinition=family)["taskDefinition"]
@@ -143,14 +143,15 @@ class Chain:
             self.s3.delete_object(Bucket=self.outputs["PublishedBucket"], Key=output.key)
 
     def sweep(self) -> None:
-        """Start a drain as the schedule does. It launches a task if messages are waiting and too few tasks are
-        running."""
+        """Start a drain as the schedule does. It launches tasks if too few are running for the waiting messages, or if
+        a batch note is old."""
         self.step_functions.start_execution(
             stateMachineArn=self.outputs["StateMachineArn"], input=json.dumps({"source": "schedule"})
         )
 
     def settle(self) -> None:
-        """Wait until no work is left. Sweep if messages are left without a task."""
+        """Wait until no task and no drain is running and the queue is empty. If messages are waiting and no task is
+        running, start a sweep."""
 
         def at_rest() -> bool:
             if self.tasks():
@@ -164,7 +165,7 @@ class Chain:
         self.wait_for(at_rest, "the chain to come to rest", 240)
 
     def run_by_hand(self, deployment: str = UPLOAD_DEPLOYMENT, /, **parameters: object) -> dict[str, Any]:
-        """Start a deployment as a person does, wait until the flow run has ended, and return it."""
+        """Run a deployment as a person does, wait until the flow run has ended, and return it."""
         arguments = [part for name, value in parameters.items() for part in ("-p", f"{name}={json.dumps(value)}")]
         with contextlib.suppress(CommandFailed):  # the command fails if the run does, and the caller checks the state
             self.cloud.run(["prefect", "deployment", "run", deployment, *arguments, "--watch"], timeout_seconds=120)
@@ -177,8 +178,8 @@ class Chain:
         deployment: str = UPLOAD_DEPLOYMENT,
         **parameters: object,
     ) -> str:
-        """Start a deployment as Prefect's UI does, and return the flow run's ID. A worker of the deployment's pool
-        picks up the run."""
+        """Start a run of a deployment as Prefect's UI does, and return the run's ID. A worker of the deployment's work
+        pool picks up the run."""
         deployment_id = self.call_prefect("GET", f"/deployments/name/{deployment}")["id"]
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}, "job_variables": job_variables or {}}
         return str(self.call_prefect("POST", f"/deployments/{deployment_id}/create_flow_run", body)["id"])
@@ -220,7 +221,7 @@ class Chain:
         return window_of(time.time(), int(self.outputs["WindowSeconds"]))
 
     def done(self, upload: UploadMessage, seconds: float = END_SECONDS) -> Receipt:
-        """Wait until the upload has its receipt, no matter which task writes it, and return the receipt."""
+        """Wait until the upload has a receipt of its attempt or of a later one, and return the receipt."""
 
         def look() -> Receipt | None:
             if not self.has_receipt(upload):
@@ -239,12 +240,10 @@ class Chain:
         return Attempt.from_json(body.read())
 
     def receipt(self, upload: UploadMessage) -> Receipt:
-        """Return the upload's receipt."""
         body = self.s3.get_object(Bucket=self.outputs["PublishedBucket"], Key=receipt_key(upload.run_id))["Body"]
         return Receipt.from_json(body.read())
 
     def has_receipt(self, upload: UploadMessage) -> bool:
-        """Return whether the upload has a receipt."""
         key = receipt_key(upload.run_id)
         return key in self.keys(key)
 
@@ -304,8 +303,8 @@ class Chain:
         return "\n".join(line["message"] for line in lines)
 
     def call_prefect(self, method: str, path: str, body: object = None) -> Any:
-        """Call Prefect's API, and return the JSON of the response. The call is repeated while Prefect's database is
-        locked.
+        """Call Prefect's API, and return the JSON of the response. The call is repeated while the response is 503,
+        which means that Prefect's database is locked.
 
         Raises:
             httpx.HTTPStatusError: Prefect rejects the call.
@@ -316,20 +315,21 @@ class Chain:
         def answer() -> httpx.Response | None:
             url = f"{self.cloud.endpoints.prefect_api_url}{path}"
             response = httpx.request(method, url, json=body, auth=auth, timeout=60)
-            busy = response.status_code == httpx.codes.SERVICE_UNAVAILABLE  # SQLite is locked; Prefect's client retries
+            busy = response.status_code == httpx.codes.SERVICE_UNAVAILABLE  # Prefect's client retries, too
             return None if busy else response
 
         response = self.wait_for(answer, f"Prefect to answer {path}").raise_for_status()
         return response.json() if response.content else None
 
     def messages(self, queue: str = "QueueUrl") -> dict[str, int]:
-        """Return how many messages of a queue are visible ("waiting") and how many are in flight ("held")."""
+        """Return how many messages of a queue are visible ("waiting") and how many are in flight ("held"). `queue` is
+        the name of the stack output that contains the queue's URL."""
         names = {"waiting": "ApproximateNumberOfMessages", "held": "ApproximateNumberOfMessagesNotVisible"}
         attributes = self.sqs.get_queue_attributes(QueueUrl=self.outputs[queue], AttributeNames=list(names.values()))
         return {short: int(attributes["Attributes"][name]) for short, name in names.items()}
 
     def queue_is_empty(self) -> bool:
-        """Return whether no message is visible and none is in flight."""
+        """Return whether the upload queue has no message, neither visible nor in flight."""
         return not any(self.messages().values())
 
     def tasks(self) -> list[int]:
@@ -345,7 +345,8 @@ class Chain:
         return found
 
     def pool_is_idle(self) -> bool:
-        """Return whether the worker of the pool has no running child process. This requires /proc."""
+        """Return whether the work pool's worker executes no run: it has no child process other than warm ones
+        (tests/forking.py)."""
         assert self.cloud.worker is not None
         listed = Path(f"/proc/{self.cloud.worker.pid}").glob("task/*/children")
         children = [child for path in listed for child in path.read_text().split()]
@@ -371,15 +372,20 @@ class Chain:
             iam.delete_role_policy(RoleName=role, PolicyName="broken")
 
     def log_lines(self, group: str) -> list[dict[str, Any]]:
-        """Return the JSON objects in a log group. `group` is the name of the stack's output that names it."""
+        """Return the JSON objects in a log group. `group` is the name of the stack output that contains the log group's
+        name."""
         logs = self.cloud.client("logs")
         pages = logs.get_paginator("filter_log_events").paginate(logGroupName=self.outputs[group])
         lines = (event["message"] for page in pages for event in page["events"])
         return [json.loads(line[line.index("{") :]) for line in lines if "{" in line and line.rstrip().endswith("}")]
 
     def wait_for(self, look: Callable[[], _T | None], what: str, seconds: float = END_SECONDS) -> _T:
-        """Wait until `look` returns something true, and return that. After `seconds`, raise AssertionError with `what`
-        in its message."""
+        """Wait until `look` returns something true, and return that.
+
+        Raises:
+            ServiceDied: nothing true was returned within `seconds`, and a service of the local cloud has died.
+            AssertionError: nothing true was returned within `seconds`. The message contains `what`.
+        """
         for _ in looks(seconds):
             found = look()
             if found:
@@ -394,8 +400,8 @@ VISIBILITY_TIMEOUT_SECONDS = 20
 
 
 class _WarmCloud(LocalCloud):
-    """A local cloud whose Python processes are forked from one that has made their imports, which takes a tenth of the
-    time."""
+    """A local cloud whose Python processes are forked from one that has already made their imports, because that is
+    faster."""
 
     def _begin(self, *arguments: Any, **options: Any) -> Service:
         with forking():
@@ -415,13 +421,13 @@ def running_chain(
     prefect_options: ServerOptions = ServerOptions(),
     **parameters: str,
 ) -> Iterator[Chain]:
-    """Start a pipeline for a test session: a local cloud with IAM enforced, a Prefect server, a worker, and the stack.
+    """Run a pipeline: a local cloud with IAM enforced, a Prefect server, a worker, and the stack.
 
     Args:
         task_seconds: the time after which the state machine stops a task.
         docker: whether to run tasks as containers, in the engine that DOCKER_HOST names.
         warm: whether to fork processes with their imports made (tests/forking.py) instead of starting new ones.
-        prefect_options: a separate database and a password for the Prefect server.
+        prefect_options: the options of the Prefect server, such as a PostgreSQL database and a password.
         parameters: parameters of the template, in addition to those that make the tests fast.
     """
     with tempfile.TemporaryDirectory(prefix="sluice-chain-") as folder:

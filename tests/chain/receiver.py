@@ -22,9 +22,9 @@ class Receiver(ThreadingHTTPServer):
         """Return the URL to post to."""
         return f"http://127.0.0.1:{self.server_port}/hook"
 
-    def told_of(self, subject: str) -> dict[str, Any] | None:
+    def notification_about(self, subject: str) -> dict[str, Any] | None:
         """Return the first notification whose subject contains `subject`, or None."""
-        return next((told for told in list(self.received) if subject in told["subject"]), None)
+        return next((message for message in list(self.received) if subject in message["subject"]), None)
 
 
 class _Post(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Manual runs with parameters, in the process work pool that `make up` also serves."""
+"""Tests of manual runs with parameters, in the process work pool that `make up` also serves."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_dry_run_shows_the_outcome_and_writes_nothing(chain: Chain) -> None:
     assert not [key for key in chain.keys("data/") if upload.run_id in key]
 
 
-def test_a_rejected_file_run_by_hand_is_rejected_there_too(chain: Chain) -> None:
+def test_a_manual_run_of_an_empty_file_rejects_it_and_ends_as_failed(chain: Chain) -> None:
     upload = chain.upload("incoming/_archive/empty.csv", b"")
     run = _ended(chain, chain.schedule(key=upload.key, dataset="orders"))
     assert (run["state"]["type"], run["state"]["name"]) == ("FAILED", "Failed")
@@ -87,7 +87,7 @@ def test_retry_on_a_published_run_is_a_new_attempt_in_the_same_run(
     assert run["state"]["name"] == "Completed"
     assert len(chain.flow_runs(upload)) == 1
     assert [key for key in chain.keys("data/orders/") if upload.run_id in key] == [chain.receipt(upload).outputs[0].key]
-    assert len(chain.artifacts("summary-orders", run["id"])) == 2, "the history of the dataset holds both"
+    assert len(chain.artifacts("summary-orders", run["id"])) == 2, "the history of the dataset has both"
 
 
 def test_a_field_of_the_contract_is_changed_for_one_run_only(chain: Chain) -> None:
@@ -109,7 +109,7 @@ def test_a_field_of_the_contract_is_changed_for_one_run_only(chain: Chain) -> No
     assert len(set(hashes)) == 2, "the receipt records another contract"
 
 
-def test_wrong_parameters_end_in_a_failed_run_that_names_the_fault(chain: Chain) -> None:
+def test_wrong_parameters_end_in_a_failed_run_that_names_the_error(chain: Chain) -> None:
     key = chain.upload("incoming/_archive/2025.csv", good_orders(4)).key
     wrong: dict[str, dict[str, Any]] = {
         "does not exist": {"key": "incoming/_archive/nothing-here.csv"},
@@ -124,7 +124,7 @@ def test_wrong_parameters_end_in_a_failed_run_that_names_the_fault(chain: Chain)
         assert says in run["state"]["message"]
 
 
-def test_the_progress_of_a_long_file_is_an_artifact_that_moves(chain: Chain) -> None:
+def test_the_progress_of_a_long_file_is_an_artifact_that_is_updated(chain: Chain) -> None:
     seen: list[float] = []
 
     @flow(name="long-file", persist_result=False)

@@ -48,8 +48,8 @@ _BATCH = {
 
 @pytest.fixture(scope="module")
 def batch(chain: Chain, alone: UploadMessage) -> dict[str, UploadMessage]:
-    """Upload files of all types at the same time, and return them by key. Some tasks process messages that were sent
-    for other files."""
+    """Upload files of all types at the same time, and return their messages by key. A task also processes messages of
+    files that it was not launched for."""
     del alone  # requested only so that it is processed before the batch
     with ThreadPoolExecutor(len(_BATCH)) as pool:
         uploads = list(pool.map(chain.upload, _BATCH, _BATCH.values()))
@@ -65,7 +65,7 @@ def test_a_good_file_is_published_with_a_receipt(chain: Chain, alone: UploadMess
     assert frame["customer_id"].tolist() == ["000001", "000002", "000003", "000004", "000005"]
 
 
-def test_the_receipt_ties_the_chain_together(chain: Chain, alone: UploadMessage) -> None:
+def test_the_receipt_names_its_execution_task_flow_run_and_object_version(chain: Chain, alone: UploadMessage) -> None:
     receipt = chain.receipt(alone)
     assert receipt.observed
     assert receipt.chain.execution_arn in [drain["executionArn"] for drain in chain.drains()]
@@ -77,7 +77,7 @@ def test_the_receipt_ties_the_chain_together(chain: Chain, alone: UploadMessage)
     assert receipt.source.sequencer
 
 
-def test_an_upload_is_one_flow_run_under_its_deployment(chain: Chain, alone: UploadMessage) -> None:
+def test_an_upload_is_one_flow_run_of_its_deployment(chain: Chain, alone: UploadMessage) -> None:
     (flow_run,) = chain.flow_runs(alone)
     assert flow_run["deployment_id"] is not None
     assert flow_run["parameters"]["key"] == alone.key
@@ -88,7 +88,7 @@ def test_an_upload_is_one_flow_run_under_its_deployment(chain: Chain, alone: Upl
     assert alone.run_id[:8] in flow_run["name"]
 
 
-def test_the_tasks_of_a_flow_run_show_which_stage_got_the_result_of_which(chain: Chain, alone: UploadMessage) -> None:
+def test_the_task_runs_of_a_flow_run_show_whose_results_each_stage_used(chain: Chain, alone: UploadMessage) -> None:
     (flow_run,) = chain.flow_runs(alone)
     tasks = chain.ask_prefect("task_runs", flow_runs={"id": {"any_": [flow_run["id"]]}})
     stage_of = {task["id"]: task["name"] for task in tasks}
@@ -139,7 +139,7 @@ def test_a_file_that_cannot_be_published_is_rejected_with_a_reason(
     assert {"orders", "rejected"} <= set(flow_run["tags"])
 
 
-def test_a_key_with_everything_in_it_is_processed_and_cannot_leave_its_prefix(
+def test_a_key_with_special_characters_is_processed_and_cannot_leave_its_prefix(
     chain: Chain, batch: dict[str, UploadMessage]
 ) -> None:
     upload = batch[_KEY_WITH_EVERYTHING]
@@ -160,7 +160,7 @@ def test_a_file_without_a_contract_is_published_under_the_default_one_and_its_re
     assert receipt.outputs[0].key.startswith("data/default/some-where/")
 
 
-def test_files_that_come_at_once_are_all_processed(chain: Chain, batch: dict[str, UploadMessage]) -> None:
+def test_files_that_arrive_together_are_all_processed(chain: Chain, batch: dict[str, UploadMessage]) -> None:
     for count in (1, 2):
         upload = batch[f"incoming/orders/at-once-{count}.csv"]
         assert chain.done(upload).rows.published == count
@@ -196,7 +196,7 @@ def test_the_same_event_five_times_gives_one_published_result(chain: Chain) -> N
     assert chain.messages("DeadLetterQueueUrl") == {"waiting": 0, "held": 0}
 
 
-def test_a_bad_record_does_not_keep_the_others_of_its_event(chain: Chain) -> None:
+def test_a_bad_record_does_not_stop_the_others_of_its_event(chain: Chain) -> None:
     first = chain.upload("incoming/orders/multi-1.csv", good_orders(1))
     second = chain.upload("incoming/orders/multi-2.csv", good_orders(1))
     event = chain.event_of(first, second)
@@ -227,8 +227,8 @@ def test_a_task_that_dies_before_its_receipt_is_replaced_by_its_drain(chain: Cha
     assert chain.kill_tasks() == 1
     assert not chain.has_receipt(upload), "it was killed in time"
     receipt = chain.done(upload, seconds=180)
-    chain.wait_for(lambda: chain.flow_run(run["id"])["state"]["type"] == "COMPLETED", "the flow run to end well")
-    assert "CRASHED" in [state["type"] for state in chain.states_of(run["id"])], "Prefect keeps that it happened"
+    chain.wait_for(lambda: chain.flow_run(run["id"])["state"]["type"] == "COMPLETED", "the flow run to be completed")
+    assert "CRASHED" in [state["type"] for state in chain.states_of(run["id"])], "Prefect's history shows the crash"
     assert receipt.chain.receive_count is not None
     assert receipt.chain.receive_count > 1
     (flow_run,) = chain.flow_runs(upload)

@@ -1,5 +1,5 @@
-"""A limit on the number of uploads of a dataset that are processed at the same time. It applies to a burst of uploads,
-but never prevents a file from being processed."""
+"""Tests of the limit on the number of uploads of a dataset that are processed at the same time. It applies to a burst
+of uploads, but never prevents a file from being processed."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def worked(chain: Chain, upload: UploadMessage) -> tuple[str, str]:
     return min(task["start_time"] for task in tasks), max(task["end_time"] for task in tasks)
 
 
-def test_a_burst_on_a_dataset_with_one_slot_is_processed_one_by_one_and_all_of_it_published(
+def test_a_burst_on_a_dataset_with_one_slot_is_processed_one_by_one_and_completely(
     chain: Chain, one_at_a_time: dict[str, str]
 ) -> None:
     with chain.tasks_that(environment=one_at_a_time):
@@ -100,16 +100,14 @@ def test_a_burst_on_a_dataset_with_one_slot_is_processed_one_by_one_and_all_of_i
     chain.wait_for(lambda: limits(chain)[LIMIT]["active_slots"] == 0, "the last slot to be returned")
 
 
-def test_a_slot_that_is_never_given_back_does_not_hold_the_data_back(
-    chain: Chain, one_at_a_time: dict[str, str]
-) -> None:
+def test_a_slot_that_is_never_returned_does_not_stop_processing(chain: Chain, one_at_a_time: dict[str, str]) -> None:
     with slot_taken(chain):
         output = chain.cloud.run(["python", "-c", _TWO_RUNS], timeout_seconds=300)
     assert output.count("worked") == 2
     assert output.count("became free in time; continuing without one") == 2
 
 
-def test_a_limit_that_no_contract_sets_any_more_goes(chain: Chain) -> None:
+def test_a_limit_that_no_contract_sets_any_more_is_deleted(chain: Chain) -> None:
     chain.apply_limits([Contract(dataset="gone", max_concurrent_uploads=1), Contract(dataset="unlimited")])
     assert limits(chain)[NAMES.limit("gone")]["limit"] == 1
     assert NAMES.limit("unlimited") not in limits(chain)

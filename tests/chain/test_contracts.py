@@ -45,7 +45,7 @@ def judged(chain: Chain, name: str) -> Receipt:
     return chain.done(chain.upload(f"incoming/parcels/{name}.csv", FILE))
 
 
-def test_a_rule_changes_for_tasks_that_run_and_goes_back_without_a_deployment(chain: Chain, tmp_path: Path) -> None:
+def test_a_contract_is_published_and_rolled_back_for_tasks_without_a_deployment(chain: Chain, tmp_path: Path) -> None:
     folder, console, hashes = tmp_path / "parcels", Console(file=io.StringIO()), {}
     folder.mkdir()
     with as_publisher(chain) as stack:
@@ -64,8 +64,8 @@ def test_a_rule_changes_for_tasks_that_run_and_goes_back_without_a_deployment(ch
 
 
 def _judged_by_it(chain: Chain, heaviest: int) -> Receipt:
-    """Upload files until one is validated against the contract with this limit, because a running task checks for new
-    contracts only once a minute."""
+    """Upload files until one is validated against the contract with this limit, and return its receipt. A running task
+    checks for new contracts only once a minute."""
     quarantined = sum(weight > heaviest for weight in (1, 2, 300))
 
     def judged_so() -> Receipt | None:
@@ -99,7 +99,6 @@ def test_a_wrong_contract_in_the_image_stops_only_its_own_dataset_until_it_is_co
 
 @pytest.mark.parametrize("key", [f"{LIVE}forged.yaml", f"{USED}orders/forged.yaml", "receipts/forged.json"])
 def test_tasks_publish_no_contract_and_publishers_write_nothing_else(chain: Chain, key: str) -> None:
-    """A task may add the text of a contract, but may not replace it."""
     role = chain.outputs["TaskRoleArn" if key.startswith(LIVE) else "ContractPublisherRoleArn"]
     bucket = chain.outputs["PublishedBucket"]
     with pytest.raises(ClientError) as caught:
@@ -107,7 +106,7 @@ def test_tasks_publish_no_contract_and_publishers_write_nothing_else(chain: Chai
     assert caught.value.response["Error"]["Code"] == "AccessDenied"
 
 
-def test_a_task_replaces_no_text_that_is_kept(chain: Chain) -> None:
+def test_a_task_can_store_a_used_contract_but_not_replace_it(chain: Chain) -> None:
     s3, place = s3_as(chain, chain.outputs["TaskRoleArn"]), {"Bucket": chain.outputs["PublishedBucket"]}
     place["Key"] = f"{USED}orders/kept.yaml"
     etag = s3.put_object(**place, Body=b"dataset: orders\n", IfNoneMatch="*")["ETag"]

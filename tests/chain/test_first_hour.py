@@ -119,7 +119,8 @@ def reader(chain: Chain, tmp_path: Path) -> Iterator[Reader]:
 
 
 def masked(text: str, folder: Path) -> list[str]:
-    """Return the lines of an output without the parts that differ between runs, such as run IDs, times and ports."""
+    """Return the lines of an output, with placeholders for what differs between runs, such as run IDs, times and
+    ports."""
     text = text.replace(f"{folder}/", "")
     for pattern, name in (
         (r"\b[0-9a-f]{32}\b", "RUN"),

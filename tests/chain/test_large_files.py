@@ -1,4 +1,4 @@
-"""Large files, which are downloaded in ranges and uploaded in parts, through the whole pipeline."""
+"""Tests of large files, which are downloaded in ranges and uploaded in parts, in the whole pipeline."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _FORMATS = {"csv": csv_of, "jsonl": json_lines_of, "parquet": parquet_of}
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("make", _FORMATS.values(), ids=_FORMATS)
 @pytest.mark.parametrize("size_mib", [20, 100, pytest.param(500, marks=pytest.mark.slow)])
-def test_a_large_file_is_published_whole(chain: Chain, size_mib: int, make: Callable[[int], bytes]) -> None:
+def test_a_large_file_is_published_completely(chain: Chain, size_mib: int, make: Callable[[int], bytes]) -> None:
     name = next(name for name, maker in _FORMATS.items() if maker is make)
     body = make(size_mib)
     assert len(body) >= size_mib * MIB * 0.98

@@ -1,9 +1,9 @@
 """Tests that no log of the pipeline contains a value from the data, and that every line of the container identifies its
 upload.
 
-Receipts and Prefect's artifacts may contain what Great Expectations observes about a whole column (such as a row count,
-a minimum or a fraction), the names of columns and files, and row numbers, but never the value of a row. Quarantine
-files contain the bad rows themselves.
+Receipts and Prefect's artifacts may contain the names of columns and files, row numbers, and what Great Expectations
+observes about a whole column, such as a row count, a fraction or the minimum, which is itself a value. They contain no
+other values from the data. Quarantine files contain the bad rows themselves.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SECRET = "s3cr3tXyzzy"
 
 
 def planted() -> dict[str, bytes]:
-    """Return files with the secret at every position that an error message might quote."""
+    """Return files with the secret at positions that an error message might quote."""
     good, bad = order(1, sku=SECRET), order(2, sku=SECRET, quantity=0)
     return {
         "orders/good-and-bad.csv": orders(*(order(number) for number in range(3, 13)), good, bad),
@@ -73,8 +73,8 @@ def output_all(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def contracts_with_a_chatty_step(folder: Path) -> Path:
-    """Copy the project's contracts, and add one with a step that outputs its data in every possible way. Return the
-    folder."""
+    """Copy the project's contracts, and add one with a step that prints its data, warns about it and raises it. Return
+    the folder."""
     shutil.copytree(CONTRACTS, folder)
     (folder / "chatty").mkdir()
     (folder / "chatty" / "contract.yaml").write_text(_CHATTY_CONTRACT)
@@ -84,7 +84,8 @@ def contracts_with_a_chatty_step(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def uploads(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> list[UploadMessage]:
-    """Process every file that contains the secret, and send an event that the Lambda cannot read."""
+    """Process every file that contains the secret, and send an event that the Lambda cannot read. Return the
+    uploads."""
     folder = contracts_with_a_chatty_step(tmp_path_factory.mktemp("logs") / "contracts")
     with chain.tasks_that(environment={"SLUICE_CONTRACTS_FOLDER": str(folder)}):
         sent = [chain.upload(f"incoming/{name}", body) for name, body in planted().items()]
@@ -130,7 +131,7 @@ def shown_by_prefect(chain: Chain, what: str) -> str:
 
 
 @pytest.mark.usefixtures("uploads")
-def test_no_log_group_holds_a_value_of_the_data(chain: Chain) -> None:
+def test_no_log_group_contains_a_value_of_the_data(chain: Chain) -> None:
     groups = [group["logGroupName"] for group in chain.cloud.client("logs").describe_log_groups()["logGroups"]]
     lines = {group: "\n".join(everything_in(chain, group)) for group in groups}
     assert any(lines.values())
@@ -146,7 +147,7 @@ def test_prefect_shows_no_value_of_the_data(chain: Chain, what: str) -> None:
 
 
 @pytest.mark.usefixtures("uploads")
-def test_no_history_of_a_drain_holds_a_value_of_the_data(chain: Chain) -> None:
+def test_no_history_of_a_drain_contains_a_value_of_the_data(chain: Chain) -> None:
     drains = chain.drains()
     assert drains
     for drain in drains:
@@ -155,13 +156,13 @@ def test_no_history_of_a_drain_holds_a_value_of_the_data(chain: Chain) -> None:
 
 
 @pytest.mark.usefixtures("uploads")
-def test_no_attempt_and_no_batch_note_holds_a_value_of_the_data(chain: Chain) -> None:
+def test_no_attempt_and_no_batch_note_contains_a_value_of_the_data(chain: Chain) -> None:
     for key in [*chain.keys("attempts/"), *chain.keys("batches/")]:
         body = chain.s3.get_object(Bucket=chain.outputs["PublishedBucket"], Key=key)["Body"].read()
         assert SECRET.encode() not in body
 
 
-def test_no_receipt_holds_a_value_of_a_row(chain: Chain, uploads: list[UploadMessage]) -> None:
+def test_no_receipt_contains_a_value_of_a_row(chain: Chain, uploads: list[UploadMessage]) -> None:
     assert [upload.key for upload in uploads if SECRET in chain.receipt(upload).to_json()] == []
 
 
@@ -184,7 +185,9 @@ def test_every_line_of_the_container_is_json_and_each_stage_logs_its_duration(
     assert all(line["dataset"] == "orders" and line["seconds"] >= 0 for line in stages)
 
 
-def test_every_line_about_an_upload_names_its_run_whoever_logs_it(chain: Chain, uploads: list[UploadMessage]) -> None:
+def test_every_line_about_an_upload_names_its_run_whichever_code_logs_it(
+    chain: Chain, uploads: list[UploadMessage]
+) -> None:
     lines, runs = lines_of(chain, "task"), {upload.run_id for upload in uploads}
     by_prefect = {(line["run_id"], line["flow_run_id"]) for line in lines if "flow_run_id" in line}
     observed = {(upload.run_id, chain.receipt(upload).chain.flow_run_id) for upload in uploads}
@@ -195,7 +198,7 @@ def test_every_line_about_an_upload_names_its_run_whoever_logs_it(chain: Chain, 
     assert all(line["dataset"] and line["seconds"] >= 0 for line in done)
 
 
-def test_what_a_step_prints_warns_or_raises_is_logged_by_kind_and_place(
+def test_what_a_step_prints_warns_or_raises_is_logged_only_by_type_and_place(
     chain: Chain, uploads: list[UploadMessage]
 ) -> None:
     (chatty,) = (upload for upload in uploads if "/chatty/" in upload.key)

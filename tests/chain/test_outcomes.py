@@ -1,4 +1,5 @@
-"""Tests that outcomes reach subscribers through EventBridge, and alarms through the log."""
+"""Tests that outcomes reach subscribers through EventBridge, and that the tasks' log contains the metrics that alarms
+watch."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ _EXAMPLE = re.compile(r"```yaml\n(AWSTemplateFormatVersion.*?)```", re.DOTALL)
 
 @dataclass
 class Subscriber:
-    """The stack in the example of docs/outcomes.md, which consists of a rule and a queue."""
+    """The stack from the example in docs/outcomes.md, with a rule and a queue."""
 
     chain: Chain
     queue_url: str
@@ -101,7 +102,7 @@ def test_the_rule_of_the_documentation_delivers_the_published_uploads_of_its_dat
     assert (event["detail"]["key"], event["detail"]["receipt_uri"]) == (published.key, receipt_uri)
 
 
-def test_every_alarm_on_a_metric_of_sluice_watches_one_that_the_tasks_log_holds(chain: Chain) -> None:
+def test_every_alarm_on_a_metric_of_sluice_watches_one_in_the_tasks_log(chain: Chain) -> None:
     last_delivery = {"SLUICE_MAX_RECEIVE_COUNT": "1", "SLUICE_RETRY_DELAY_SECONDS": "0"}
     with chain.tasks_that(environment=last_delivery), chain.denied("s3:GetObject*"):
         given_up = chain.upload(key(), good_orders(1))
@@ -115,7 +116,7 @@ def test_every_alarm_on_a_metric_of_sluice_watches_one_that_the_tasks_log_holds(
     assert watched <= metrics_of(chain)
 
 
-def test_an_outcome_that_eventbridge_refuses_stays_noted_and_is_announced_later(
+def test_an_outcome_that_eventbridge_rejects_stays_in_its_batch_note_and_is_announced_later(
     chain: Chain, subscriber: Subscriber
 ) -> None:
     with chain.denied("events:PutEvents"):

@@ -29,7 +29,7 @@ _EXIT_REFUSED = 3
 
 @dataclass(frozen=True)
 class Person:
-    """A person who has some of the policies, and works with the stack as on AWS."""
+    """A person who has some of the policies, and works with the stack as with one on AWS."""
 
     environment: dict[str, str]
 
@@ -113,7 +113,7 @@ def test_a_reader_reads_rows_and_no_quarantine(chain: Chain, policies: dict[str,
         assert not reader.may("put_object", Bucket=published, Key="data/orders/forged.parquet", Body=b"")
 
 
-def test_a_producer_puts_below_its_prefix_only_and_reads_nothing(chain: Chain, policies: dict[str, str]) -> None:
+def test_a_producer_writes_only_below_its_prefix_and_reads_nothing(chain: Chain, policies: dict[str, str]) -> None:
     landing = chain.outputs["LandingBucket"]
     with somebody_with(chain, policies, "producer") as producer:
         # The trigger ignores names that start with an underscore.
@@ -125,7 +125,7 @@ def test_a_producer_puts_below_its_prefix_only_and_reads_nothing(chain: Chain, p
         assert not producer.may("list_objects_v2", Bucket=chain.outputs["PublishedBucket"])
 
 
-def test_a_producer_who_reads_follows_uploads_with_the_command(
+def test_a_producer_who_is_also_a_reader_can_follow_uploads_with_the_command(
     chain: Chain, policies: dict[str, str], tmp_path: Path
 ) -> None:
     file = tmp_path / "producer.csv"

@@ -1,4 +1,4 @@
-"""Prefect automations and their notifications, and the explanations of crashed runs."""
+"""Tests of Prefect's automations, their notifications, and the explanations of crashed runs."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ def automations(chain: Chain) -> list[dict[str, Any]]:
     return chain.ask_prefect("automations")
 
 
-def test_applying_the_file_again_doubles_nothing(chain: Chain, hook: Receiver) -> None:
+def test_applying_the_automations_again_duplicates_nothing(chain: Chain, hook: Receiver) -> None:
     names = [automation["name"] for automation in automations(chain)]
     assert len(names) == len(set(names))
     assert {entry["name"] for entry in declared(NAMES)} <= set(names)
 
 
 def test_a_rejected_file_is_reported_with_its_reason(chain: Chain, hook: Receiver) -> None:
-    upload = chain.upload("incoming/orders/told.csv", b"")
+    upload = chain.upload("incoming/orders/empty.csv", b"")
     chain.done(upload)
-    told = chain.wait_for(lambda: hook.told_of("told.csv"), "the notification", 60)
-    assert "rejected" in told["subject"]
-    assert "0 bytes" in told["body"]
+    notified = chain.wait_for(lambda: hook.notification_about("empty.csv"), "the notification", 60)
+    assert "rejected" in notified["subject"]
+    assert "0 bytes" in notified["body"]
 
 
 def test_a_broken_pipeline_is_reported_and_retry_publishes_the_file_once_it_is_fixed(
@@ -68,14 +68,14 @@ def test_a_broken_pipeline_is_reported_and_retry_publishes_the_file_once_it_is_f
     chain.settle()
     with chain.denied("s3:PutObject"):
         upload = chain.upload("incoming/orders/mended.csv", good_orders(3))
-        told = chain.wait_for(lambda: hook.told_of("mended.csv"), "the notification", 90)
+        notified = chain.wait_for(lambda: hook.notification_about("mended.csv"), "the notification", 90)
         _give_up(chain)
-    assert "the pipeline failed" in told["subject"]
-    assert "aws_refused" in told["body"]
+    assert "the pipeline failed" in notified["subject"]
+    assert "aws_refused" in notified["body"]
     (begun,) = chain.flow_runs(upload)
     run = chain.wait_for(lambda: chain.final(begun["id"]), "the end of the run, which comes after its event")
     assert (run["state"]["type"], run["state"]["name"]) == ("FAILED", "Failed")
-    assert "rejected" not in run["tags"], "the file is well"
+    assert "rejected" not in run["tags"], "the file is good"
     chain.cloud.run(["prefect", "flow-run", "retry", run["id"]], timeout_seconds=300)
     chain.wait_for(lambda: chain.has_receipt(upload), "the receipt")
     chain.wait_for(lambda: _state(chain, run["id"])["name"] == "Completed", "the run to be completed")
@@ -86,7 +86,7 @@ def test_a_broken_pipeline_is_reported_and_retry_publishes_the_file_once_it_is_f
 def test_a_killed_task_leaves_a_crashed_run_with_the_reason_and_its_last_lines_and_is_reported(
     chain: Chain, hook: Receiver
 ) -> None:
-    """SIGKILL leaves a flow run in the state Running without a process. No other task takes over the upload."""
+    """SIGKILL leaves a flow run in the state Running without a process. Here, no other task takes over the upload."""
     chain.settle()
     with _sooner(chain, "Sluice: a run without a heartbeat has crashed (sluice)"):
         upload = chain.upload("incoming/orders/killed.csv", good_orders(3))
@@ -105,12 +105,12 @@ def test_a_killed_task_leaves_a_crashed_run_with_the_reason_and_its_last_lines_a
     assert "Its last log lines:" in state["message"] or "It logged nothing" in state["message"], "it had little time"
     (artifact,) = chain.artifacts("crash", run["id"])
     assert "Last log lines" in artifact["data"]
-    told = chain.wait_for(lambda: hook.told_of("killed.csv"), "the notification", 60)
-    assert "No heartbeat" in told["body"]
+    notified = chain.wait_for(lambda: hook.notification_about("killed.csv"), "the notification", 60)
+    assert "No heartbeat" in notified["body"]
 
 
 def test_a_killed_run_of_a_worker_is_crashed_with_its_last_lines(chain: Chain, tmp_path: Path) -> None:
-    """The worker reports the end of its process at once, and the other details come from the run's log."""
+    """The worker reports the end of its process immediately. The other details come from the run's log."""
     gate = tmp_path / "step.gate"
     upload = chain.upload("incoming/_archive/killed.csv", good_orders(3))
     variables = {"env": slow_contracts(chain.copy_contracts(tmp_path / "contracts")) | {GATE_VARIABLE: str(gate)}}
@@ -126,7 +126,7 @@ def test_a_killed_run_of_a_worker_is_crashed_with_its_last_lines(chain: Chain, t
     assert not chain.has_receipt(upload)
 
 
-def test_a_run_whose_task_never_starts_is_called_crashed(chain: Chain, hook: Receiver) -> None:
+def test_a_run_whose_task_never_starts_is_set_to_crashed(chain: Chain, hook: Receiver) -> None:
     """The ECS worker leaves a run in the state Submitting after ECS has accepted its request. Here, no process starts
     the run."""
     with _sooner(chain, "Sluice: a submitted run did not begin (sluice)"):
@@ -137,8 +137,8 @@ def test_a_run_whose_task_never_starts_is_called_crashed(chain: Chain, hook: Rec
         chain.wait_for(lambda: _state(chain, run_id)["type"] == "CRASHED", "the run to be Crashed", 90)
     (message,) = {state["message"] for state in chain.states_of(run_id) if state["name"] == "Crashed"}
     assert "its task or process did not start" in message
-    told = chain.wait_for(lambda: hook.told_of("never-begun"), "the notification", 60)
-    assert "Retry" in told["body"]
+    notified = chain.wait_for(lambda: hook.notification_about("never-begun"), "the notification", 60)
+    assert "Retry" in notified["body"]
 
 
 def test_an_overdue_file_is_reported(chain: Chain, hook: Receiver) -> None:
@@ -147,13 +147,13 @@ def test_an_overdue_file_is_reported(chain: Chain, hook: Receiver) -> None:
     entries = declared(NAMES, {"parcels": _SHORTEST_SECONDS / _AN_HOUR})
     chain.apply_automations(entry for entry in entries if "parcels" in entry["name"])
     try:
-        told = chain.wait_for(lambda: hook.told_of("parcels"), "the notification", 90)
+        notified = chain.wait_for(lambda: hook.notification_about("parcels"), "the notification", 90)
     finally:
         _remove(chain, lambda name: "parcels" in name)
-    assert "expected_every_hours" in told["body"]
+    assert "expected_every_hours" in notified["body"]
 
 
-def test_what_an_outage_of_prefect_hid_is_shown_and_reported_afterwards(chain: Chain, hook: Receiver) -> None:
+def test_an_upload_during_an_outage_of_prefect_is_shown_and_reported_afterwards(chain: Chain, hook: Receiver) -> None:
     chain.settle()
     chain.apply_automations(declared(NAMES))  # this starts a new window for notifications
     assert chain.cloud.prefect is not None
@@ -166,8 +166,8 @@ def test_what_an_outage_of_prefect_hid_is_shown_and_reported_afterwards(chain: C
     assert chain.receipt(upload).observed is False
     (run,) = chain.wait_for(lambda: chain.flow_runs(upload), "the upload to be recorded", 180)
     assert (run["state"]["name"], "rejected" in run["tags"]) == ("Failed", True)
-    told = chain.wait_for(lambda: hook.told_of("unseen.csv"), "the notification", 60)
-    assert "0 bytes" in told["body"]
+    notified = chain.wait_for(lambda: hook.notification_about("unseen.csv"), "the notification", 60)
+    assert "0 bytes" in notified["body"]
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def _remove(chain: Chain, is_meant: Any) -> None:
 
 @contextmanager
 def _sooner(chain: Chain, name: str) -> Iterator[None]:
-    """Make one of the declared automations act after the shortest possible time until the context ends."""
+    """Within the context, shorten the waiting time of a declared automation to the minimum that Prefect accepts."""
     entry = next(entry for entry in declared(NAMES) if entry["name"] == name)
     sooner = copy.deepcopy(entry)
     sooner["trigger"]["within"] = _SHORTEST_SECONDS

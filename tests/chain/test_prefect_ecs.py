@@ -1,4 +1,4 @@
-"""Manual runs on AWS: a worker of type ecs picks up each run, and starts a task of the stack for it."""
+"""Tests of manual runs on AWS, where a worker of type ecs starts a task of the stack for each run."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Two stacks that share one Prefect server. Each has separate deployments, blocks, automations, limits and a separate
-work pool."""
+"""Tests of two stacks that share one Prefect server. Each has separate deployments, blocks, automations and limits, and
+a separate work pool."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def trial(chain: Chain) -> Iterator[dict[str, str]]:
     cloudformation.delete_stack(StackName=TRIAL.stack)
 
 
-def test_registering_a_second_stack_changes_nothing_of_the_first_and_removing_it_takes_its_own_only(
+def test_registering_and_removing_a_second_stack_changes_nothing_of_the_first(
     chain: Chain, trial: dict[str, str]
 ) -> None:
     chain.apply_limits([Contract(dataset="orders", max_concurrent_uploads=3)])
@@ -83,11 +83,11 @@ def test_registering_a_second_stack_changes_nothing_of_the_first_and_removing_it
     assert {kind for kind, _ in both.keys() - first.keys()} == set(kinds)
     assert "removed: deployment process-upload/trial" in _setup(chain, "remove", TRIAL.stack)
     assert registered(chain) == first
-    assert "removed" not in _setup(chain, "remove", TRIAL.stack), "the same however often"
+    assert "removed" not in _setup(chain, "remove", TRIAL.stack), "removing it again changes nothing"
     chain.apply_limits([])
 
 
-def test_a_run_started_by_hand_works_on_its_own_stack_whatever_its_workers_environment_holds(
+def test_a_manual_run_works_on_its_own_stack_whatever_its_workers_environment_contains(
     chain: Chain, trial: dict[str, str]
 ) -> None:
     """The worker has the first stack's settings and no AWS credentials. The file is in the second stack's bucket."""

@@ -29,7 +29,7 @@ NO_ROWS = {"expectations": [{"expect_table_row_count_to_equal": {"value": 0, "se
 
 
 def read_in_notebook(chain: Chain) -> pa.Table:
-    """Return the rows of the test's file as a notebook cell gets them, which runs inside an event loop."""
+    """Return the rows of the test's file, read as in a notebook, where a cell runs inside an event loop."""
 
     async def cell() -> pa.Table:
         return read_table("orders", stack=STACK_NAME, with_source=True)

@@ -17,7 +17,9 @@ from tests.chain.files import order, orders
 pytestmark = pytest.mark.cloud
 
 
-def test_dirty_and_repaired_is_the_same_as_clean_and_each_result_has_a_page(chain: Chain, tmp_path: Path) -> None:
+def test_a_repaired_file_gives_the_same_rows_as_a_clean_one_and_each_result_has_a_page(
+    chain: Chain, tmp_path: Path
+) -> None:
     lines = [order(number) for number in range(1, 9)]
     clean = chain.upload("incoming/orders/repair-clean.csv", orders(*lines))
     dirty = chain.upload(

@@ -1,4 +1,5 @@
-"""Tests that every local process has the role that it has on AWS, with IAM enforced."""
+"""Tests that manual runs have the roles that they have on AWS, and that the task's role is limited, with IAM
+enforced."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from tests.emulator.records import decisions_of
 pytestmark = pytest.mark.cloud
 
 
-def test_a_run_by_hand_is_refused_what_the_task_role_may_not_do(chain: Chain) -> None:
+def test_a_manual_run_is_denied_what_the_task_role_may_not_do(chain: Chain) -> None:
     """If the worker had root credentials, nothing would be denied."""
     upload = chain.upload("incoming/_archive/2025.csv", good_orders(2))
     with chain.denied("s3:GetObjectVersion"):
@@ -38,7 +39,7 @@ def test_reconcile_started_by_hand_has_its_own_role(chain: Chain) -> None:
 
 
 @pytest.mark.parametrize("key", ["receipts/forged.json", "index/forged.json"])
-def test_the_task_role_writes_over_nothing_blindly(chain: Chain, key: str) -> None:
+def test_the_task_role_cannot_overwrite_a_receipt_or_an_index_entry_unconditionally(chain: Chain, key: str) -> None:
     """A write without If-None-Match or If-Match is rejected, whatever code the task runs."""
     s3, bucket = s3_as(chain, chain.outputs["TaskRoleArn"]), chain.outputs["PublishedBucket"]
     with pytest.raises(ClientError) as caught:
@@ -49,8 +50,9 @@ def test_the_task_role_writes_over_nothing_blindly(chain: Chain, key: str) -> No
     chain.s3.delete_object(Bucket=bucket, Key=key)
 
 
-def test_the_stacks_roles_stay_within_the_shipped_boundary(chain: Chain) -> None:
-    """All tests in this folder run with the boundary. If a role gets more permissions, it cannot use them."""
+def test_the_task_role_stays_within_the_shipped_boundary(chain: Chain) -> None:
+    """All tests in this folder run with the boundary. Even if the role's policy allows everything, the boundary limits
+    it."""
     role = chain.outputs["TaskRoleArn"].rpartition("/")[2]
     iam = chain.cloud.client("iam")
     boundary = iam.get_role(RoleName=role)["Role"]["PermissionsBoundary"]["PermissionsBoundaryArn"]

@@ -21,7 +21,7 @@ _REPORT = re.compile(
 
 
 def install(_state: Path) -> None:
-    """Rewrite the log of each invocation after MiniStack has written it."""
+    """Rewrite the log of each invocation after MiniStack has written it, if the function's LogFormat is JSON."""
     emit = lambda_svc._emit_lambda_logs
 
     def emit_in_format(func: dict[str, Any], request_id: str, text: str, error: bool, *rest: Any, **more: Any) -> None:

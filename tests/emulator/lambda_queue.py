@@ -1,7 +1,7 @@
 """Runs at most ten Lambda invocations at a time, which is the limit of a new account. Other events wait, as in Lambda's
 own queue.
 
-MiniStack starts a process for each event that arrives in the meantime, so a burst of 1,000 events would start 1,000
+Without this limit, MiniStack starts a process for each concurrent event, so a burst of 1,000 events would start 1,000
 processes.
 """
 

@@ -173,7 +173,7 @@ def _podman_settings(cache: Path) -> dict[str, str]:
 
 
 def _podman_build_options() -> tuple[str, ...]:
-    """Return build options that also work inside a container and make pip trust this machine's certificates."""
+    """Return build options that also work inside a container. If PIP_CERT is set, pip trusts its certificates."""
     bundle = os.environ.get("PIP_CERT", "")
     trust = ("--volume", f"{bundle}:{bundle}:ro", "--build-arg", f"PIP_CERT={bundle}") if bundle else ()
     return ("--layers", "--isolation", "chroot", "--network", "host", *trust)

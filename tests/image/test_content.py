@@ -1,4 +1,4 @@
-"""The image contains exactly what docs/image.md promises."""
+"""Tests that the image contains what docs/image.md promises."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.image, pytest.mark.timeout(1_800)]  # the first test w
 _MOST_BYTES = 250_000_000
 
 
-def test_it_runs_as_a_user_without_rights(engine: Engine, image: str, surveyed: Survey) -> None:
+def test_the_image_runs_as_a_user_without_privileges(engine: Engine, image: str, surveyed: Survey) -> None:
     assert surveyed.config["User"] == "10001:10001"
     status = engine("run", "--rm", image, "cat", "/proc/self/status")
     capabilities = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff"))
@@ -29,7 +29,7 @@ def test_it_runs_as_a_user_without_rights(engine: Engine, image: str, surveyed: 
     assert found.strip() == ""  # no setuid or setgid files
 
 
-def test_nothing_but_temporary_folders_can_be_written_to(engine: Engine, image: str) -> None:
+def test_only_temporary_folders_are_writable(engine: Engine, image: str) -> None:
     """Even if the root file system is not read-only, a process cannot change the code and packages that it runs."""
     look = (
         "import os, pathlib; "
@@ -40,14 +40,14 @@ def test_nothing_but_temporary_folders_can_be_written_to(engine: Engine, image: 
     assert [path for path in writable if path not in {"/var/tmp", "/var/lock"}] == []  # noqa: S108
 
 
-def test_what_is_written_goes_to_the_declared_volume(surveyed: Survey) -> None:
+def test_the_home_folders_are_in_the_declared_volume(surveyed: Survey) -> None:
     environment = dict(entry.split("=", 1) for entry in surveyed.config["Env"])
     assert list(surveyed.config["Volumes"]) == ["/tmp"]  # noqa: S108
     assert environment["HOME"] == "/tmp"  # noqa: S108
     assert environment["PREFECT_HOME"].startswith("/tmp/")  # noqa: S108
 
 
-def test_freed_memory_goes_back_to_the_system(surveyed: Survey) -> None:
+def test_the_memory_allocators_are_set_to_return_freed_memory(surveyed: Survey) -> None:
     environment = dict(entry.split("=", 1) for entry in surveyed.config["Env"])
     assert environment["ARROW_DEFAULT_MEMORY_POOL"] == "mimalloc"
     assert environment["MIMALLOC_ALLOW_THP"] == "0"
@@ -56,19 +56,20 @@ def test_freed_memory_goes_back_to_the_system(surveyed: Survey) -> None:
     assert int(environment["MALLOC_TRIM_THRESHOLD_"]) <= 2**23
 
 
-def test_everything_was_compiled_beforehand_the_standard_library_too(surveyed: Survey) -> None:
-    """Bytecode is validated by content rather than by modification time, so that builds are reproducible."""
+def test_all_python_code_has_bytecode_including_the_standard_library(surveyed: Survey) -> None:
+    """The bytecode is never compared with its source, so it contains no modification time and builds are
+    reproducible."""
     assert surveyed.found["without_bytecode"] == []
 
 
-def test_its_packages_are_those_of_the_lock(surveyed: Survey) -> None:
+def test_the_packages_are_those_of_the_lock(surveyed: Survey) -> None:
     wanted = packages(surveyed.found["python"])
     assert len(wanted) > 80
     assert surveyed.found["packages"] == {name: version for name, (version, _) in wanted.items()}
     assert packages() == wanted  # the packages in the bill of materials and the scan
 
 
-def test_a_package_with_another_hash_is_refused(engine: Engine, tmp_path: Path) -> None:
+def test_a_package_with_another_hash_is_rejected(engine: Engine, tmp_path: Path) -> None:
     context = tmp_path / "container"
     context.mkdir()
     shutil.copy(ROOT / "container" / "trim.py", context)
@@ -92,13 +93,13 @@ def test_an_image_whose_steps_cannot_be_imported_is_not_built(engine: Engine, im
 
 
 @pytest.mark.parametrize("what", ["installers", "programs", "histories", "caches", "tests", "test_modules"])
-def test_there_is_none_of(what: str, surveyed: Survey) -> None:
-    """The image has no installers, compilers, shell history, pip or apt caches, and no tests."""
+def test_the_image_contains_no(what: str, surveyed: Survey) -> None:
+    """The image contains no installers, build tools, shell histories, temporary files, pip or apt caches, or tests."""
     assert surveyed.found[what] == []
 
 
-def test_what_was_left_out_is_not_missed(engine: Engine, image: str) -> None:
-    """Formats, compressions and expectations that the other image tests do not use also work."""
+def test_modules_that_other_tests_do_not_use_can_be_imported(engine: Engine, image: str) -> None:
+    """The removal of unneeded files has not removed anything that these modules import."""
     modules = [
         *("flows.drain_queue", "flows.process_upload", "flows.repair", "blocks.settings_block"),
         *("great_expectations", "scipy.stats", "scipy.optimize", "scipy.sparse.linalg", "altair"),
@@ -110,7 +111,7 @@ def test_what_was_left_out_is_not_missed(engine: Engine, image: str) -> None:
     engine("run", "--rm", "--read-only", image, "python", "-c", script)
 
 
-def test_its_compressed_size_is_within_the_limit(engine: Engine, image: str, tmp_path: Path) -> None:
+def test_the_compressed_size_is_within_the_limit(engine: Engine, image: str, tmp_path: Path) -> None:
     """The size is that in a registry, where each layer is compressed with gzip, as `docker push` sends it."""
     archive = tmp_path / "image.tar"
     engine("save", "-o", str(archive), image, seconds=600)

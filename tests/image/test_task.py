@@ -1,4 +1,5 @@
-"""The image processes real uploads as an ECS task that the state machine starts with the full task definition."""
+"""Tests that the image processes real uploads as an ECS task, which the state machine starts with the settings of its
+task definition."""
 
 from __future__ import annotations
 
@@ -58,13 +59,13 @@ def test_an_upload_is_published_by_a_container_of_the_image(chain: Chain, publis
     assert chain.queue_is_empty()
 
 
-def test_ecs_knows_its_task_and_that_it_ended_well(chain: Chain, published: UploadMessage) -> None:
+def test_ecs_reports_that_the_task_exited_with_0(chain: Chain, published: UploadMessage) -> None:
     task = tasks(chain, "STOPPED")[chain.receipt(published).chain.task_arn or ""]
     assert task["stopCode"] == "EssentialContainerExited"
     assert [container["exitCode"] for container in task["containers"]] == [0]
 
 
-def test_it_ran_as_its_task_definition_says(chain: Chain, engine: Engine, published: UploadMessage) -> None:
+def test_the_container_ran_as_its_task_definition_says(chain: Chain, engine: Engine, published: UploadMessage) -> None:
     definition = chain.ecs.describe_task_definition(taskDefinition=chain.outputs["TaskDefinitionArn"])["taskDefinition"]
     (wanted,) = definition["containerDefinitions"]
     ran = inspected(engine, chain.receipt(published).chain.task_arn or "")
@@ -89,9 +90,7 @@ def inspected(engine: Engine, task_arn: str) -> dict[str, Any]:
     return found
 
 
-def test_it_called_aws_as_its_task_role_and_as_nobody_else(
-    chain: Chain, engine: Engine, published: UploadMessage
-) -> None:
+def test_the_container_called_aws_only_as_its_task_role(chain: Chain, engine: Engine, published: UploadMessage) -> None:
     task_arn = chain.receipt(published).chain.task_arn or ""
     environment = inspected(engine, task_arn)["Config"]["Env"]
     assert not [entry for entry in environment if entry.startswith(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))]
@@ -105,7 +104,7 @@ def test_it_called_aws_as_its_task_role_and_as_nobody_else(
     assert all(call["allowed"] for call in calls)
 
 
-def test_its_log_reaches_cloudwatch(chain: Chain, published: UploadMessage) -> None:
+def test_the_containers_log_reaches_cloudwatch(chain: Chain, published: UploadMessage) -> None:
     def look() -> list[dict[str, Any]]:
         lines = chain.log_lines("TaskLogGroup")
         return [line for line in lines if line.get("event") == "done" and line["run_id"] == published.run_id]
@@ -117,7 +116,7 @@ def test_its_log_reaches_cloudwatch(chain: Chain, published: UploadMessage) -> N
 # --- SIGTERM ----------------------------------------------------------------------------------------------------
 
 
-def test_sigterm_in_a_transform_gives_the_message_back_and_the_next_task_publishes(
+def test_sigterm_during_a_step_returns_the_message_and_the_next_task_publishes(
     chain: Chain, engine: Engine, published: UploadMessage
 ) -> None:
     """ECS stops the task, as it does for a Spot interruption, and the container's init process forwards SIGTERM."""
@@ -156,7 +155,7 @@ def at_work(chain: Chain, engine: Engine, *, but_not: str) -> str:
                 return task_arn
         return None
 
-    return chain.wait_for(look, "a task to begin its transform", _SECONDS)
+    return chain.wait_for(look, "a task to begin its preprocessing step", _SECONDS)
 
 
 def has_ended(chain: Chain, task_arn: str) -> Callable[[], dict[str, Any] | None]:
@@ -172,9 +171,7 @@ def has_ended(chain: Chain, task_arn: str) -> Callable[[], dict[str, Any] | None
 # --- out of memory ----------------------------------------------------------------------------------------------
 
 
-def test_an_upload_that_outgrows_two_tasks_memory_is_given_up_and_says_how_much_to_give(
-    chain: Chain, published: UploadMessage
-) -> None:
+def test_an_upload_that_exceeds_the_memory_of_two_tasks_is_given_up_on(chain: Chain, published: UploadMessage) -> None:
     """Each task exits with 137 and leaves no output. After the second, the message is in the dead-letter queue."""
     before = set(tasks(chain, "STOPPED"))
     upload = chain.upload("incoming/hungry/large.csv", good_orders(3))

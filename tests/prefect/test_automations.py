@@ -1,4 +1,5 @@
-"""The automations in automations.yaml, on a real Prefect server, match the right events and send one message each."""
+"""Tests on a real Prefect server that the automations in automations.yaml match the right events and do not repeat
+messages."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ def hook() -> Iterator[Receiver]:
 
 @pytest.fixture
 def applied(server: PrefectServer, hook: Receiver) -> Iterator[PrefectServer]:
-    """Register the automations with deadlines of a few seconds, and the block with which they send messages."""
+    """Register the automations with deadlines of ten seconds, and the block with which they send messages."""
     block = notification_block(NAMES.notify_block, hook.url)
     assert isinstance(block, CustomWebhookNotificationBlock)
     block.save(NAMES.notify_block, overwrite=True)
@@ -64,7 +65,7 @@ def recorder(applied: PrefectServer) -> Recorder:
 
 
 def messages(hook: Receiver, subject: str) -> list[dict[str, Any]]:
-    return [told for told in list(hook.received) if subject in told["subject"]]
+    return [message for message in list(hook.received) if subject in message["subject"]]
 
 
 def rejected(number: int, dataset: str = "orders") -> Receipt:
@@ -108,7 +109,7 @@ def test_many_quarantined_rows_send_one_message_for_a_dataset_and_few_send_none(
     assert parcels["subject"].startswith("parcels: ")
 
 
-def test_uploads_that_the_pipeline_gave_up_send_one_message_with_the_error(
+def test_uploads_that_the_pipeline_gave_up_on_send_one_message_with_the_error(
     applied: PrefectServer, recorder: Recorder, hook: Receiver
 ) -> None:
     error = StageBroke("stage refine: KeyError at step.py:3")
@@ -120,8 +121,8 @@ def test_uploads_that_the_pipeline_gave_up_send_one_message_with_the_error(
     )
     applied.eventually(lambda: messages(hook, "pipeline failed"))
     time.sleep(_SETTLES_SECONDS)
-    (told,) = messages(hook, "pipeline failed")
-    assert "stage_broke: stage refine" in told["body"]
+    (notified,) = messages(hook, "pipeline failed")
+    assert "stage_broke: stage refine" in notified["body"]
 
 
 def test_a_rejected_file_is_no_failure_of_the_pipeline_and_a_published_one_sends_nothing(
@@ -130,12 +131,12 @@ def test_a_rejected_file_is_no_failure_of_the_pipeline_and_a_published_one_sends
     recorder.record([rejected(50_000), receipt_of(upload(50_001))])
     applied.eventually(lambda: messages(hook, "was rejected"))
     time.sleep(_SETTLES_SECONDS)
-    assert len([told for told in hook.received if "no file came" not in told["subject"]]) == 1
+    assert len([notified for notified in hook.received if "no file came" not in notified["subject"]]) == 1
 
 
 def test_only_the_dataset_without_files_is_overdue(applied: PrefectServer, recorder: Recorder, hook: Receiver) -> None:
-    told = applied.eventually(lambda: messages(hook, "no file came for never"), 60)
-    assert "expected_every_hours" in told[0]["body"]
+    notified = applied.eventually(lambda: messages(hook, "no file came for never"), 60)
+    assert "expected_every_hours" in notified[0]["body"]
 
 
 def _run(server: PrefectServer, deployment: str, state: dict[str, Any]) -> str:
@@ -163,7 +164,7 @@ def test_a_crash_is_explained_once_and_only_for_this_stacks_runs(applied: Prefec
 
 
 @pytest.mark.parametrize("kind", ["upload", "drain"])
-def test_a_run_without_heartbeats_is_crashed_and_a_recorded_one_is_not(
+def test_a_run_without_heartbeats_is_set_to_crashed_and_a_recorded_one_is_not(
     applied: PrefectServer, recorder: Recorder, kind: str
 ) -> None:
     if kind == "upload":
@@ -179,7 +180,7 @@ def test_a_run_without_heartbeats_is_crashed_and_a_recorded_one_is_not(
     assert recorded["state_type"] == "COMPLETED"
 
 
-def test_the_example_trains_once_orders_was_published_and_no_more_comes(
+def test_the_example_starts_one_training_after_the_last_of_several_uploads(
     applied: PrefectServer, recorder: Recorder, tmp_path: Path
 ) -> None:
     """The test uncomments the example in prefect.yaml and shortens its quiet period."""

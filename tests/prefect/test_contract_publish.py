@@ -1,4 +1,4 @@
-"""Publishing a contract updates what depends on it in Prefect."""
+"""Tests that publishing a contract updates its deadline and its limit in Prefect."""
 
 import io
 from dataclasses import replace
@@ -20,7 +20,7 @@ __all__ = ["stack"]
 NAMES = PrefectNames("sluice")
 
 
-def test_deadline_and_limit_in_prefect_follow_what_is_published_and_rolled_back(
+def test_deadline_and_limit_in_prefect_follow_contracts_that_are_published_and_rolled_back(
     stack: AwsStack, tmp_path: Path, server: PrefectServer
 ) -> None:
     block = notification_block(NAMES.notify_block, "http://127.0.0.1:9/")

@@ -1,4 +1,4 @@
-"""A drain gets a flow run as soon as it processes a second upload, and this never delays an upload."""
+"""Tests that a drain gets a flow run as soon as it processes a second upload, and that uploads do not wait for it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def artifacts_of(server: PrefectServer, run: DrainRun) -> dict[str, dict[str, An
     return {found["key"]: found for found in server.call("POST", "/artifacts/filter", wanted)}
 
 
-def given_up() -> Attempt:
+def failed_attempt() -> Attempt:
     return Attempt.of(upload(9), StageBroke("broke"), dataset="parcels", receive_count=1, task_arn=None)
 
 
@@ -44,7 +44,7 @@ def test_a_drain_shows_how_far_it_is_and_ends_with_a_table(account: Account, ser
     assert flow_run["state_type"] == "RUNNING"
     assert {"drain", "stack:sluice"} <= set(flow_run["tags"])
     quarantined = receipt_of(upload(3), rows=Rows(rows_in=12, published=10, quarantined={"not_null(a)": 2}))
-    run.count([quarantined], [given_up()])
+    run.count([quarantined], [failed_attempt()])
     run.end()
     flow_run = server.call("GET", f"/flow_runs/{run.flow_run_id}")
     assert (flow_run["state_name"], flow_run["state"]["message"].split(" in ")[0]) == (
@@ -81,7 +81,7 @@ def test_a_drain_sends_heartbeats_so_that_one_that_is_killed_is_noticed(
     assert {one["prefect.resource.id"] for one in beat["related"]} >= {"prefect.tag.stack:sluice"}
 
 
-def test_without_prefect_a_drain_goes_on(account: Account) -> None:
+def test_without_prefect_a_drain_continues(account: Account) -> None:
     nobody = f"http://127.0.0.1:{free_port()}/api"
     with temporary_settings({PREFECT_API_URL: nobody, PREFECT_CLIENT_MAX_RETRIES: 0}):
         run, began = DrainRun(account.parts, TASK, waiting=lambda: 0, update_seconds=0.1), time.monotonic()

@@ -1,4 +1,5 @@
-"""A crashed run is explained from what its task recorded, and its state is corrected if a receipt exists."""
+"""Tests that a crashed run is explained from what its task recorded, and that its state is corrected if a receipt
+exists."""
 
 from __future__ import annotations
 
@@ -46,7 +47,9 @@ def test_a_run_that_crashed_after_its_receipt_is_set_to_the_receipts_outcome(
     assert status in run["tags"]
 
 
-def test_a_run_that_crashed_without_a_receipt_says_what_tasks_noted(server: PrefectServer, account: Account) -> None:
+def test_a_run_that_crashed_without_a_receipt_shows_what_its_tasks_recorded(
+    server: PrefectServer, account: Account
+) -> None:
     message, store = new_upload(), account.parts.store
     noted = NotedUpload(upload=message, message_id="m")
     write_note(
@@ -62,7 +65,7 @@ def test_a_run_that_crashed_without_a_receipt_says_what_tasks_noted(server: Pref
     assert [artifact["key"] for artifact in artifacts_of(server, run)] == ["crash"]
 
 
-def test_the_receipt_of_an_earlier_attempt_is_no_outcome_of_a_crashed_one(
+def test_the_receipt_of_an_earlier_attempt_is_not_the_outcome_of_a_crashed_one(
     server: PrefectServer, account: Account
 ) -> None:
     message = new_upload()
@@ -74,7 +77,7 @@ def test_the_receipt_of_an_earlier_attempt_is_no_outcome_of_a_crashed_one(
     assert server.call("GET", f"/flow_runs/{run_id}")["state_type"] == "CRASHED"
 
 
-def test_a_crash_is_explained_though_an_attempt_cannot_be_read(server: PrefectServer, account: Account) -> None:
+def test_a_crash_is_explained_even_if_an_attempt_cannot_be_read(server: PrefectServer, account: Account) -> None:
     message = new_upload()
     account.parts.store.put(f"attempts/{message.run_id}.json", "{}")
     assert crashed(server, message)["state"]["message"].startswith("Explained: ")

@@ -1,4 +1,5 @@
-"""A single upload is a live flow run on a real Prefect server, which shows its progress and lets a user cancel it."""
+"""Tests that a single upload is a live flow run on a real Prefect server, which shows its stages and lets a user cancel
+it."""
 
 from __future__ import annotations
 
@@ -75,7 +76,9 @@ def test_a_lone_upload_is_shown_with_its_stages_in_few_requests(
     assert events_of(server, receipt) == ["sluice.upload.published"]
 
 
-def test_a_failed_try_is_an_event_and_the_upload_can_be_tried_again(account: Account, server: PrefectServer) -> None:
+def test_a_failed_attempt_is_an_event_and_the_next_one_completes_the_same_run(
+    account: Account, server: PrefectServer
+) -> None:
     def broken(parts: Parts, job: UploadJob, *more: Any) -> Receipt:
         raise StageBroke("stage refine: KeyError at step.py:3")
 
@@ -91,7 +94,7 @@ def test_a_failed_try_is_an_event_and_the_upload_can_be_tried_again(account: Acc
     assert set(events_of(server, receipt)) == {"sluice.upload.attempt-failed", "sluice.upload.published"}
 
 
-def test_cancel_stops_the_work_and_the_run_ends_cancelled(
+def test_cancelling_a_run_stops_the_work_and_the_run_ends_as_cancelled(
     account: Account, server: PrefectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The test cancels as the UI does: it sets the run to Cancelling while a stage is running."""
@@ -129,7 +132,7 @@ def test_cancel_stops_the_work_and_the_run_ends_cancelled(
 
 
 @pytest.mark.parametrize("left", ["RUNNING", "CRASHED"])
-def test_a_task_that_was_killed_after_its_receipt_is_corrected_by_the_redelivery(
+def test_a_run_whose_task_was_killed_after_its_receipt_is_completed_at_the_next_delivery(
     account: Account, server: PrefectServer, left: str
 ) -> None:
     upload = account.upload(f"incoming/orders/{left.lower()}.csv", good_orders(2), "0104")
@@ -141,7 +144,7 @@ def test_a_task_that_was_killed_after_its_receipt_is_corrected_by_the_redelivery
     assert StateType(run["state_type"]) is StateType.COMPLETED
 
 
-def test_a_cancellation_that_comes_too_late_ends_nothing() -> None:
+def test_a_cancellation_between_stages_stops_the_next_stage() -> None:
     cancellation = Cancellation()
     with cancellation.stops():
         pass
@@ -159,10 +162,11 @@ def _restore_signals() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("state", ["CANCELLED", "CRASHED", "FAILED"])
-def test_an_upload_that_is_redriven_runs_at_its_first_delivery(
+def test_a_redriven_upload_continues_its_ended_run_at_the_first_delivery(
     account: Account, server: PrefectServer, state: str
 ) -> None:
-    """A redriven message counts its deliveries from one again, and no other process can be working on an ended run."""
+    """The receive count of a redriven message starts at 1 again. No other process can be working on a run that has
+    ended."""
     upload = account.upload(f"incoming/orders/redriven-{state}.csv", good_orders(2))
     Recorder(account.parts).record_failures([given_up(upload)])
     (run,) = runs_of(server, upload)

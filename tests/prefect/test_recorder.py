@@ -1,4 +1,4 @@
-"""Uploads that were processed without Prefect are recorded from their receipts, each as exactly one flow run."""
+"""Tests that uploads that were processed without Prefect are recorded from their receipts, each as one flow run."""
 
 from __future__ import annotations
 
@@ -66,9 +66,7 @@ def recorder(account: Account, server: PrefectServer) -> Recorder:
     return Recorder(account.parts)
 
 
-def test_a_receipt_becomes_one_flow_run_with_everything_and_true_times(
-    server: PrefectServer, recorder: Recorder
-) -> None:
+def test_a_receipt_becomes_one_flow_run_with_the_actual_times(server: PrefectServer, recorder: Recorder) -> None:
     message = new_upload(key="incoming/orders/seen.csv")
     receipt = receipt_of(
         message, timings_seconds={"fetch": 1.0, "refine": 2.0}, created_at="2026-01-01T10:00:03.000000Z"
@@ -91,7 +89,9 @@ def test_a_receipt_becomes_one_flow_run_with_everything_and_true_times(
 
 
 @pytest.mark.parametrize("kind", ["rejected", "forced", "large"])
-def test_what_is_not_ordinary_has_its_own_summary(server: PrefectServer, recorder: Recorder, kind: str) -> None:
+def test_a_rejected_forced_or_large_upload_has_its_own_summary(
+    server: PrefectServer, recorder: Recorder, kind: str
+) -> None:
     message = new_upload(attempt=1 if kind == "forced" else 0)
     receipt = receipt_of(message, published=kind != "rejected")
     if kind == "large":
@@ -104,7 +104,7 @@ def test_what_is_not_ordinary_has_its_own_summary(server: PrefectServer, recorde
     assert receipt.run_id in artifact["data"]
 
 
-def test_more_uploads_than_one_call_takes_are_all_recorded_and_again_changes_nothing(
+def test_more_uploads_than_one_call_takes_are_all_recorded_and_recording_again_changes_nothing(
     account: Account, server: PrefectServer, recorder: Recorder
 ) -> None:
     messages = [new_upload() for _ in range(RUNS_PER_CALL + 5)]
@@ -116,7 +116,7 @@ def test_more_uploads_than_one_call_takes_are_all_recorded_and_again_changes_not
     assert len(runs_of(server, *messages)) == len(messages)
 
 
-def test_uploads_of_every_key_are_recorded_together(server: PrefectServer, recorder: Recorder) -> None:
+def test_uploads_with_unusual_keys_are_recorded_together(server: PrefectServer, recorder: Recorder) -> None:
     names = ["a b+c%2F.csv", "é\u2028\n\t.csv", "🐧" * 253, '{{ ctx }} {"__prefect_kind": "jinja"}', "a\0b.csv"]
     uploads = [new_upload(key=f"incoming/orders/{name}") for name in names]
     assert recorder.record([receipt_of(upload) for upload in uploads]) == {upload.run_id for upload in uploads}
@@ -127,7 +127,7 @@ def test_uploads_of_every_key_are_recorded_together(server: PrefectServer, recor
 
 
 @pytest.mark.parametrize("state", ["PENDING", "RUNNING", "CRASHED", "FAILED"])
-def test_a_run_that_its_task_left_behind_is_set_to_the_receipt(
+def test_a_run_that_its_task_left_behind_gets_the_outcome_of_the_receipt(
     server: PrefectServer, recorder: Recorder, state: str
 ) -> None:
     message = new_upload()
@@ -139,7 +139,7 @@ def test_a_run_that_its_task_left_behind_is_set_to_the_receipt(
     assert log_of(server, run)
 
 
-def test_a_failed_run_of_a_file_that_was_rejected_later_says_rejected(
+def test_a_failed_run_of_a_file_that_was_rejected_later_shows_the_rejection(
     server: PrefectServer, recorder: Recorder
 ) -> None:
     message = new_upload()
@@ -150,7 +150,7 @@ def test_a_failed_run_of_a_file_that_was_rejected_later_says_rejected(
     assert run["state"]["message"].startswith("the file is empty")
 
 
-def test_a_run_that_shows_its_receipt_already_stays_as_it_is(server: PrefectServer, recorder: Recorder) -> None:
+def test_a_run_that_already_shows_its_receipt_stays_as_it_is(server: PrefectServer, recorder: Recorder) -> None:
     message = new_upload()
     flow_run_id = existing(server, message, "COMPLETED", "published")
     assert recorder.record([receipt_of(message, chain=Chain(flow_run_id=flow_run_id))]) == {message.run_id}
@@ -165,7 +165,9 @@ def test_a_live_run_that_was_deleted_is_recorded_as_a_new_one(server: PrefectSer
     assert len(runs_of(server, message)) == 1
 
 
-def test_an_upload_that_was_given_up_is_a_failed_run_with_the_reason(server: PrefectServer, recorder: Recorder) -> None:
+def test_an_upload_that_was_given_up_on_is_a_failed_run_with_the_reason(
+    server: PrefectServer, recorder: Recorder
+) -> None:
     message = new_upload()
     assert recorder.record_failures([given_up(message)]) == {message.run_id}
     (run,) = runs_of(server, message)
@@ -179,7 +181,7 @@ def test_an_upload_that_was_given_up_is_a_failed_run_with_the_reason(server: Pre
 
 
 @pytest.mark.parametrize("state", ["CANCELLED", "CRASHED"])
-def test_a_run_that_says_how_it_ended_keeps_that_when_the_upload_is_given_up(
+def test_a_cancelled_or_crashed_run_keeps_its_state_when_the_upload_is_given_up_on(
     server: PrefectServer, recorder: Recorder, state: str
 ) -> None:
     message = new_upload()
@@ -189,7 +191,7 @@ def test_a_run_that_says_how_it_ended_keeps_that_when_the_upload_is_given_up(
     assert (run["state_type"], GIVEN_UP in run["tags"]) == (state, True)
 
 
-def test_the_outcomes_are_events_with_stack_and_dataset(server: PrefectServer, recorder: Recorder) -> None:
+def test_the_outcomes_are_events_with_dataset_run_and_key(server: PrefectServer, recorder: Recorder) -> None:
     messages = {"published": new_upload(), "rejected": new_upload(), "failed": new_upload()}
     recorder.record([receipt_of(messages["published"]), receipt_of(messages["rejected"], published=False)])
     recorder.record_failures([given_up(messages["failed"])])
@@ -217,14 +219,13 @@ def test_a_server_without_the_bulk_route_gets_one_request_for_each_run(account: 
     assert [run["state_type"] for run in runs_of(server, *messages)] == ["COMPLETED"] * 2
 
 
-def test_a_run_that_prefect_refuses_is_no_outage(account: Account, server: PrefectServer) -> None:
-    """The other runs in the same call are recorded, and the next call tries the rejected one again."""
+def test_a_run_that_prefect_rejects_once_is_still_recorded(account: Account, server: PrefectServer) -> None:
     refused, taken = new_upload(), new_upload()
     with gateway_to(server.url) as gateway, temporary_settings({PREFECT_API_URL: gateway.url}):
         recorder, gateway.unknown, gateway.refuse_next = Recorder(account.parts), "/bulk", ""
         assert recorder.record([receipt_of(taken)]) == {taken.run_id}
         gateway.refuse_next = "/create_flow_run"
-        assert recorder.record([receipt_of(refused)]) == {refused.run_id}, "asked again at once"
+        assert recorder.record([receipt_of(refused)]) == {refused.run_id}, "it was retried in the same call"
 
 
 def test_nothing_is_recorded_and_nothing_is_raised_while_prefect_is_down(account: Account) -> None:

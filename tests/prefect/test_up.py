@@ -1,4 +1,4 @@
-"""`sluice up` prints the outcomes that have been recorded in Prefect since it last looked."""
+"""Tests that `sluice up` finds the outcomes that have been recorded in Prefect since it last looked."""
 
 from blocks.settings import PipelineSettings
 from deployment.commands.up import Outcomes
@@ -10,7 +10,7 @@ from tests.unit.flows.pipeline.receipts import receipt_of, upload
 _SETTINGS = PipelineSettings(stack="sluice", landing_bucket="landing", published_bucket="published", queue_url="queue")
 
 
-def test_each_outcome_is_news_once_and_what_came_before_is_none(server: PrefectServer) -> None:
+def test_each_outcome_is_reported_once_and_earlier_ones_are_not(server: PrefectServer) -> None:
     recorder, shown = Recorder(assemble(_SETTINGS)), list[str]()
     before, *uploads = (upload(number) for number in range(90_000, 90_003))
     earlier = Outcomes(server.url)

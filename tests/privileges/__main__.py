@@ -16,7 +16,7 @@ _DELIVERY = (
     "docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html#cloudwatch-iam-policy"
 )
 _TRACING = "Step Functions itself, when it traces: docs.aws.amazon.com/step-functions/latest/dg/xray-iam.html"
-# Actions that AWS performs with a role and that the local cloud does not record: (role, statement) → who performs them.
+# Statements that are needed on AWS, but that nothing uses in the local cloud: (role, statement) → who uses them.
 EXCEPTIONS = {
     ("DrainRole", "DeliverLogs"): _DELIVERY,
     ("DrainRole", "Trace"): _TRACING,
@@ -64,7 +64,7 @@ def main() -> int:
     """Compare what the suites recorded with the policies, print the differences, and return the exit code."""
     records = load()
     if not records:
-        sys.stdout.write("No calls were written down: run the suites first (make infra runs chain faults).\n")
+        sys.stdout.write("No calls were recorded: run the suites first (make infra runs chain faults).\n")
         return 1
     never_called = unused(records)
     unexcused = [
@@ -72,9 +72,9 @@ def main() -> int:
     ]
     denied = [one for one in missing(records) if (one.role, one.action) not in DENIALS]
     problems = [
-        *(f"{one.role} needs {one.action} on {one.resource}, and has it not" for one in denied),
-        *(f"{one.role} may {one.action} on {one.resource} ({one.sid}), and never does" for one in unexcused),
-        *(f"no exception any more: {one}" for one in stale_exceptions(never_called)),
+        *(f"{one.role} called {one.action} on {one.resource}, but no policy allows it" for one in denied),
+        *(f"{one.role} is allowed {one.action} on {one.resource} ({one.sid}), but never used it" for one in unexcused),
+        *(f"the exception is out of date: {one}" for one in stale_exceptions(never_called)),
     ]
     calls = sum(len(record.calls) for record in records)
     sys.stdout.write("".join(f"{problem}\n" for problem in problems))

@@ -33,7 +33,7 @@ class Grant:
 
     @property
     def key(self) -> tuple[str, str, str, int]:
-        """Return what identifies the grant, which is the same in every stack."""
+        """Return an identifier of the grant that is the same in every stack."""
         return self.role, self.sid, self.action, self.place
 
     def covers(self, call: Call) -> bool:
@@ -59,9 +59,9 @@ def grants_of(policies: Mapping[str, Statements]) -> list[Grant]:
 
 
 def missing(records: Iterable[Record]) -> list[Call]:
-    """Return the calls that were denied and that no policy of the stack allows, although a component needs them.
+    """Return the denied calls that no policy of the stack allows, except those on resources of the tests.
 
-    A call that was denied although a policy allows it is left out, because a test removed that permission on purpose.
+    A denied call that a policy allows is left out, because a test removed that permission on purpose.
     """
     found = {
         call

@@ -9,7 +9,7 @@ _ENOUGH_BYTES = 3 * 2**30  # so that a machine without a memory limit does not s
 
 
 def hoard(frame: pd.DataFrame) -> pd.DataFrame:
-    """Allocate up to 3 GiB of memory, so that the kernel kills the process."""
+    """Allocate up to 3 GiB of memory, so that the kernel kills the process in a task with less memory."""
     pieces: list[bytes] = []
     while len(pieces) * _PIECE_BYTES < _ENOUGH_BYTES:
         pieces.append(b"x" * _PIECE_BYTES)
