@@ -1,8 +1,8 @@
 """A test bench for faults: uploads with separate queues, workers with injected faults, and checks that hold after any
 fault.
 
-A worker is the container's entry point with the task's role, forked from a process that has already made all imports.
-It uses the real Prefect server, and the local cloud in place of AWS.
+A worker runs the container's entry point with the task's role, in a fork of a process that has already made all
+imports. It uses the real Prefect server, and the local cloud in place of AWS.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Outcome:
         """Return whether SIGKILL ended the worker."""
         return self.exit_code == -signal.SIGKILL
 
-    def said(self, event: str) -> list[dict[str, Any]]:
-        """Return the worker's log lines with the given event."""
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Return the worker's log lines with the given value of `event`."""
         return [line for line in self.lines if line.get("event") == event]
 
     @property
@@ -91,8 +91,8 @@ class Worker:
         assert self.process.pid is not None
         os.kill(self.process.pid, number)
 
-    def has_said(self, event: str) -> bool:
-        """Return whether the worker's log already has a line with the given event."""
+    def has_logged(self, event: str) -> bool:
+        """Return whether the worker's log already has a line with the given value of `event`."""
         return any(line.get("event") == event for line in self._lines())
 
     def _lines(self) -> list[dict[str, Any]]:
@@ -169,7 +169,6 @@ class Case:
 
     @property
     def queue_arn(self) -> str:
-        """Return the ARN of the upload's queue."""
         return arn_of(self.bench.chain, self.queue_url)
 
     def wait_until_visible(self) -> None:
@@ -181,7 +180,6 @@ class Case:
         return sum(self.count().values()) == 1 and not self.bench.chain.has_receipt(self.upload)
 
     def receipt(self) -> Receipt:
-        """Return the upload's receipt."""
         return self.bench.chain.receipt(self.upload)
 
     def kept_promises(self, status: Status = Status.PUBLISHED, *, dead_letters: int = 0, rows: int = 3) -> Receipt:
@@ -194,7 +192,6 @@ class Case:
 
 
 def arn_of(chain: Chain, queue_url: str) -> str:
-    """Return the ARN of a queue."""
     asked = chain.sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
     return str(asked["Attributes"]["QueueArn"])
 
@@ -207,8 +204,8 @@ def count_of(chain: Chain, url: str) -> dict[str, int]:
 
 
 def kept_promises(chain: Chain, upload: UploadMessage, status: Status = Status.PUBLISHED) -> Receipt:
-    """Check that an upload has one receipt, that its outputs and no others exist, and that no row is missing. Return
-    the receipt."""
+    """Check that an upload has one receipt with the given status, that exactly its current outputs exist, that no row
+    is missing, and that the index agrees. Return the receipt."""
     receipt = chain.receipt(upload)
     assert receipt.status is status, receipt.reason
     assert versions_of(chain, receipt_key(upload.run_id)) == 1, "the receipt was written more than once"
@@ -230,7 +227,7 @@ def kept_promises(chain: Chain, upload: UploadMessage, status: Status = Status.P
 
 
 def versions_of(chain: Chain, key: str) -> int:
-    """Return how often an object in the published bucket was written."""
+    """Return the number of versions of an object in the published bucket."""
     listed = chain.s3.list_object_versions(Bucket=chain.outputs["PublishedBucket"], Prefix=key)
     return sum(version["Key"] == key for version in listed.get("Versions", []))
 
@@ -257,7 +254,8 @@ class Bench:
         self._allow_queues()
 
     def case(self, name: str = "", body: bytes = b"", *, max_receives: int = 5, deliver: bool = True) -> Case:
-        """Upload a file, which has three good orders by default, and send its message to a separate queue."""
+        """Upload a file, which has three good orders by default, and send its message to a separate queue, unless
+        `deliver` is False."""
         number = next(self._cases)
         key = name or f"incoming/orders/fault-{number}.csv"
         sqs = self.chain.sqs

@@ -30,9 +30,8 @@ _INTRODUCTION = """\
 
 This page lists what can go wrong, the expected behavior of Sluice, and the test that injects the fault. The faults are
 real: processes are killed, calls to AWS are rejected or delayed, responses are lost, servers are stopped, and timeouts
-expire. Every test that uploads a file also checks that each object version has exactly one receipt, that nothing was
-published twice, that the message was deleted or is in the dead-letter queue, that every row is accounted for, and that
-an error, if there is one, is reported once and has a clear name.
+expire. Most tests that upload a file also check that each object version has exactly one receipt, that nothing was
+published twice, that the message was deleted or is in the dead-letter queue, and that every row is accounted for.
 
 `make faults` runs all tests except those marked *slow*, which `make faults-all` includes. This page is generated from
 the tests by `python -m tests.faults.catalogue > docs/faults.md`, and a test checks that it is current.

@@ -1,4 +1,4 @@
-"""Gives a process a disk that is too small."""
+"""Gives a process a small disk, so that the disk becomes full."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """S3 and SQS in memory. At every call, a worker can be paused or killed, or can get an error instead of the response.
 
-They behave as AWS documents: conditional writes fail with 412, a read returns the last write, and messages arrive in
-any order, several times, and again after their visibility timeout.
+Both services behave as AWS documents: conditional writes fail with 412, a read returns the last write, and messages
+arrive in any order, several times, and again after their visibility timeout.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ class _Raw(io.BytesIO):
 
 
 def lay_own_plan() -> None:
-    """Inject the faults in this process's environment into all of its clients."""
+    """Inject the faults that this process's environment describes into all clients of boto3's default session."""
     lay((Sabotage(**each) for each in json.loads(os.environ.get(VARIABLE, "[]"))), _default_session(), _tally())
 
 

@@ -104,7 +104,7 @@ class Soak:
         told = before = ""
         while True:
             for task in self.crew.reap():
-                self._take_leave(task)
+                self._repeat_if_failed(task)
             self.crew.strike(len(self._receipts))
             now = time.monotonic()
             if now - looked >= _LOOK_SECONDS:
@@ -154,7 +154,7 @@ class Soak:
         dataset = self._dice.choice(("", "", READINGS, EVENTS))
         self.crew.start_rerun(uploaded.file.key, str(uploaded.message.version_id), dataset)
 
-    def _take_leave(self, task: Task) -> None:
+    def _repeat_if_failed(self, task: Task) -> None:
         """Repeat a manual re-run that has failed."""
         if task.rerun and task.process.exitcode != EXIT_DONE:
             self.crew.start_rerun(*task.rerun)

@@ -97,7 +97,7 @@ class Front:
         return not self._thread.is_alive()
 
     def force(self, uploaded: Uploaded) -> None:
-        """Request a re-run through the queue, and repeat the request until it has succeeded."""
+        """Request a re-run through the queue, and repeat the request up to 100 times until it succeeds."""
         again = dataclasses.replace(uploaded.message, attempt=1)
         for _ in range(100):
             try:
@@ -117,7 +117,7 @@ class Front:
                         return
                     self._upload(file)
                     at_work = [*self._hand_over(file.number, pool), *(each for each in at_work if not each.done())]
-                    self._hold_back()
+                    self._wait_for_the_workers()
                 self._hand_over(1_000_000_000, pool)
         except BaseException as error:  # noqa: BLE001 (the soak's main thread raises it)
             self.error = error
@@ -145,7 +145,7 @@ class Front:
     def _tell(self, uploaded: Uploaded, due: int) -> None:
         heapq.heappush(self._due, (due, next(self._ties), uploaded))
 
-    def _hold_back(self) -> None:
+    def _wait_for_the_workers(self) -> None:
         while not self._stop.is_set() and self.ground.count()["waiting"] > _MOST_WAITING:
             time.sleep(_POLL_SECONDS)
 
@@ -162,8 +162,8 @@ class Front:
         return handed
 
     def _invoke(self, event: dict[str, Any]) -> None:
-        """Act as Lambda, which tries an asynchronous event three times. If all attempts fail, act as an operator who
-        sends it again."""
+        """Act as Lambda, which invokes the function up to three times for an asynchronous event, and then as an
+        operator who sends the event again until it is dispatched."""
         self.events += 1
         for tries in itertools.count(1):
             try:

@@ -179,8 +179,8 @@ class Crew:
         return over
 
     def strike(self, done: int) -> None:
-        """If enough uploads are done since the last time, kill a task, or pause it for longer than its message stays
-        invisible. Resume paused tasks in time, and kill some of them then."""
+        """Resume the tasks whose pause is over, and kill some of them. If enough uploads are done since the last
+        strike, kill another task, or pause it for longer than its message stays invisible."""
         now = time.monotonic()
         for task in self.tasks:
             if task.stopped_until and now >= task.stopped_until:

@@ -25,22 +25,18 @@ def misbehave(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def slow_contracts(folder: Path) -> dict[str, str]:
-    """Add a step to the contract of the orders that waits until the file named by FAULT_GATE exists. `folder` is a copy
-    of the project's contracts. Return the environment with which a worker uses it."""
+    """Add a step to the orders contract in `folder`, a copy of the project's contracts. The step waits until the file
+    that FAULT_GATE names exists. Return the environment variables with which a worker uses the folder."""
     return _with_step(folder, _WAIT)
 
 
 def hungry_contracts(folder: Path) -> dict[str, str]:
-    """Add a step to the contract of the orders that allocates memory until there is none left. `folder` is a copy of
-    the project's contracts. Return the environment with which a worker uses it."""
+    """Add a step to the orders contract in `folder`, a copy of the project's contracts. The step allocates memory until
+    there is none left. Return the environment variables with which a worker uses the folder."""
     return _with_step(folder, _EAT)
 
 
 def _with_step(folder: Path, step: str) -> dict[str, str]:
-    """Add a step to the contract of the orders in `folder`, which is a copy of the project's contracts.
-
-    Return the environment with which a worker uses the folder.
-    """
     steps, contract = folder / "orders" / "steps.py", folder / "orders" / "contract.yaml"
     imports = "import os\nimport time\nfrom pathlib import Path\n"
     head, separator, body = steps.read_text().partition("from __future__ import annotations\n")

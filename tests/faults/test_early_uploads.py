@@ -1,5 +1,5 @@
-"""Files whose outputs are uploaded while they are still being refined. A worker dies or is stopped, or the file is
-rejected in the end."""
+"""Tests of files whose outputs are uploaded while the file is still being refined. A worker dies or is stopped, or the
+file is rejected in the end."""
 
 from __future__ import annotations
 
@@ -59,9 +59,7 @@ def _pending(bench: Bench, case: Case) -> list[str]:
         ),
     ],
 )
-def test_a_worker_that_dies_among_several_output_files_publishes_each_once(
-    bench: Bench, call: str, visible: int
-) -> None:
+def test_output_files_of_a_killed_worker_are_each_published_once(bench: Bench, call: str, visible: int) -> None:
     case = bench.case(_KEY.format(call), wide_rows())
     contracts = _contracts(case)
     assert case.work(Sabotage(on=call, nth=2, do="kill_after"), environment=contracts).exit_code == -9
@@ -110,8 +108,8 @@ def test_a_task_that_is_stopped_does_not_wait_for_an_upload(
     worker.signal(signal.SIGTERM)
     outcome = worker.ended()
     assert outcome.exit_code == 143
-    assert outcome.said("stopped, returning the messages")
-    assert not abort_gate.with_suffix(".reached").exists(), "S3 may not answer this call either"
+    assert outcome.logged("stopped, returning the messages")
+    assert not abort_gate.with_suffix(".reached").exists(), "S3 might not answer this call either"
     assert case.count() == {"waiting": 1, "held": 0}
     assert (_keys_below_data(bench, case), len(_pending(bench, case))) == ([], 1)
     assert case.work(environment=contracts).exit_code == 0
@@ -123,7 +121,7 @@ def test_a_task_that_is_stopped_does_not_wait_for_an_upload(
     "a file that is rejected at its end, after full output files were uploaded",
     expected="nothing is under data/, and no pending upload could become an object",
 )
-def test_a_file_that_is_rejected_after_early_uploads_leaves_nothing(bench: Bench) -> None:
+def test_a_file_that_is_rejected_after_early_uploads_leaves_no_outputs(bench: Bench) -> None:
     case = bench.case(_KEY.format("rejected"), wide_rows())
     rule = "expectations:\n  - expect_table_row_count_to_be_between: {max_value: 100}\n"
     hold, gate = case.gate("s3.PutObject", "/receipts/")

@@ -246,7 +246,7 @@ class Protocol(RuleBasedStateMachine):
     # --- what must hold -----------------------------------------------------------------------------------------
 
     @invariant()
-    def what_is_current_is_there(self) -> None:
+    def current_data_exists(self) -> None:
         standing = {(receipt.run_id, receipt.attempt) for receipt in self.receipts()}
         for key in self.s3.keys("index/"):
             current = self.entry(key).current
@@ -256,7 +256,7 @@ class Protocol(RuleBasedStateMachine):
                 assert data_key in self.s3.objects, "the index points at data that is not there"
 
     @invariant()
-    def a_receipt_speaks_of_the_bytes_that_are_there(self) -> None:
+    def a_receipt_has_the_digests_of_the_stored_bytes(self) -> None:
         for receipt in self.receipts():
             for output in receipt.outputs:
                 stored = self.s3.objects.get(output.key)
@@ -418,14 +418,14 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         pytest.param(Appending, id="append"),
     ],
 )
-def test_in_whatever_order_things_happen_nothing_is_lost_and_nothing_published_twice(machine: Any) -> None:
+def test_in_any_order_of_events_nothing_is_lost_or_published_twice(machine: Any) -> None:
     explore(machine, examples=100, steps=30)
 
 
 @PATIENCE
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", [Protocol, Appending])
-def test_nor_in_many_more_orders(machine: Any) -> None:
+def test_in_many_more_orders_nothing_is_lost_or_published_twice(machine: Any) -> None:
     explore(machine, examples=1_000, steps=50)
 
 

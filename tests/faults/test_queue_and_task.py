@@ -1,4 +1,5 @@
-"""Faults of the queue and of tasks: the queue rejects calls, or a task dies, is stopped, or runs out of a resource."""
+"""Tests of faults of the queue and of tasks: the queue rejects calls, or a task dies, is stopped, or runs out of a
+resource."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ _AREA: Literal["Queue and task"] = "Queue and task"
         ),
     ],
 )
-def test_a_message_that_nobody_can_read_rests_in_the_dead_letter_queue(bench: Bench, body: str, says: str) -> None:
+def test_a_message_that_cannot_be_parsed_is_moved_to_the_dead_letter_queue(bench: Bench, body: str, says: str) -> None:
     case = bench.case(deliver=False)
     case.send(body)
     outcome = case.work()
@@ -66,7 +67,7 @@ def test_a_task_at_an_empty_queue_stays_as_long_as_its_drain_relies_on_it(bench:
     case.kept_promises()
 
 
-@fault(_AREA, "the same message to two workers at once", expected="one result; the second finds the receipt")
+@fault(_AREA, "the same message to two workers at the same time", expected="one result")
 def test_two_workers_with_the_same_message_publish_once(bench: Bench) -> None:
     case = bench.case()
     case.send()
@@ -90,7 +91,8 @@ _REFUSED = "delete refused"
 
 @pytest.fixture(scope="module")
 def interrupted(bench: Bench) -> dict[str, tuple[Case, Outcome]]:
-    """Interrupt a separate case in each way. The messages become visible again at about the same time."""
+    """Kill a worker at each point, and reject the deletion of one worker, each with a separate upload. Their messages
+    then become visible again while other tests run."""
     points = [*_INTERRUPTIONS, _REFUSED]
     cases = {point: bench.case() for point in points}
     outcomes: dict[str, Outcome] = {}
@@ -150,7 +152,9 @@ def test_a_worker_killed_at_any_point_leaves_one_result(
 
 
 @fault(_AREA, "delete rejected", expected="exit 0; the message is delivered again and the receipt is found")
-def test_a_message_that_could_not_be_deleted_does_no_harm(interrupted: dict[str, tuple[Case, Outcome]]) -> None:
+def test_a_message_that_could_not_be_deleted_is_not_processed_twice(
+    interrupted: dict[str, tuple[Case, Outcome]],
+) -> None:
     case, outcome = interrupted[_REFUSED]
     assert outcome.exit_code == 0
     assert "AwsRefused" in outcome.errors
@@ -164,7 +168,7 @@ def test_a_message_that_could_not_be_deleted_does_no_harm(interrupted: dict[str,
 
 @dataclass
 class Overtime:
-    """A worker that is paused while it refines a file, and the file that releases it."""
+    """A worker that pauses while it refines a file, the file that releases it, and its environment."""
 
     case: Case
     worker: Worker
@@ -180,7 +184,8 @@ def _overtime(case: Case) -> Overtime:
 
 @pytest.fixture(scope="module")
 def overtime(bench: Bench) -> Iterator[dict[str, Overtime]]:
-    """Run workers for longer than the visibility timeout. One of them may not extend the timeout."""
+    """Start three workers that pause while they refine a file. One of them is not allowed to extend the visibility
+    timeout of its message."""
     cases = {name: bench.case() for name in ("beating", "refused", "stopped")}
     with bench.denied(bench.task_role, "sqs:ChangeMessageVisibility", cases["refused"].queue_arn):
         yield {name: _overtime(case) for name, case in cases.items()}
@@ -188,17 +193,17 @@ def overtime(bench: Bench) -> Iterator[dict[str, Overtime]]:
 
 @fault(
     _AREA,
-    "SIGTERM in the middle of a transform",
-    expected="the message is returned at once, nothing is written, exit 143; the next worker publishes",
+    "SIGTERM during a preprocessing step",
+    expected="the message is returned immediately, nothing is written, exit 143; the next worker publishes",
 )
-def test_sigterm_returns_the_message_at_once(bench: Bench, overtime: dict[str, Overtime]) -> None:
+def test_sigterm_returns_the_message_immediately(bench: Bench, overtime: dict[str, Overtime]) -> None:
     at_work = overtime["stopped"]
     case = at_work.case
     case.held_at(at_work.gate)
     at_work.worker.signal(signal.SIGTERM)
     outcome = at_work.worker.ended(30)
     assert outcome.exit_code == 143
-    assert outcome.said("stopped, returning the messages")
+    assert outcome.logged("stopped, returning the messages")
     assert case.count() == {"waiting": 1, "held": 0}
     assert not bench.chain.has_receipt(case.upload)
     assert not [key for key in bench.chain.keys("data/") if case.upload.run_id in key]
@@ -209,7 +214,7 @@ def test_sigterm_returns_the_message_at_once(bench: Bench, overtime: dict[str, O
 
 @fault(_AREA, "heartbeat rejected", expected="a second worker receives the message; one result")
 @fault(_AREA, "receipt handle expired", expected="exit 0; the worker that holds the message deletes it")
-def test_a_refused_heartbeat_still_gives_one_result(overtime: dict[str, Overtime]) -> None:
+def test_a_rejected_heartbeat_still_gives_one_result(overtime: dict[str, Overtime]) -> None:
     at_work = overtime["refused"]
     case = at_work.case
     case.held_at(at_work.gate)
@@ -222,7 +227,7 @@ def test_a_refused_heartbeat_still_gives_one_result(overtime: dict[str, Overtime
     at_work.gate.touch()
     first = at_work.worker.ended()
     assert first.exit_code == 0
-    assert "MessageLost" in first.errors, "its handle was of a delivery that is over"
+    assert "MessageLost" in first.errors, "its receipt handle was that of an earlier delivery"
     case.kept_promises()
 
 
@@ -235,7 +240,7 @@ def test_work_longer_than_the_visibility_timeout_is_delivered_once(overtime: dic
     at_work, other = overtime["beating"], overtime["refused"]
     case = at_work.case
     # Wait until the other worker's message has become visible, which takes longer than the visibility timeout.
-    assert eventually(lambda: other.case.count()["held"] == 0 or other.worker.has_said("done"))
+    assert eventually(lambda: other.case.count()["held"] == 0 or other.worker.has_logged("done"))
     assert case.count() == {"waiting": 0, "held": 1}
     at_work.gate.touch()
     assert at_work.worker.ended().exit_code == 0
@@ -247,14 +252,14 @@ def test_work_longer_than_the_visibility_timeout_is_delivered_once(overtime: dic
     "more messages are waiting than one task should process",
     expected="with only the permissions of its role, the task asks for more tasks, and a drain launches them",
 )
-def test_a_task_that_finds_too_much_asks_for_more_tasks(bench: Bench) -> None:
+def test_a_task_that_finds_too_many_messages_asks_for_more_tasks(bench: Bench) -> None:
     case, other = bench.case(), bench.case(deliver=False)
     hold, gate = case.gate("s3.GetObject", "/incoming/")
     worker = case.start(hold, environment={"SLUICE_MESSAGES_PER_TASK": "1"})
     case.held_at(gate)
     for _ in range(2):  # they stay visible, because the paused task receives nothing; it counts them twice a minute
         case.send(other.upload.to_json())
-    assert eventually(lambda: worker.has_said("asked for tasks"))
+    assert eventually(lambda: worker.has_logged("asked for tasks"))
     gate.touch()
     assert worker.ended().exit_code == 0
     asked = [drain for drain in bench.chain.drains() if json.loads(drain["input"])["source"] == "backlog"]
@@ -270,7 +275,7 @@ def test_a_task_that_finds_too_much_asks_for_more_tasks(bench: Bench) -> None:
     "disk full",
     expected="the file is not rejected: the message is returned, and a task with enough disk space publishes the file",
 )
-def test_a_full_disk_is_not_the_files_fault(bench: Bench) -> None:
+def test_a_full_disk_does_not_reject_the_file(bench: Bench) -> None:
     case = bench.case(body=good_orders(5_000))
     outcome = case.work(
         disk_bytes=8 * 1024, environment=_ONE_TRY
@@ -289,7 +294,7 @@ def test_a_full_disk_is_not_the_files_fault(bench: Bench) -> None:
     expected="the message stays in the dead-letter queue; the log names the error; no receipt",
 )
 @fault(_AREA, "redrive from the dead-letter queue", expected="processed normally")
-def test_a_message_out_of_deliveries_rests_until_it_is_redriven(bench: Bench) -> None:
+def test_a_message_without_deliveries_left_stays_until_it_is_redriven(bench: Bench) -> None:
     case = bench.case(max_receives=1)
     refused = Sabotage(on="s3.GetObject", where="/incoming/", do="refuse", times=0, code="InvalidRequest", status=400)
     outcome = case.work(refused)
@@ -319,7 +324,7 @@ def _redriven_by_sqs(case: Case, **destination: str) -> tuple[str, int]:
     "SQS's redrive of a message that a task moved to the dead-letter queue",
     expected="SQS does not know the source queue, so the redrive fails; with a destination queue, it succeeds",
 )
-def test_sqs_itself_redrives_what_a_task_gave_up_to_the_queue_that_is_named(bench: Bench) -> None:
+def test_sqs_redrives_a_message_that_a_task_moved_only_to_a_named_queue(bench: Bench) -> None:
     case = bench.case(deliver=False)
     bench.chain.sqs.send_message(QueueUrl=case.dead_letter_url, MessageBody=case.upload.to_json())
     assert _redriven_by_sqs(case) == ("FAILED", 0)

@@ -1,4 +1,5 @@
-"""An event is lost permanently, so that only the landing bucket shows that there was an upload."""
+"""Tests of reconcile: an event is lost permanently, so that only the landing bucket shows that there was an upload, or
+an output is left behind."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ _PREFIX = "incoming/lost/"
 
 
 @contextmanager
-def _s3_tells_the_lambda(chain: Chain) -> Iterator[None]:
+def _s3_notifies_the_lambda(chain: Chain) -> Iterator[None]:
     """Turn on S3's notifications, which are off in this suite, until the context ends."""
     bucket, function = chain.outputs["LandingBucket"], chain.outputs["TriggerFunctionArn"]
     told = {"LambdaFunctionConfigurations": [{"LambdaFunctionArn": function, "Events": ["s3:ObjectCreated:*"]}]}
@@ -38,12 +39,12 @@ def _s3_tells_the_lambda(chain: Chain) -> Iterator[None]:
 def lost(chain: Chain, bench: Bench) -> UploadMessage:
     """Return an upload whose event was lost when the AWS emulator was killed.
 
-    The Lambda may not send a message to the queue. So whenever the emulator is killed, the event is in one of the
-    Lambda's attempts and nowhere else.
+    The Lambda is not allowed to send a message to the queue. So whenever the emulator is killed, the event is in one of
+    the Lambda's attempts and nowhere else.
     """
     chain.settle()  # so that no work of earlier tests is left
     failures = chain.messages("TriggerFailuresQueueUrl")
-    with _s3_tells_the_lambda(chain), bench.denied(bench.role_named("TriggerRole"), "sqs:SendMessage"):
+    with _s3_notifies_the_lambda(chain), bench.denied(bench.role_named("TriggerRole"), "sqs:SendMessage"):
         upload = chain.upload(f"{_PREFIX}orders.csv", good_orders(3))
         bench.kill_cloud()
     assert chain.queue_is_empty()
@@ -92,7 +93,7 @@ def test_an_upload_whose_event_was_lost_is_found_and_published_once(
     "a stalled worker, overtaken by another one, writes its output and is killed, so no worker cleans up",
     expected="reconcile, with only the permissions of its role, deletes the output, and nothing else",
 )
-def test_what_an_overtaken_worker_left_behind_is_deleted(chain: Chain, bench: Bench) -> None:
+def test_the_output_that_an_overtaken_worker_left_behind_is_deleted(chain: Chain, bench: Bench) -> None:
     upload = chain.upload("incoming/left/orders.csv", good_orders(2))
     assert chain.deliver(chain.event_of(upload))["error"] is None
     chain.done(upload)

@@ -20,7 +20,7 @@ UPLOADS = 150
     "forced re-runs and two releases at once, all at random (short soak)",
     expected="every row of every good file is in one published object, each attempt has one receipt, queues are empty",
 )
-def test_whatever_befalls_a_hundred_and_fifty_uploads_nothing_is_lost_and_nothing_is_there_twice(
+def test_random_faults_neither_lose_nor_duplicate_any_of_150_uploads(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("CRITICAL", logger="sluice.trigger"):
