@@ -1,10 +1,10 @@
-"""Counts everything that a burst of uploads causes, such as requests, tasks and CPU seconds.
+"""Counts what a burst of uploads costs, such as requests, tasks and CPU seconds.
 
     make bench-burst FILES=1000
 
-It uploads a single file and then many files at once to a local cloud with the same window lengths as on AWS, and prints
-one table with the targets. It takes about five minutes longer than the burst itself. `--record` stores the counts, from
-which `python -m tests.unit.docs.doc_tables` generates the page on costs.
+It uploads a single file, and then many files at the same time, to a local cloud with the window lengths of AWS, and
+prints one table with the targets. It takes about five minutes longer than the burst itself. `--record` stores the
+counts, from which `python -m tests.unit.docs.doc_tables` generates the tables of costs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ _PROGRESS_SECONDS = 10
 _LOOK_SECONDS = 2.0
 _CATCH_UP_SECONDS = 300.0
 AWS_WINDOWS = {"WindowSeconds": "60", "SettleSeconds": "30", "SweepState": "DISABLED"}
-"""The template's defaults, where the local cloud has shorter ones; the sweep runs only when the benchmark starts it."""
+"""The template's defaults instead of the local cloud's shorter times. The sweep runs only when the benchmark starts
+it."""
 
 
 @contextmanager
@@ -55,7 +56,10 @@ def say(text: str) -> None:
 
 
 def measure(chain: Chain, files: int, rows: int, seconds: float) -> Counts:
-    """Upload files at once, wait until no task runs and the queue is empty, and return what the files caused."""
+    """Upload files at the same time, wait until all have receipts and everything is at rest, and return the counts.
+
+    After that, start sweeps until Prefect shows all uploads. They affect only `unrecorded_later`.
+    """
     meter = Meter(chain)
     uploads, took = _receipts_of(chain, meter, files, rows, seconds)
     _wait(lambda: int(_at_rest(chain)), 1, "drain over", seconds)
@@ -74,7 +78,8 @@ def measure_floor(chain: Chain, files: int, rows: int, seconds: float) -> float:
 def _receipts_of(
     chain: Chain, meter: Meter, files: int, rows: int, seconds: float
 ) -> tuple[list[UploadMessage], float]:
-    """Upload files at once. Return the uploads, and the seconds from the first upload to the last receipt."""
+    """Upload files at the same time, and wait for their receipts. Return the uploads, and the seconds from the first
+    upload to the last receipt."""
     bodies = [good_orders(rows, start=1 + rows * number) for number in range(files)]
     began = time.time()
     with ThreadPoolExecutor(_UPLOADERS) as pool:
@@ -95,8 +100,8 @@ def _at_rest(chain: Chain) -> bool:
 
 
 def _caught_up(chain: Chain, meter: Meter, uploads: Sequence[UploadMessage]) -> int:
-    """Start the sweep, as the schedule does, until all uploads are recorded in Prefect or a time limit is reached.
-    Return how many are still not recorded."""
+    """Start sweeps, as the schedule does, until all uploads are recorded in Prefect or a time limit is reached. Return
+    how many are still not recorded."""
     deadline = time.monotonic() + _CATCH_UP_SECONDS
     while (unrecorded := meter.unrecorded(uploads)) and time.monotonic() < deadline:
         say(f"{unrecorded} not recorded; starting the sweep")
@@ -138,7 +143,7 @@ def _rows(alone: Counts, burst: Counts) -> Iterator[tuple[str, str, str, str]]:
     yield row("seconds to the last receipt", lambda c: f"{c.seconds:.1f}")
     yield row("files per second", lambda c: f"{c.files / c.seconds:.2f}", "5 at once")
     yield row("CPU of tasks and Lambda per file, s", lambda c: f"{c.cpu['tasks'] / c.files:.3f}")
-    yield row("CPU of the embedded cloud per file, s", lambda c: f"{c.cpu['cloud'] / c.files:.3f}")
+    yield row("CPU of the AWS emulator per file, s", lambda c: f"{c.cpu['cloud'] / c.files:.3f}")
     yield row("CPU of Prefect's server per file, s", lambda c: f"{c.cpu['prefect'] / c.files:.3f}", "0.4; 0.06")
     yield row("Prefect requests per upload", lambda c: f"{c.prefect_requests / c.files:.2f}", "13; 0.5")
     yield row("unrecorded when the drain is over", lambda c: str(c.unrecorded))
@@ -151,7 +156,7 @@ def _rows(alone: Counts, burst: Counts) -> Iterator[tuple[str, str, str, str]]:
 
 
 def measure_sweep(chain: Chain) -> Counts:
-    """Start the sweep when there is nothing to do, and return what it caused."""
+    """Start a sweep that finds nothing to do, and return its counts."""
     meter = Meter(chain)
     chain.sweep()
     _wait(lambda: int(_at_rest(chain)), 1, "sweep over", _CATCH_UP_SECONDS)

@@ -35,7 +35,8 @@ STEPS = (
 
 
 def steps_of(chain: Chain, upload: UploadMessage, since: float) -> dict[str, float]:
-    """Return the time of each step that an upload needed, in seconds since 1970. No other upload may be in progress."""
+    """Return the time of each step of an upload, in seconds since 1970. The upload must be the only one that was in
+    progress after `since`."""
     made: dict[str, float] = {}
     receipt = f"/{receipt_key(upload.run_id)}"
     for decision in decisions_of(chain.cloud.state_dir):
@@ -60,7 +61,7 @@ def _step_of(decision: Mapping[str, Any], upload: UploadMessage, receipt: str) -
 
 
 class Latencies:
-    """The latencies of all uploads: for each step the seconds since the step before, and the seconds in total."""
+    """The latencies of all uploads: the seconds of each step since the previous one, and the total."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, list[float]] = defaultdict(list)
@@ -71,12 +72,12 @@ class Latencies:
         for step, at in sorted(made.items(), key=lambda item: item[1]):
             self._seconds[step].append(at - before)
             before = at
-        self._seconds["in all"].append(made["receipt written"] - uploaded)
-        return self._seconds["in all"][-1]
+        self._seconds["total"].append(made["receipt written"] - uploaded)
+        return self._seconds["total"][-1]
 
     def lines(self) -> Iterable[str]:
         """Yield the lines of the table."""
-        for step in (*STEPS, "in all"):
+        for step in (*STEPS, "total"):
             values = self._seconds.get(step)
             if values:
                 yield f"  {step:<16} {statistics.median(values):7.2f} {percentile(values, 95):7.2f}"
@@ -89,7 +90,7 @@ def percentile(values: list[float], percent: float) -> float:
 
 
 def upload_one(chain: Chain, rows: int, latencies: Latencies) -> float:
-    """Upload a file, wait for its receipt, and add the times of its steps."""
+    """Upload a file, wait for its receipt, add the times of its steps, and return the seconds that it took."""
     began = time.time()
     upload = chain.upload(f"incoming/orders/{began:.3f}.csv", good_orders(rows, start=int(began)))
     chain.done(upload)
@@ -119,9 +120,11 @@ def main() -> None:
             say(
                 f"round {number} of {given.rounds}: cold {took:.1f} s, warm {', '.join(f'{one:.1f}' for one in others)}"
             )
-    for name, latencies in (("cold: no task runs", cold), ("warm: a task is there", warm)):
+    for name, latencies in (("cold: no task is running", cold), ("warm: a task is running", warm)):
         print(
-            f"{name}, seconds since the step before:\n  {'':<16} {'median':>7} {'p95':>7}", *latencies.lines(), sep="\n"
+            f"{name}, seconds since the previous step:\n  {'':<16} {'median':>7} {'p95':>7}",
+            *latencies.lines(),
+            sep="\n",
         )
 
 

@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.bench_memory [--megabytes 10 100 1000] [--files 50] [--large 10000] [--formats csv]
 
-The process runs with its queue, its buckets and a Prefect server, once for each size. Unless `--files` is 0, a last
-process handles many files one after another. `--large` adds a CSV file with that many megabytes. `--ranges` reads all
-files in byte ranges, as if the disk were too small for copies. `--unique` adds the yardstick's rule that order IDs are
-unique. `--disk` names a folder for the task's files, such as one on a small disk.
+The process runs with its queue, its buckets and a Prefect server, once for each format and size. Unless `--files` is 0,
+a last process handles many files one after another. `--large` adds a CSV file with that many megabytes. `--ranges`
+reads all files in byte ranges, as if the disk were too small for copies. `--unique` adds the yardstick's rule that
+order IDs are unique. `--disk` names a folder for the task's files, such as one on a small disk.
 """
 
 from __future__ import annotations

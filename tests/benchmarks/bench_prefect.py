@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.bench_prefect [--rounds 3] [--clients 2] [--runs 15]
 
-Each upload is shown in the way in which Sluice's tasks show it: live, as a flow run with its stages, or recorded in
-bulk. Both servers run at the same time and are measured alternately. So other load on the machine affects both, and
-their ratio is more reliable than the absolute numbers. A round ends when the server shows all runs and task runs as
+Each upload is shown as Sluice's tasks show it: live, as a flow run with its stages, or recorded in bulk. Both servers
+run at the same time and are measured alternately. So other load on the machine affects both, and their ratio is more
+reliable than the absolute numbers. A round ends when the server shows all runs and task runs as
 completed. The work on the data is left out. The clients share the machine with the server, but its CPU seconds per
 upload show what it could handle alone. The first upload of a task needs a few more requests
 (tests/prefect/test_live_run.py).
@@ -79,7 +79,7 @@ class Measured:
 
 @contextmanager
 def measured(folder: Path, name: str, options: ServerOptions, database_pid: int | None) -> Iterator[Measured]:
-    """Run a separate Prefect server with Sluice's deployment, automations and limits."""
+    """Run a separate Prefect server with Sluice's work pool, deployments and automations."""
     with running_prefect(folder, name, options) as running:
         _deploy(running.environment)
         size = _size_of_postgresql(options.database_url) if database_pid else _size_of_sqlite(database(running.home))
@@ -104,7 +104,7 @@ print(*apply(PrefectNames("sluice"), declared(PrefectNames("sluice"))), sep="\\n
 
 
 def _deploy(environment: dict[str, str]) -> None:
-    """Set up a Prefect server with everything that `sluice up` deploys to it."""
+    """Create Sluice's work pool, deployments and automations on a Prefect server."""
     settings = {
         "SLUICE_STACK": "sluice",
         "SLUICE_WORK_POOL": "sluice-local",
@@ -210,7 +210,8 @@ def _line_of(client: subprocess.Popen[str]) -> str:
 
 
 def _wait_until_recorded(target: Measured, runs: int | None = None) -> None:
-    """Wait until all runs have ended in the database, including their task runs, which arrive as events."""
+    """Wait until the server shows at least `runs` flow runs and the task runs of all live runs as completed. Task runs
+    arrive later than flow runs, as events."""
     deadline = time.monotonic() + _DEADLINE_SECONDS
     while time.monotonic() < deadline:
         over = target.count("flow_runs", "COMPLETED")

@@ -25,6 +25,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from deployment import PROJECT_ROOT
+from tests.benchmarks.processes import image_allocators
 from tests.benchmarks.yardstick.orders import write_orders
 
 _YARDSTICK = Path(__file__).parent / "yardstick"
@@ -75,12 +76,9 @@ def _files(folder: Path, megabytes: int) -> dict[str, Path]:
 
 
 def _print_line(contract: str, kind: str, file: Path) -> None:
-    lines = (PROJECT_ROOT / "container" / "Dockerfile").read_text()
-    image = dict(re.findall(r"(ARROW_DEFAULT_MEMORY_POOL|MALLOC_\w+)=(\w+)", lines))
     command = [sys.executable, "-m", "tests.benchmarks.bench_whole_file", "--one", contract, str(file)]
-    done = subprocess.run(
-        command, env=os.environ | image, check=True, stdout=subprocess.PIPE, text=True, cwd=PROJECT_ROOT
-    )
+    environment = os.environ | image_allocators()
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True, cwd=PROJECT_ROOT)
     found, size = json.loads(done.stdout.splitlines()[-1]), file.stat().st_size
     mb = [f"{value / 1e6:,.0f}" for value in (size, found["base"], found["peak"], found["disk"])]
     ratios = [f"{(found['peak'] - found['base']) / size:.2f}", f"{found['disk'] / size:.2f}"]

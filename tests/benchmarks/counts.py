@@ -29,7 +29,7 @@ from tests.emulator.records import decisions_of
 RECORDED = Path(__file__).parent / "recorded"
 _FINAL = ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
 _LOG_GROUPS = ("TriggerLogGroup", "TaskLogGroup")
-_LOG_EVENT_BYTES = 26  # that CloudWatch adds to each line: docs.aws.amazon.com/AmazonCloudWatch/latest/logs/
+_LOG_EVENT_BYTES = 26  # CloudWatch adds this to each line: docs.aws.amazon.com/AmazonCloudWatch/latest/logs/
 _QUERIED_AT_ONCE = 200
 
 
@@ -49,27 +49,27 @@ class TaskTimes:
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """What some uploads caused.
+    """The counts for some uploads.
 
     Attributes:
         files: the number of uploads, all of which have a receipt.
         seconds: the time from the first upload to the last receipt.
-        asked: the maximum number of tasks that a single drain was to launch.
+        asked: the largest number of tasks that a drain was asked to launch.
         tasks: all tasks that were launched.
-        states_entered: how many states the executions entered. States inside a Map are not included, because the
-            emulator writes no history of them.
+        states_entered: the number of states that the executions entered. States inside a Map are not included, because
+            the emulator writes no history of them.
         executions: the number of drains that were started.
         starts: the number of StartExecution calls, including those for windows that already had a drain.
-        history_events: the number of events in the executions' history. On AWS, each becomes a line in their log, which
-            the emulator does not write.
+        history_events: the number of events in the executions' histories. On AWS, each is also a line in the state
+            machine's log, which the emulator does not write.
         aws: the number of requests by action, such as {"s3:PutObject": 1_000}.
         prefect: the number of requests by method and path.
         lambda_calls: the number of invocations of the Lambda function.
         lambda_seconds: the seconds that AWS would bill for these invocations, at the speed of this machine.
         log_bytes: the size of the logs of the function and the tasks, as CloudWatch counts it.
         cpu: the CPU seconds of "prefect" (the server), "cloud" (the emulator) and "tasks" (including the function).
-        unrecorded: the number of receipts without a flow run in a final state at the end of the drain.
-        unrecorded_later: the same number after the task of the sweep has recorded the missing runs.
+        unrecorded: the number of uploads without a flow run in a final state at the end of the drain.
+        unrecorded_later: the same number after sweeps.
     """
 
     files: int
@@ -110,7 +110,7 @@ class Counts:
         return sum(self.prefect.values())
 
     def to_json(self) -> str:
-        """Serialise the counts to JSON, from which pages of the documentation are generated."""
+        """Return the counts as JSON."""
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
 
     @classmethod
@@ -120,7 +120,7 @@ class Counts:
         return cls(**{**fields, "tasks": tuple(TaskTimes(**task) for task in fields["tasks"])})
 
     def record(self, name: str) -> Path:
-        """Store the counts for the pages of the documentation that are generated from them."""
+        """Store the counts, from which pages of the documentation are generated, and return the file's path."""
         path = RECORDED / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(self.to_json(), encoding="utf-8")
@@ -148,7 +148,7 @@ class Meter:
     def counts(
         self, uploads: Iterable[UploadMessage], *, seconds: float, unrecorded: int, unrecorded_later: int
     ) -> Counts:
-        """Return what was counted so far, as the counts of the given uploads."""
+        """Return what was counted so far, as the counts for the given uploads."""
         drains = self._drains()
         history = [event for drain in drains for event in self._history(drain["executionArn"])]
         reports = list(self._lambda_reports())

@@ -1,5 +1,4 @@
-"""Drains the queue, but only fetches each file and writes a receipt of a few bytes, which is the minimum work of a
-task.
+"""Drains the queue, but only fetches each file and writes a receipt of two bytes, which is the minimum work of a task.
 
     python -m tests.benchmarks.fetch_only
 

@@ -83,7 +83,7 @@ class Requests:
         self.made = 0
 
     def count(self) -> None:
-        """Begin to count."""
+        """Count the requests from now on."""
         send, send_async = httpx.HTTPTransport.handle_request, httpx.AsyncHTTPTransport.handle_async_request
 
         def counted(*call: Any) -> Any:
@@ -124,13 +124,13 @@ def _record(recorder: Recorder, first: Receipt, uploads: Sequence[UploadMessage]
     unseen = first.chain.model_copy(update={"flow_run_id": None})
     receipts = [first.model_copy(update={"run_id": upload.run_id, "chain": unseen}) for upload in uploads]
     if len(recorder.record(receipts)) != len(receipts):
-        raise SystemExit("not every upload was recorded; what was measured is worth nothing")
+        raise SystemExit("not every upload was recorded, so the measurement is invalid")
 
 
 def _process(runner: FlowRunner, upload: UploadMessage) -> Receipt:
     receipt = runner.process(UploadJob(upload, Chain(receive_count=1)))
     if receipt.chain.flow_run_id is None:
-        raise SystemExit("a run went unobserved; what was measured is worth nothing")
+        raise SystemExit("an upload was not shown as a live run, so the measurement is invalid")
     return receipt
 
 

@@ -1,5 +1,5 @@
-"""An older type of work for bench_refine.py, written in three ways. It includes checks of aggregates, and about 1% of
-the rows are bad."""
+"""An older workload of bench_refine.py, in three implementations. Its rules include aggregates, and about 1% of the
+rows are bad."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def by_sluice(source: Path, folder: Path) -> int:
 
 
 def by_hand(source: Path, folder: Path) -> int:
-    """Do the work with code that a data scientist would write. It holds the whole file in memory, and gives neither the
-    reason for each bad row nor a hash."""
+    """Do the work with code that a data scientist would write. It keeps the whole file in memory, and gives no reason
+    for a bad row and no hash."""
     frame = read_whole(source)
     bad = checks_by_hand(frame)
     frame[bad].to_parquet(folder / "bad.parquet", compression="zstd")

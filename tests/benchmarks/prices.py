@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from tests.benchmarks.counts import Counts, TaskTimes
 
 TASK_VCPUS, TASK_GB = 1, 2  # the template's defaults
-START_SECONDS = 30  # Fargate bills the pull of the image too: 20 to 70 s from RunTask to running, mostly the pull
-MINIMUM_SECONDS = 60  # that Fargate bills for a task: aws.amazon.com/fargate/pricing/
-FUNCTION_GB, FUNCTION_SECONDS = 0.25, 1  # the template's memory, and what a call takes at most with so little CPU
-STATE_LOG_BYTES = 500  # of one event of an execution's history, without data
+START_SECONDS = 30  # an estimate: Fargate also bills the pull of the image, most of the 20 to 70 s until a task runs
+MINIMUM_SECONDS = 60  # Fargate bills at least this for a task: aws.amazon.com/fargate/pricing/
+FUNCTION_GB, FUNCTION_SECONDS = 0.25, 1  # the template's memory, and an upper limit for an invocation
+STATE_LOG_BYTES = 500  # the size of one event of an execution's history, without data
 
 VCPU_HOUR, GB_HOUR = 0.04048, 0.004445  # aws.amazon.com/fargate/pricing/
 ADDRESS_HOUR = 0.005  # aws.amazon.com/vpc/pricing/
@@ -49,10 +49,10 @@ class Line:
 
 
 def billed_seconds(task: TaskTimes) -> float:
-    """Return the seconds that Fargate bills for a task, which begin with the pull of its image and end with the task.
-    On this machine, the pull takes no time, so an estimate is added.
+    """Return the seconds that Fargate would bill for a task: at least 60, from the pull of its image to its end.
 
-    If the task has to wait for more messages, the pull is part of the waiting time.
+    On this machine, the pull takes no time, so an estimate is added. If the task has to wait for more messages, the
+    pull is part of the waiting time.
     """
     last_poll = task.seconds - max(task.busy, task.stay)
     return max(MINIMUM_SECONDS, max(START_SECONDS + task.busy, task.stay) + last_poll)
@@ -64,7 +64,7 @@ def task_hours(counts: Counts) -> float:
 
 
 def bill(counts: Counts, files: int = 1_000) -> list[Line]:
-    """Return the bill for `files` uploads, if each of them causes as much as one of the counted uploads."""
+    """Return the bill for `files` uploads, if each of them costs as much as the average counted upload."""
     times = files / counts.files
     hours = task_hours(counts) * times
     s3 = counts.aws_requests("s3:") - counts.aws_requests(*_S3_FREE)
@@ -72,16 +72,20 @@ def bill(counts: Counts, files: int = 1_000) -> list[Line]:
     s3_writes = counts.aws_requests(*_S3_WRITES)
     return [
         Line("Fargate, in hours", hours, TASK_VCPUS * VCPU_HOUR + TASK_GB * GB_HOUR),
-        Line("public addresses, in hours", hours, ADDRESS_HOUR),
+        Line("public IPv4 addresses, in hours", hours, ADDRESS_HOUR),
         Line("state transitions", counts.transitions * times, TRANSITION),
         Line("S3 writes and lists", s3_writes * times, S3_WRITE),
         Line("S3 reads", (s3 - s3_writes) * times, S3_READ),
         Line("SQS requests", counts.aws_requests("sqs:") * times, SQS_REQUEST),
-        Line("Lambda calls", counts.lambda_calls * times, FUNCTION_CALL),
+        Line("Lambda invocations", counts.lambda_calls * times, FUNCTION_CALL),
         Line("Lambda, in GB-seconds", counts.lambda_calls * FUNCTION_SECONDS * FUNCTION_GB * times, FUNCTION_GB_SECOND),
-        Line("events", counts.events * times, EVENT),
+        Line("EventBridge events", counts.events * times, EVENT),
         Line("logs, in GB", log_bytes / 1e9 * times, LOG_GB),
-        Line("traces, if each call is traced", (counts.lambda_calls + counts.executions) * times, TRACE),
+        Line(
+            "X-Ray traces, if every invocation and execution is traced",
+            (counts.lambda_calls + counts.executions) * times,
+            TRACE,
+        ),
     ]
 
 
@@ -90,15 +94,15 @@ def at_rest(sweep: Counts, alarms: int, has_secret: bool = True) -> list[Line]:
     return [
         Line("alarms", alarms, ALARM_MONTH),
         Line("state transitions of the sweep, every five minutes", sweep.transitions * SWEEPS_A_MONTH, TRANSITION),
-        Line("its logs, in GB", sweep.history_events * STATE_LOG_BYTES / 1e9 * SWEEPS_A_MONTH, LOG_GB),
-        Line("its traces", sweep.executions * SWEEPS_A_MONTH, TRACE),
-        Line("images in ECR, in GB: three of 0.25, sharing nothing", 0.75, IMAGE_GB_MONTH),
+        Line("logs of the sweep, in GB", sweep.history_events * STATE_LOG_BYTES / 1e9 * SWEEPS_A_MONTH, LOG_GB),
+        Line("X-Ray traces of the sweep", sweep.executions * SWEEPS_A_MONTH, TRACE),
+        Line("images in ECR, in GB: three of 0.25 GB without common layers", 0.75, IMAGE_GB_MONTH),
         Line("Prefect's secret", int(has_secret), SECRET_MONTH),
     ]
 
 
 def total(lines: Sequence[Line]) -> float:
-    """Return the sum of a bill in US dollars. Each line is rounded to whole cents, as it is printed."""
+    """Return the sum of a bill in US dollars. Each line is rounded to whole cents first, as in the documentation."""
     return sum(round(line.dollars, 2) for line in lines)
 
 
@@ -130,16 +134,17 @@ def quotas(burst: Counts) -> list[Quota]:
     task_seconds = sum(task.busy for task in burst.tasks) / burst.files
     return [
         Quota(
-            "Fargate On-Demand vCPUs (Spot has another)",
+            "Fargate On-Demand vCPUs (Spot has a separate quota)",
             6,
             task_seconds * TASK_VCPUS,
-            "6 in a new account; twice `MaxConcurrentTasks` times the vCPUs of a task, then raise `MaxConcurrentTasks`",
+            "6 in a new account; raise it to twice the new `MaxConcurrentTasks` times a task's vCPUs before you raise "
+            "`MaxConcurrentTasks`",
         ),
         Quota(
             "Lambda concurrent executions",
             10,
             FUNCTION_SECONDS,
-            "10 in a new account, 1,000 else; a burst above it is not lost, but starts later",
+            "10 in a new account, otherwise 1,000; events above the quota are not lost, but wait",
         ),
         Quota("Step Functions StartExecution", 150, burst.starts / burst.files, "300 in the largest three regions"),
         Quota(
@@ -154,5 +159,10 @@ def quotas(burst: Counts) -> list[Quota]:
             burst.aws_requests("events:PutEvents") / burst.files,
             "up to 10,000 in larger regions",
         ),
-        Quota("S3 writes below one prefix", 3_500, 1, "grows by itself; `receipts/` gets one object for each file"),
+        Quota(
+            "S3 writes below one prefix",
+            3_500,
+            1,
+            "S3 raises it automatically; `receipts/` gets one object for each file",
+        ),
     ]

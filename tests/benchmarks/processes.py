@@ -20,12 +20,12 @@ def image_allocators() -> dict[str, str]:
 
 
 def cpu_seconds(pid: int | None) -> float:
-    """Return the CPU seconds of a process and of its children, including those that have ended."""
+    """Return the CPU seconds of a process and of its descendants, including those that have ended."""
     return sum(own_and_childrens(pid))
 
 
 def own_and_childrens(pid: int | None) -> tuple[float, float]:
-    """Return the CPU seconds of a process itself, and separately those of its children, including children that have
+    """Return the CPU seconds of a process itself, and separately those of its descendants, including those that have
     ended."""
     if pid is None:
         return 0.0, 0.0
@@ -39,18 +39,18 @@ def own_and_childrens(pid: int | None) -> tuple[float, float]:
 
 
 def memory_mb(pid: int) -> float:
-    """Return how much memory in MB a process and its children use, as if they were alone on the machine.
+    """Return how much memory in MB a process and its descendants use, as if they were alone on the machine.
 
     Memory that they share counts once. Of the memory that is mapped from files, only that of the process with the most
-    counts, because the other processes use the same libraries.
+    of it counts, because the other processes use the same libraries.
     """
     found = list(_memory(pid))
     return (sum(own for own, _ in found) + max((of_files for _, of_files in found), default=0)) * 1024 / 1e6
 
 
 def _memory(pid: int) -> Iterator[tuple[int, int]]:
-    """Yield two numbers for a process and for each of its children: the memory that is not mapped from files, and the
-    memory that is, in KiB."""
+    """Yield two numbers in KiB for a process and for each of its descendants: the memory that is not mapped from files,
+    and the memory that is."""
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
         running = [child for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]

@@ -38,7 +38,7 @@ class Outcome:
         first_upload: the CPU seconds and wall seconds from its start until it began its first upload.
         cpu: its CPU seconds.
         peak_mb: its peak resident memory.
-        together_mb: the peak memory of its process and the reader processes together, measured at intervals.
+        together_mb: the peak memory of its process and its child processes together, measured at intervals.
         disk_mb: the peak disk space of its files, measured at intervals.
     """
 

@@ -1,5 +1,5 @@
-"""The work of the benchmark as Sluice does it, in bounded memory. It also gives the reasons for each bad row, checks
-and hashes."""
+"""The work of the benchmark as Sluice does it, in bounded memory. It also computes the results of all checks and the
+hashes of the files."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Generates a CSV file with orders, about one in eight of which breaks a rule. The same number of rows and the same
-seed give the same bytes."""
+"""Generates a CSV file with orders, some of which break rules. The same number of rows and the same seed give the same
+bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CHANNELS = ["web", "app", "shop", "phone"]
 
 
 def write_orders(path: Path, rows: int, seed: int = 1) -> None:
-    """Write a CSV file with orders. For each rule, about 1% of them are made bad."""
+    """Write a CSV file with orders. For most rules, about 1% of the orders break the rule."""
     random = np.random.default_rng(seed)
 
     def some(share: float = 0.01) -> np.ndarray:
