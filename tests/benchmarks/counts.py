@@ -1,7 +1,7 @@
 """Counts what uploads really cost in a local cloud: all requests, state transitions, tasks, log lines and CPU seconds.
 
-Requests to AWS are counted from IAM's decisions about the roles of the stack. There is one for each request of a role,
-including the calls that Step Functions and the scheduler make. Requests of the benchmark itself are not counted.
+Requests to AWS are counted from IAM's decisions about the roles of the stack. IAM makes one for each request with a
+role, including those of Step Functions and of the scheduler. Requests of the benchmark itself are not counted.
 """
 
 from __future__ import annotations

@@ -114,8 +114,8 @@ class Quota:
     """An AWS quota, and how much of it a file uses.
 
     Attributes:
-        limit: the quota per second in the regions where it is lowest.
-        each: how much of the quota a file uses.
+        limit: the quota in the regions where it is lowest: a rate per second, or a number at the same time.
+        each: how much of the rate a file uses, or the sum of the seconds for which it uses one unit.
     """
 
     name: str

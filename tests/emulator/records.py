@@ -1,4 +1,4 @@
-"""The list of the emulator's extensions, and access to the IAM decisions that they recorded."""
+"""The list of the emulator's extensions, and a function that reads the IAM decisions that one of them records."""
 
 from __future__ import annotations
 
