@@ -34,7 +34,7 @@ _MAX_VALUES = 100  # how many values of one metric a log line may contain
 
 
 class OutcomeStatus(StrEnum):
-    """The outcome of an upload. `failed` means that Sluice gave up on it: its message is in the dead-letter queue."""
+    """The outcome of an upload. `failed` means that Sluice gave up on it."""
 
     PUBLISHED = "published"
     REJECTED = "rejected"
@@ -83,12 +83,12 @@ class OutcomeNotice:
     rows: RowCounts | None = None  # None if it failed
     receipt_uri: str | None = None  # None if it failed
     error: OutcomeError | None = None  # None if it was published
-    # the time from the upload to its receipt; None for a re-run, or if the time of the upload is unknown
+    # the time from the upload to its receipt; None if it failed, for a re-run, or if the time of the upload is unknown
     waited_seconds: float | None = None
 
 
 def notice_of(outcome: Receipt | Attempt, settings: PipelineSettings) -> OutcomeNotice:
-    """Return the notice for an upload that has a receipt, or for one that Sluice gave up on."""
+    """Return the notice for a receipt, or for an attempt that failed."""
     return _notice_of_attempt(outcome) if isinstance(outcome, Attempt) else _notice_of_receipt(outcome, settings)
 
 

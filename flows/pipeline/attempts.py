@@ -27,13 +27,13 @@ class Attempt(Document):
 
     noun, unreadable = "an attempt", AttemptUnreadable
 
-    upload: UploadMessage  # the upload's message
+    upload: UploadMessage
     dataset: str
     error: str  # the class of the error, such as AwsUnavailable
     code: str  # a stable name of the cause, in snake_case
     message: str  # what was wrong and what to do; it quotes no data
     transient: bool  # whether the upload may succeed if it is tried again
-    receive_count: int = 1  # how often the message had been delivered
+    receive_count: int = 1  # how many times the message had been delivered
     memory_kills: int = 0  # how many tasks ran out of memory and were killed while they refined this upload
     given_up: bool = False  # whether Sluice gave up: the message is in the dead-letter queue, or about to move there
     task_arn: str | None = None
@@ -72,7 +72,6 @@ class Attempt(Document):
 
     @property
     def run_id(self) -> str:
-        """Return the upload's run ID."""
         return self.upload.run_id
 
     @property
@@ -90,7 +89,6 @@ class Attempt(Document):
         return receipt is not None and receipt.attempt >= self.upload.attempt
 
     def to_json(self) -> str:
-        """Return the JSON text that is stored in S3."""
         return self.model_dump_json(by_alias=True, indent=1)
 
 

@@ -20,7 +20,7 @@ _LOOK_SECONDS = 1.0
 
 
 class Backlog:
-    """Counts the messages that are waiting in the queue when a task starts, and then once every half minute.
+    """Counts the waiting messages and checks for a pause, when a task starts and then once every half minute.
 
     Args:
         ask_for_tasks: starts a drain that launches tasks until this number is running (blocks/drains.py).
@@ -67,8 +67,8 @@ class Backlog:
             done.set()
 
     def is_paused_now(self) -> bool:
-        """Return whether the stack was paused at the last check and still is. A task uses this so that it does not end
-        because of a pause that is already over."""
+        """Return whether the stack was paused at the last check and still is, so that a task does not end because of a
+        pause that is over. If S3 cannot be asked, return False."""
         try:
             self.is_paused = self.is_paused and self._look_for_pause()
         except SluiceError as error:
@@ -77,8 +77,8 @@ class Backlog:
         return self.is_paused
 
     def look(self) -> None:
-        """Count the messages, check for a pause, and request more tasks if many messages are waiting. Do nothing if
-        this was already done in the current half minute. AWS errors are logged, not raised."""
+        """Count the messages, check for a pause, and request more tasks if many messages are waiting. After the first
+        call, do this only once per half minute, in its first 20 seconds. SluiceErrors are logged, not raised."""
         half_minute, second = divmod(self._clock(), PERIOD_SECONDS)
         may_ask = second < _ASK_WITHIN_SECONDS
         if self._counted == half_minute or (self._counted is not None and not may_ask):
@@ -91,6 +91,6 @@ class Backlog:
             tasks = min(self._settings.max_tasks, -(-waiting // self._settings.messages_per_task))
             if may_ask and tasks > 1 and not self.is_paused:
                 self._ask_for_tasks(tasks)
-                LOG.info("asked for tasks", extra={"fields": {"tasks": tasks, "waiting": waiting}})
+                LOG.info("requested more tasks", extra={"fields": {"tasks": tasks, "waiting": waiting}})
         except SluiceError as error:
             LOG.warning("backlog not counted", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})

@@ -1,8 +1,8 @@
 """Batch notes: small S3 objects that list the uploads a task holds, one note for each batch of messages it received.
 
-A task writes the note `batches/<task>/<n>.json` before it processes the batch. It removes the note when every upload's
-outcome has been announced and recorded, or its message has been returned to the queue. If a task dies, its note
-remains, and another task takes it over and finishes it.
+A task writes the note `batches/<task>/<n>.json` before it processes the batch. It removes the note when each upload's
+outcome has been announced and recorded, or the upload's message has been returned to the queue. If a task dies, its
+notes remain, and another task takes them over and finishes them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,19 +24,16 @@ class NoteUnreadable(TerminalError):
 
 
 class NotedUpload(BaseModel):
-    """One upload in a batch note."""
-
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     upload: UploadMessage
     message_id: str
-    receive_count: int = 1  # how often its message had been delivered
+    receive_count: int = 1  # how many times its message had been delivered
     announced: bool = False  # whether its outcome was announced (flows/pipeline/announce.py)
     recorded: bool = False  # whether Prefect shows its outcome
 
     @property
     def run_id(self) -> str:
-        """Return the upload's run ID."""
         return self.upload.run_id
 
 
@@ -51,8 +48,8 @@ class BatchNote(Document):
     execution_arn: str | None = None
     log_group: str | None = None  # where the task logs; None if that is unknown
     log_stream: str | None = None
-    refining: str | None = None  # the run that is being refined; None between two uploads
-    taken_over_by: str | None = None  # the task that took this note over from a dead task, and when it did
+    refining: str | None = None  # the run ID of the upload that was last marked as being refined (task_notes.py)
+    taken_over_by: str | None = None  # the task that took this note over from a dead task
     uploads: tuple[NotedUpload, ...]
     at: str  # when the batch was received, ISO 8601, UTC
 
@@ -66,7 +63,6 @@ class BatchNote(Document):
         return self.model_copy(update={"uploads": tuple(uploads), "refining": None})
 
     def to_json(self) -> str:
-        """Return the JSON text that is stored in S3."""
         return self.model_dump_json(by_alias=True)
 
 

@@ -23,8 +23,8 @@ _NOTHING_FAILED = (RepairRejected, ReceiptConflict, UploadCancelled)  # these do
 
 
 def reported(parts: Parts, job: UploadJob, run: Callable[[], Receipt], announce: Announce) -> Receipt:
-    """Process an upload by calling `run`, and return its receipt. Announce the outcome or, if processing fails, store
-    the failed attempt; do neither for a dry run. Raise whatever `run` raises."""
+    """Process an upload by calling `run`, and return its receipt. Announce a new outcome or, if `run` raises an error
+    that counts as a failure, store the failed attempt; do neither for a dry run. Raise whatever `run` raises."""
     if job.dry_run:
         return run()
     try:
@@ -58,4 +58,4 @@ def _try(do: Callable[[], None]) -> None:
     try:
         do()
     except SluiceError as error:
-        LOG.warning("not reported", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
+        LOG.warning("outcome not reported", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})

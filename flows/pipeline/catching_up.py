@@ -36,7 +36,7 @@ _NOTES_AT_ONCE = 10  # they list up to a hundred uploads, as many as one call to
 
 @dataclass(frozen=True, slots=True)
 class _Left:
-    """One upload that a note still lists, with its outcome. If it has none, its message is back in the queue."""
+    """An upload that a note still lists, and its outcome. Without an outcome, its message is back in the queue."""
 
     noted: NotedUpload
     receipt: Receipt | None = None
@@ -62,7 +62,7 @@ class CatchingUp:
 
         Args:
             own: the keys of this task's unfinished notes; the keys of finished notes are removed from the list.
-            until: the time (time.monotonic) after which no more notes are started.
+            until: the value of time.monotonic() after which no further notes are begun.
         """
         try:
             notes = itertools.chain(self._own(own), self._of_dead_tasks())
@@ -72,7 +72,7 @@ class CatchingUp:
                 if not finished:
                     return  # EventBridge or Prefect is still unavailable
         except SluiceError as error:
-            LOG.warning("notes not finished", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
+            LOG.warning("batch notes not finished", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
 
     def _own(self, keys: Iterable[str]) -> Iterator[FoundNote]:
         for key in list(keys):
@@ -110,7 +110,7 @@ class CatchingUp:
             else:
                 remove_note(self._parts.store, note)
                 finished.add(note.key)
-        LOG.info("caught up", extra={"fields": {"notes": len(some), "finished": len(finished)}})
+        LOG.info("batch notes processed", extra={"fields": {"notes": len(some), "finished": len(finished)}})
         return finished
 
     def _look_at(self, noted: NotedUpload, found: FoundNote) -> _Left:

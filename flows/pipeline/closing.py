@@ -57,7 +57,7 @@ class Closing:
         self.record(deliveries)
 
     def announce_and_acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Announce outcomes, and delete or return the messages."""
+        """Store failed attempts, announce outcomes, delete or return the messages, and count the outcomes."""
         for delivery in deliveries:
             self._say_why(delivery)
         self._announce(deliveries)
@@ -91,7 +91,7 @@ class Closing:
                 remove_attempt(self._parts.store, delivery.run_id)
         except SluiceError as error:
             fields = {"run_id": delivery.run_id, "error": f"{type(error).__name__}: {error}"}
-            LOG.warning("attempt not written", extra={"fields": fields})
+            LOG.warning("failed attempt not updated", extra={"fields": fields})
 
     def _announce(self, deliveries: Sequence[Delivery]) -> None:
         waiting = [delivery for delivery in deliveries if delivery.has_outcome and not delivery.announced]
@@ -117,7 +117,7 @@ class Closing:
             elif not failure.given_up:
                 later[settings.retry_delay_seconds * message.receive_count].append(message)
             elif message.receive_count >= settings.max_receive_count:
-                queue.release([message])  # SQS moves it to the dead-letter queue when a task receives next
+                queue.release([message])  # SQS moves it to the dead-letter queue at the next receive call
             else:
                 hopeless.append(message)
         report("message not deleted", queue.acknowledge(done))
@@ -126,7 +126,7 @@ class Closing:
             self.give_back(messages, after_seconds=delay)
 
     def give_up(self, messages: Sequence[ReceivedMessage]) -> None:
-        """Move messages to the dead-letter queue. Return a message that cannot be moved to the upload queue, so that
+        """Move messages to the dead-letter queue. If a message cannot be moved, return it to the upload queue, so that
         it is moved after its next delivery."""
         problems = self._parts.queue.give_up(messages)
         report("message not moved to the dead-letter queue", problems)

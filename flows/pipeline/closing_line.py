@@ -1,6 +1,6 @@
-"""Closes deliveries in the background: one thread announces outcomes and deletes messages, another updates Prefect.
+"""Closes deliveries in the background: one thread announces outcomes and ends messages, another updates Prefect.
 
-So neither EventBridge nor a slow Prefect server delays the next upload, and each call covers many uploads.
+Thus neither EventBridge nor a slow Prefect server delays the next upload, and each call covers many uploads.
 """
 
 import logging

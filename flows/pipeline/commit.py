@@ -28,7 +28,7 @@ from flows.pipeline.receipt import Receipt, ReceiptUnreadable, area_of, receipt_
 from flows.refinery.contract.model import Contract
 from lambda_trigger.message import run_id_of
 
-_ATTEMPTS = 8  # how often to try to write an object that other workers keep changing
+_ATTEMPTS = 8  # how many times to try to write an object that other workers keep changing
 _DATA = "data/"
 
 
@@ -55,6 +55,7 @@ def commit(store: ObjectStore, receipt: Receipt) -> Receipt:
 
     Raises:
         ReceiptConflict: a different result for the same attempt was committed first.
+        AwsUnavailable: it is not clear which receipt is stored; try again.
     """
     key = receipt_key(receipt.run_id)
     for _ in range(_ATTEMPTS):
@@ -105,13 +106,14 @@ def without_corrections(run_id: str) -> ReceiptConflict:
 def settle(
     parts: Parts, job: UploadJob, contract: Contract | None, receipt: Receipt, *, written: Receipt | None = None
 ) -> None:
-    """Update the index for a committed receipt, and delete outputs that no receipt references.
+    """Update the index for a committed receipt, and delete the outputs of its run that it does not reference.
 
     This is also necessary for a receipt that already existed, because its worker may have died before it updated the
     index, and another worker may have died after it wrote outputs but before it committed them.
 
     Args:
-        contract: the contract that this job's file is checked against; None to use that of the receipt's dataset.
+        contract: the contract that this job's file is checked against; None to use that of the receipt's dataset or, if
+            there is none, the one that matches the key.
         written: the receipt that this job has committed or tried to commit; None if this job wrote nothing.
     """
     by_key = parts.contracts.for_key(job.upload.key)
@@ -120,7 +122,7 @@ def settle(
     by_dataset = {each.dataset: each for each in (*parts.contracts, contract)}
     replacing = {name for name, each in by_dataset.items() if each.on_reupload == "replace"}
     update_index(parts.store, receipt, replacing=replacing, datasets=[each.dataset for each in parts.contracts])
-    # A manual run may use a contract other than the one that matches the key, or the one of the previous attempt.
+    # A manual run may use a contract other than the one that matches the key or that of the previous attempt.
     contracts = [contract, by_key, *(parts.contracts if receipt.attempt > 0 else ())]
     prefix = parts.settings.incoming_prefix
     folders = {f"{_DATA}{area_of(each, job.upload, prefix)}/" for each in contracts}
@@ -183,7 +185,7 @@ def update_index(
 
 
 def _withdraw(store: ObjectStore, receipt: Receipt, datasets: Iterable[str]) -> None:
-    """Withdraw the outputs that earlier attempts published in other datasets."""
+    """Withdraw the outputs that earlier attempts published in `datasets`."""
     for dataset in sorted(datasets) if receipt.attempt > 0 else ():
         key = _index_key_of(receipt, dataset)
         for _ in range(_ATTEMPTS):
@@ -234,7 +236,7 @@ def index_entry(store: ObjectStore, receipt: Receipt) -> IndexEntry | None:
 
 
 def latest_receipt(store: ObjectStore, dataset: str, bucket: str, key: str) -> Receipt | None:
-    """Return the receipt of the newest processed version of a source key, or None if no version was processed."""
+    """Return the receipt of the newest processed version of a source key in a dataset, or None if there is none."""
     found = store.get(index_key(dataset, bucket, key))
     return read_receipt(store, IndexEntry.from_json(found.body).latest.run_id) if found else None
 
@@ -265,7 +267,8 @@ def _put_entry(store: ObjectStore, key: str, entry: IndexEntry, seen: StoredObje
 
 
 def find_orphaned(parts: Parts, within: Callable[[datetime], bool]) -> Iterator[str]:
-    """Yield the keys of orphaned outputs: objects under data/ that no receipt references, or only a superseded receipt.
+    """Yield the keys of orphaned outputs: objects under data/ that no receipt references, or only the receipt
+    of a replaced version.
 
     Usually the worker that receives a message again deletes what an earlier delivery left. But if two workers hold the
     same message, one may finish the upload and delete the message before the other one, which has already written its

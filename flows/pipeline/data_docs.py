@@ -51,7 +51,7 @@ def publish_page(store: ObjectStore, receipt: Receipt) -> str | None:
 
 
 def list_pages(store: ObjectStore, receipts: Iterable[Receipt]) -> None:
-    """Add the Data Docs pages of committed receipts to the index pages of their datasets, with one write per dataset.
+    """Add the Data Docs pages of committed receipts to the index pages of their datasets, in one update per dataset.
     If a worker dies before this, an index page lacks the upload, but the receipt still names the page."""
     by_dataset: dict[str, list[Receipt]] = defaultdict(list)
     for receipt in receipts:

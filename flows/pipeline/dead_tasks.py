@@ -29,7 +29,7 @@ from flows.refinery.errors import SluiceError
 
 LOG = logging.getLogger("sluice.drain")
 _KILLS_TO_GIVE_UP = 2
-_NOTES_READ = 200  # only the newest: a recently died task has a recent note, but a Prefect outage may leave thousands
+_NOTES_READ = 200  # only the newest: a task that just died has a recent note, but a Prefect outage may leave thousands
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ def _kills(attempt: Attempt | None) -> int:
 
 
 def _reason(note: BatchNote, end: TaskEnd, *, was_refined: bool) -> str:
-    doing = "refined this upload" if was_refined else "held this upload"
+    doing = "was refining this upload" if was_refined else "held this upload"
     return f"task {note.task} ended while it {doing}: {end.cause or 'the cause is unknown'}"
 
 

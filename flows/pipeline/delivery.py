@@ -46,7 +46,7 @@ class Delivery:
 
     @property
     def came_again(self) -> bool:
-        """Return whether the message was already delivered earlier, to a task that returned it or died."""
+        """Return whether the message was delivered before."""
         return self.message.receive_count > 1
 
     @property
@@ -113,7 +113,7 @@ def process_delivery(delivery: Delivery, process: Process, parts: Parts, task: T
 def fail(
     delivery: Delivery, error: SluiceError, parts: Parts, task: TaskIdentity, *, give_up: bool | None = None
 ) -> None:
-    """Set the failure of a delivery.
+    """Set the failure of a delivery, and log it.
 
     Args:
         give_up: whether to give up on the upload. None means to do so only if this was its last allowed delivery, or if

@@ -3,7 +3,7 @@
 Each upload's outcome is announced, then its message is deleted, then the outcome is recorded in Prefect. If few uploads
 are waiting, they are processed one by one, each as a live flow run. If many are waiting, or if Prefect is down, they
 are processed concurrently (flows/pipeline/bulk.py) and recorded in Prefect afterwards. The exception is a dataset that
-limits how many of its uploads are processed at once, because only a live flow run can hold a slot of the limit.
+limits its concurrent uploads, because only a live flow run can hold a slot of the limit.
 """
 
 import logging
@@ -97,7 +97,8 @@ class Drain:
         return not self._closing.returned and not self._is_over
 
     def work(self, messages: Sequence[ReceivedMessage]) -> None:
-        """Process the uploads of one batch. If many messages are waiting, also receive and process further batches."""
+        """Process the uploads of one batch. If many messages are waiting or Prefect is down, also receive and process
+        further batches."""
         waiting = self._open(messages)
         while waiting:
             if self._is_over:
@@ -133,8 +134,8 @@ class Drain:
 
     @property
     def _patience_seconds(self) -> float:
-        """Return how long to keep trying if Prefect or EventBridge is busy. Afterwards, the scheduled sweep launches
-        another task for the remaining batch notes."""
+        """Return how long to keep trying if Prefect or EventBridge is unavailable. Afterwards, the scheduled sweep
+        launches another task for the remaining batch notes."""
         return self._parts.settings.visibility_timeout_seconds / 2
 
     def _finish(self) -> None:
@@ -187,7 +188,7 @@ class Drain:
         try:
             messages = self._parts.queue.receive(wait_seconds=_PREFETCH_WAIT_SECONDS)
         except SluiceError as error:
-            LOG.warning("nothing received", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
+            LOG.warning("receiving failed", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
             return []
         return [] if self._is_stopped else self._open(messages)
 

@@ -1,7 +1,7 @@
-"""Uploads outputs while their file is still being refined, so that they do not all have to fit on the disk at once.
+"""Uploads outputs while their file is still being refined, so that the disk does not have to hold all of them.
 
-Each is a multipart upload, which does not become an S3 object until the publish stage completes it. So if the file is
-rejected or the worker is killed, no one ever sees its rows. See docs/decisions/0023-outputs-larger-than-the-disk.md.
+Each output is a multipart upload, which becomes an S3 object only when the publish stage completes it. So if the file
+is rejected or the worker is killed, no one ever sees its rows. See docs/decisions/0023-outputs-larger-than-the-disk.md.
 """
 
 import contextvars
@@ -50,7 +50,7 @@ class EarlyUploads(TakeAway):
         """Abort the uploads that were not completed. If S3 is unavailable, the bucket's lifecycle rule deletes them
         later. The same applies if the task is stopped, because then the message has to be returned without waiting."""
         if kind is None or issubclass(kind, Exception):
-            wait(self._calls)  # S3 may keep a part that arrives after its upload was deleted
+            wait(self._calls)  # S3 may keep a part that arrives after its upload was aborted
             for pending in filter(None, self._pending.values()):
                 with suppress(SluiceError):
                     if self._store:

@@ -44,7 +44,7 @@ class ContractUnusable(TransientError):
 class TaskDied(TransientError):
     """The task that held the upload ended before the upload was done: it was killed or stopped, or ran out of memory.
 
-    The message is delivered again, and the task that receives it records this error as the reason.
+    The message is delivered again, and another task records this error as the reason.
     """
 
 
@@ -56,7 +56,7 @@ class TaskTooSmall(TerminalError):
 
 
 class NoUpload(TerminalError):
-    """A message names an object outside the landing bucket's incoming prefix. It moves to the dead-letter queue."""
+    """A message names an object outside the landing bucket's incoming prefix, so it moves to the dead-letter queue."""
 
 
 class EventLost(TransientError):
@@ -64,7 +64,7 @@ class EventLost(TransientError):
 
 
 class UploadCancelled(TerminalError):
-    """A person cancelled the upload's flow run. Its message moves to the dead-letter queue; nothing is published."""
+    """A person cancelled the upload's flow run. The message moves to the dead-letter queue; nothing is published."""
 
 
 class RepairRejected(TerminalError):

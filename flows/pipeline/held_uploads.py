@@ -1,4 +1,4 @@
-"""Finds the uploads that tasks hold by reading batch notes, for commands and flows that do not take the notes over."""
+"""Reads batch notes to find the uploads that tasks hold, for commands and flows that do not take the notes over."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ class HeldUpload:
 
     @property
     def is_refined(self) -> bool:
-        """Return whether the task is refining this upload, or was when it died."""
+        """Return whether the task last marked this upload as being refined."""
         return self.note.refining == self.noted.run_id
 
 

@@ -1,4 +1,4 @@
-"""Immutable values that the stages of an upload receive and return."""
+"""The values that the stages of an upload receive and return, and what identifies the task that runs them."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ class Parts:
 
     @property
     def contracts(self) -> Contracts:
-        """Return the contracts of all datasets. Raise ContractInvalid if a contract is so broken that it is unknown
-        which object keys it applies to."""
+        """Return the contracts that currently apply. Raise ContractInvalid if an invalid one may apply to any key."""
         return self.read_contracts()
 
 
@@ -52,10 +51,10 @@ class TaskLog:
 
 @dataclass(frozen=True)
 class TaskIdentity:
-    """The drain execution that started this process and the ECS task that it runs in; both are None outside ECS."""
+    """The ECS task that this process runs in, and the drain execution that launched the task."""
 
-    execution_arn: str | None = None
-    task_arn: str | None = None
+    execution_arn: str | None = None  # None if no drain launched the task
+    task_arn: str | None = None  # None outside ECS
     log: TaskLog | None = None
     # the time (seconds since 1970) until which the drain relies on this task to receive new uploads; 0 if it does not
     stay_until: float = 0.0
@@ -94,7 +93,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Published:
-    """The result of the publish stage: the uploaded outputs or, if another worker has already committed, its
+    """The result of the publish stage: the uploaded outputs or, if another worker has already committed, that worker's
     receipt."""
 
     outputs: tuple[Output, ...] = ()
@@ -103,13 +102,13 @@ class Published:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The results of the stages before the record stage, from which the receipt is made. None means that a stage did
-    not finish."""
+    """The information that the receipt is made from. The result of a stage that did not finish or did not run is
+    None."""
 
     contract: Contract
-    earlier: Receipt | None = None  # the receipt of an earlier attempt
+    earlier: Receipt | None = None  # the receipt of an earlier attempt, if there is one
     fetched: Fetched | None = None
     refined: Refined | None = None
     published: Published | None = None
-    error: TerminalError | None = None  # why the file cannot be published
+    error: TerminalError | None = None  # the error with which a stage rejected the file, if one did
     seconds: Mapping[str, float] = field(default_factory=dict)  # how long each stage took

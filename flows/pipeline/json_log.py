@@ -141,7 +141,7 @@ def _log_warning(
     **__: Any,
 ) -> None:
     fields = {"warning": category.__name__, "place": f"{Path(filename).name}:{lineno}"}
-    LOG.warning("Python warns", extra={"fields": fields})
+    LOG.warning("Python warning", extra={"fields": fields})
 
 
 def _log_exception(event: str, kind: type[BaseException] | None, trace: TracebackType | None, **fields: Any) -> None:

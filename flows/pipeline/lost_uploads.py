@@ -1,7 +1,7 @@
 """Finds uploads that have no receipt and no message in the queue: they were lost, or Sluice gave up on them.
 
 An upload is lost if it has neither a receipt nor a failed attempt, no task holds it, and it is older than every message
-in the queue. Only its age can show that, because SQS cannot list the messages in a queue.
+in the queue. Only its age shows that it has no message, because SQS cannot list the messages in a queue.
 """
 
 from collections.abc import Callable, Iterator
@@ -106,7 +106,7 @@ class Finder:
     ) -> Iterator[tuple[UploadMessage, datetime]]:
         landing = self.store.landing_bucket
         for page in self.store.versions(landing, prefix, page_size=self.page_size):
-            # Like the trigger, ignore folder markers: empty objects whose keys end in a slash.
+            # Like the Lambda, ignore folder markers: empty objects whose keys end in a slash.
             files = (version for version in page if version.size_bytes or not version.key.endswith("/"))
             due = [version for version in files if window.holds(version.last_modified) and self.is_data(version.key)]
             known = [

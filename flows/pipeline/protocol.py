@@ -25,9 +25,9 @@ _OUTPUT_NAME = re.compile(r"(?P<run_id>[0-9a-f]{32})-(?P<attempt>[0-9]+)-[0-9a-f
 
 
 class ReceiptConflict(TerminalError):
-    """Another worker committed a different result for the same attempt at the same object version.
+    """Another worker committed a different result for the same attempt, or processed the file during a repair.
 
-    The other worker's receipt is kept. This happens if the contract or the code changed while both were working.
+    The other worker's receipt is kept. Results differ if the contract or the code changed while both were working.
     """
 
 
@@ -44,8 +44,8 @@ def is_done(existing: Receipt | None, attempt: int) -> bool:
 
 
 def decide_after_refused_commit(ours: Receipt, theirs: Receipt) -> Receipt:
-    """Return the stored receipt after S3 rejected ours because one already exists (HTTP 412). Raise ReceiptConflict if
-    the stored receipt has a different result for the same attempt."""
+    """Return `theirs`, a stored receipt of the same or a later attempt, which ours must not replace. Raise
+    ReceiptConflict if it has a different result for the same attempt."""
     if theirs.attempt > ours.attempt or theirs.outcome_digest == ours.outcome_digest:
         return theirs
     raise ReceiptConflict(
@@ -57,7 +57,7 @@ def decide_after_refused_commit(ours: Receipt, theirs: Receipt) -> Receipt:
 
 
 class IndexedRun(BaseModel):
-    """A run as it is stored in the index entry of its source key."""
+    """A run, as an index entry stores it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -73,7 +73,6 @@ class IndexedRun(BaseModel):
 
     @classmethod
     def of(cls, receipt: Receipt) -> IndexedRun:
-        """Return the information about a receipt's run that the index stores."""
         return cls(
             run_id=receipt.run_id,
             attempt=receipt.attempt,
@@ -100,7 +99,7 @@ class IndexedRun(BaseModel):
 
         If both have a sequencer, the sequencers are compared as hexadecimal strings, the shorter one padded with zeros
         on the right (docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html). Otherwise
-        LastModified is compared, unless S3's list of versions decides (see `runs_of_unknown_order`).
+        LastModified is compared; where S3's list of versions is known, `_supersedes` uses that instead.
         """
         if self.sequencer and other.sequencer:
             width = max(len(self.sequencer), len(other.sequencer))
@@ -121,8 +120,8 @@ class IndexEntry(Document):
     dataset: str
     current: IndexedRun | None = None  # the published run whose data readers see; None if there is none
     latest: IndexedRun  # the run of the newest object version, published or rejected
-    # the newest run that was current until a forced re-run rejected its file, or moved it to another dataset. Outputs
-    # of older versions were deleted when it became current, so none of them can become current again.
+    # the newest run that was current until a forced re-run rejected its file, or moved it to another dataset. Older
+    # versions cannot become current again, because their outputs may have been deleted when it became current.
     withdrawn: IndexedRun | None = None
     retired: tuple[str, ...] = ()  # data keys that were replaced and still have to be deleted
     # the runs that were published, if re-uploads append. A run's receipt shows whether it is still published
@@ -155,7 +154,7 @@ def updated_entry(
     """Return the index entry of a source key after applying `receipt`.
 
     Applying a receipt twice, or receipts in another order, gives the same entry: the newest published version is
-    current, an older one never replaces it, and a forced re-run replaces the earlier attempt at its own version.
+    current, an older one never replaces it, and a forced re-run replaces the earlier attempt at the same version.
 
     Args:
         entry: the stored entry; None if there is none yet.
@@ -200,8 +199,8 @@ def _current(
 
 
 def _other_attempt(current: IndexedRun, run: IndexedRun) -> tuple[IndexedRun | None, tuple[str, ...]]:
-    """Return the current run and the retired data keys after a forced re-run of the current version. The later attempt
-    wins, even if it rejects the file."""
+    """Return the current run and the retired data keys after `run`, another attempt at the current version, was
+    applied. The later attempt wins, even if it rejects the file."""
     if run.attempt <= current.attempt:
         return current, tuple(set(run.data_keys) - set(current.data_keys))
     if run.status is not Status.PUBLISHED:
@@ -257,7 +256,7 @@ def superseded_keys(
     keys: Iterable[str], receipt: Receipt, entry: IndexEntry | None, *, newest_first: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """Return the data keys of a run that can be deleted: the orphaned keys or, if a newer version of the source key is
-    current, all of them.
+    current, all keys except those of later attempts.
 
     Args:
         entry: the index entry of the source key; None if a re-upload does not replace earlier outputs in this dataset.

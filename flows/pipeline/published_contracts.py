@@ -45,14 +45,14 @@ class NothingToRollBack(TerminalError):
 
 
 class ContractNotKept(TerminalError):
-    """The text of a contract is not stored. Either no file was checked against it, or only by a release that did not
-    store contracts."""
+    """No stored contract matches the request, or several do. A contract is stored when a file is checked against it;
+    older releases did not store contracts."""
 
 
 def live_contract(store: ObjectStore, dataset: str) -> StoredObject | None:
-    """Return the published contract of a dataset, or None if the one that is shipped with the code applies."""
-    # Look for it in a listing first: if only contracts/ may be listed, S3 responds with 403 to a request for a missing
-    # object.
+    """Return the published contract of a dataset, or None if none is published."""
+    # Look for it in a listing first, because S3 responds with 403, not 404, to a request for a missing object if the
+    # caller has permission to list only contracts/.
     return store.get(_live_key(dataset)) if dataset in live_datasets(store) else None
 
 
@@ -87,8 +87,8 @@ def version_before(store: ObjectStore, dataset: str, live: StoredObject | None) 
 
 
 def roll_back(store: ObjectStore, dataset: str, live: StoredObject, before: StoredObject | None) -> None:
-    """Replace the live contract with `before`, which `version_before` returned. Raise ContractMoved if `live` is no
-    longer the live contract."""
+    """Replace the live contract with `before`, which `version_before` returned; if that is None, delete it. Raise
+    ContractMoved if `live` is no longer the live contract."""
     if before is not None:
         _put(store, dataset, before.body.decode(), live, dict(before.metadata))
     elif not store.delete_if_unchanged(_live_key(dataset), live):
@@ -132,7 +132,8 @@ def used_contract(store: ObjectStore, content_hash: str, dataset: str = "") -> s
 
 
 def is_replaced(store: ObjectStore, used: ContractUsed) -> bool:
-    """Return whether the contract that a file was checked against differs from the contract that is live now."""
+    """Return whether the contract that a file was checked against differs from the contract that is live now. Return
+    False if either of them is not stored."""
     live, kept = live_contract(store, used.dataset), store.get(_used_key(used.dataset, used.content_hash))
     if live is None or kept is None:
         return False
@@ -163,8 +164,8 @@ class LiveContracts:
 
     def read(self) -> Contracts:
         """Return the contracts that currently apply. An invalid contract usually affects only its own dataset. Raise
-        ContractInvalid if it is so broken that it is unknown which keys it applies to, and AwsUnavailable or AwsRefused
-        if the published contracts cannot be read."""
+        ContractInvalid if one may apply to any key, and AwsUnavailable or AwsRefused if the published contracts cannot
+        be read."""
         with self._lock:
             if self._contracts is None or self._clock() >= self._look_at:
                 self._contracts = self._looked(self._contracts)

@@ -36,7 +36,7 @@ def rebuild(
     Args:
         since: receipts that were written at this time or later are shown in Prefect.
         record: shows receipts in Prefect; returns the run IDs of those that Prefect now shows.
-        dry_run: whether to only count what would be done.
+        dry_run: whether to write nothing, and only count the index entries that would be written.
     """
     done, by_key = Rebuilt(), defaultdict[str, list[str]](list)
     for page in parts.store.list_keys(RECEIPTS, page_size=_PAGE):
@@ -92,8 +92,8 @@ def _write(store: ObjectStore, key: str, run_ids: Sequence[str], *, replace: boo
 def _entry_of(
     store: ObjectStore, before: IndexEntry | None, receipts: Sequence[Receipt], *, replace: bool
 ) -> IndexEntry | None:
-    """Return the index entry that results from all receipts of a source key. It retires no further outputs, because the
-    reconcile flow deletes orphaned outputs."""
+    """Return the index entry `before` after applying all receipts of its source key. It retires no further outputs,
+    because the reconcile flow deletes orphaned outputs."""
     order: tuple[str, ...] = ()
     if len(receipts) > 1 and not all(receipt.source.sequencer for receipt in receipts):
         order = newest_first(store, frozenset(receipt.run_id for receipt in receipts), receipts[0])

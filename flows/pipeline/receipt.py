@@ -43,7 +43,7 @@ class _Part(BaseModel):
 
 
 class Source(_Part):
-    """The object version that was read."""
+    """The object version that was processed."""
 
     bucket: str
     key: str
@@ -51,7 +51,9 @@ class Source(_Part):
     etag: str
     size_bytes: int
     sequencer: str | None = Field(None, description="orders the S3 events of one key; null without an S3 event")
-    last_modified: str | None = Field(None, description="ISO 8601, UTC; null if the object was gone")
+    last_modified: str | None = Field(
+        None, description="ISO 8601, UTC; if the object could not be read, the time of its event or null"
+    )
 
 
 class ContractUsed(_Part):
@@ -63,7 +65,7 @@ class ContractUsed(_Part):
 
 
 class Output(_Part):
-    """One published object."""
+    """One object that the run wrote to the published bucket."""
 
     kind: str = Field(description="data, quarantine, fitted or corrections")
     key: str = Field(description="its key in the published bucket")
@@ -73,8 +75,7 @@ class Output(_Part):
 
     @property
     def is_retirable(self) -> bool:
-        """Return whether a re-upload of the source key replaces this object. It does if the object contains clean rows
-        or what was fitted on them."""
+        """Return whether a re-upload can replace this object, which contains clean rows or what was fitted on them."""
         return self.kind in ("data", "fitted")
 
 
@@ -90,7 +91,6 @@ class Rows(_Part):
 
     @property
     def quarantined_total(self) -> int:
-        """Return the number of rows in quarantine."""
         return sum(self.quarantined.values())
 
     @property
@@ -109,7 +109,7 @@ class Chain(_Part):
     """The identifiers of one upload in each service; None for a service that was not involved."""
 
     message_id: str | None = Field(None, description="the SQS message")
-    receive_count: int | None = Field(None, description="how often the message had been delivered")
+    receive_count: int | None = Field(None, description="how many times the message had been delivered")
     execution_arn: str | None = Field(
         None, description="the Step Functions execution that launched the task; null if no execution did"
     )
@@ -118,21 +118,21 @@ class Chain(_Part):
 
 
 class Receipt(Document):
-    """The outcome of one object version. Writing it is the commit: readers trust receipts and nothing else."""
+    """The outcome of one object version. Writing it is the commit: readers see only outputs that a receipt names."""
 
     noun, unreadable = "a receipt", ReceiptUnreadable
 
     status: Status = Field(description="published or rejected")
     run_id: str = Field(description="32 hexadecimal characters from bucket, key and version")
     attempt: int = Field(description="0 for the upload itself, n for its n-th forced re-run")
-    source: Source = Field(description="the object version that was read")
+    source: Source = Field(description="the object version that was processed")
     contract: ContractUsed = Field(description="the contract that the file was checked against")
     rows: Rows = Field(description="what happened to every row")
     outputs: tuple[Output, ...] = Field(
         (), description="the published objects; for a rejected file, only earlier corrections"
     )
     read_as: tuple[Decision, ...] = Field((), description="how the reader read the file; empty if it could not")
-    checks: tuple[Check, ...] = Field((), description="what every rule of the contract found")
+    checks: tuple[Check, ...] = Field((), description="what the rules of the contract found; at most 500")
     reasons: tuple[RejectionReason, ...] = Field((), description="why the file was rejected; empty if it was published")
     fitted: dict[str, Any] = Field(default_factory=dict, description="what fitted steps learned, by step and column")
     observed: bool = Field(description="whether a live flow run in Prefect showed the upload")
@@ -173,7 +173,7 @@ class Receipt(Document):
 
 
 def _escaped(text: str) -> str:
-    """Return as much of `text` as fits into S3 metadata, URL-encoded, without splitting a character."""
+    """Return the beginning of `text`, as much as fits into S3 metadata, URL-encoded without splitting a character."""
     shortened = text[:MAX_REASON_CHARACTERS]
     while len(quote(shortened)) > _MAX_REASON_BYTES:
         shortened = shortened[:-1]
@@ -194,8 +194,8 @@ def area_of(contract: Contract, upload: UploadMessage, incoming_prefix: str) -> 
 
 
 def output_key(kind: str, contract: Contract, upload: UploadMessage, incoming_prefix: str, file: "OutputFile") -> str:
-    """Return the object key of an output. It consists of the area (`area_of`), the folder, the run ID, the attempt and
-    a content hash, and contains no part of the source key.
+    """Return the object key of an output. It consists of `data` or `quarantine`, the area (`area_of`), the output's
+    folder, the run ID, the attempt and a content hash. The name of the uploaded file is not part of it.
 
     The content hash prevents a worker from overwriting outputs that another worker's receipt references. Two workers
     with different results write different objects, and the receipt decides which of them is used.

@@ -1,7 +1,7 @@
 """Processes one upload in four stages: fetch, refine, publish and record.
 
-The order is the same for uploads from the queue, manual runs, dry runs and repairs, with and without Prefect. They
-differ only in the job, and in how a stage is called.
+The order is the same for uploads from the queue, manual runs and repairs, with and without Prefect. They differ only in
+the job, and in how a stage is called. A dry run ends after the refine stage.
 """
 
 import functools
@@ -29,12 +29,12 @@ from flows.refinery.output_files import OutputFile
 from flows.refinery.refine import REJECTING, Progress
 
 LOG = logging.getLogger("sluice")
-_TRIES_IN_TIME = 2  # from this delivery on, a file is rejected if a stage takes too long
+_TRIES_IN_TIME = 2  # from this delivery on, a file is rejected if the refine stage takes too long
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Call = Callable[..., Any]
-"""A function that calls a stage. It gets the stage's function, which has the stage's name, and its arguments."""
+"""A function that calls a stage. It gets the stage's function, whose name is the stage's, and the arguments."""
 
 
 def plainly(stage: Callable[P, T], *values: P.args, **more: P.kwargs) -> T:
@@ -48,14 +48,15 @@ def run_upload(
     call: Call = plainly,
     on_progress: Progress | None = None,
 ) -> Receipt:
-    """Process one upload and return its receipt or, for a dry run, the receipt that it would get.
+    """Process one upload and return its receipt or, for a dry run, the receipt that it would get. If a receipt of this
+    attempt or a later one exists, return that instead; for a repair, raise ReceiptConflict.
 
     Args:
         call: calls a stage, directly or as a Prefect task.
         on_progress: called with the name of a part of the refine stage and the number of rows it has processed so far.
 
     Raises:
-        TransientError: nothing was committed; the same upload can be tried again.
+        TransientError: the upload is not finished; it can be tried again, even if its receipt was committed.
         TerminalError: the upload would fail again in the same way.
     """
     earlier = read_receipt(parts.store, job.upload.run_id)
@@ -99,7 +100,7 @@ def _contract_of(parts: Parts, job: UploadJob) -> Contract:
 
 def _unusable(error: ContractInvalid) -> ContractUnusable:
     return ContractUnusable(
-        f"{error}\nThe file is not rejected because of this. Publish a correct contract (sluice contract publish), "
+        f"{error}\nThe file is not rejected. Publish a correct contract (sluice contract publish), "
         "roll back to the previous one (sluice contract rollback), or deploy; then run sluice redrive"
     )
 
@@ -109,8 +110,8 @@ RunUpload = Callable[..., Receipt]
 
 
 class _StageRunner:
-    """Calls the stages of one upload. For each stage, it enforces the time limit, translates exceptions, and logs how
-    long the stage took."""
+    """Calls the stages of one upload, enforces their time limits, translates their exceptions, and logs how long they
+    took."""
 
     def __init__(self, parts: Parts, job: UploadJob, call: Call) -> None:
         self._job, self._call = job, call
@@ -152,7 +153,7 @@ def _translated(error: BaseException, stage: str, job: UploadJob, limit_seconds:
         return _too_long(stage, job, limit_seconds or 0)
     if isinstance(error, MemoryError):
         return OutOfMemory(
-            f"stage {stage} ran out of memory ({_place_of(error)}). A custom step that is marked with @whole_table "
+            f"the {stage} stage ran out of memory ({_place_of(error)}). A custom step that is marked with @whole_table "
             "gets all rows at once; give the task more memory (the stack's parameter TaskMemory) and redrive the "
             "dead-letter queue"
         )
@@ -164,7 +165,7 @@ def _translated(error: BaseException, stage: str, job: UploadJob, limit_seconds:
 
 
 def _too_long(stage: str, job: UploadJob, limit_seconds: float) -> SluiceError:
-    took = f"the stage {stage} was not finished after {limit_seconds:,.0f} s (SLUICE_STAGE_TIMEOUT_SECONDS)"
+    took = f"the {stage} stage was not finished after {limit_seconds:,.0f} s (SLUICE_STAGE_TIMEOUT_SECONDS)"
     if (job.chain.receive_count or 1) < _TRIES_IN_TIME:
         return StageTookTooLong(f"{took}; trying again")
     return TakesTooLong(

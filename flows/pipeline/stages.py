@@ -1,4 +1,4 @@
-"""The four stages of an upload: fetch, refine, publish and record. Each returns what the next ones need."""
+"""The four stages of an upload: fetch, refine, publish and record."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ _OVERWRITTEN = (
 
 
 class ObjectReplaced(FileRejected):
-    """The object was overwritten before it could be read, in a bucket without versioning."""
+    """The object was overwritten before or while it was read, in a bucket without versioning."""
 
 
 class ObjectTooLarge(FileRejected):
@@ -62,11 +62,11 @@ class CorrectionsGone(TerminalError):
 
 
 def fetch(parts: Parts, job: UploadJob, contract: Contract, earlier: Receipt | None, work_dir: Path) -> Fetched:
-    """Download the object version, and the corrections of earlier repairs. An object that is too large for the disk is
-    not downloaded, but read from S3 in ranges later.
+    """Download the object version, and the corrections of earlier repairs. An object larger than `max_copy_fraction`
+    of the free disk space is not downloaded, but read from S3 in ranges later.
 
     Args:
-        earlier: the receipt of an earlier attempt, which names the corrections.
+        earlier: the receipt of an earlier attempt, which names the corrections; None if there is none.
         work_dir: an empty folder for this upload's files.
 
     Raises:
@@ -124,8 +124,8 @@ def _corrections_of(receipt: Receipt | None) -> tuple[Output, ...]:
 
 
 def refine(fetched: Fetched, on_progress: Progress | None = None, take_away: TakeAway = LEAVE) -> Refined:
-    """Read, validate and preprocess the file, and write the results to local files in its work folder. `take_away`
-    gets each output file that is full, and may delete it from the disk."""
+    """Read, validate and preprocess the file, and write the results to the work folder. `take_away` gets each output
+    file that is full, and may delete it from the disk."""
     return refine_file(
         fetched.source,
         fetched.contract,
@@ -159,7 +159,7 @@ def publish(parts: Parts, job: UploadJob, fetched: Fetched, refined: Refined, ea
 
 
 def _files(fetched: Fetched, refined: Refined) -> list[tuple[str, OutputFile]]:
-    """Return the files to publish, each with the kind of output that it is, such as "quarantine"."""
+    """Write the files for fitted steps and corrections, and return all files to publish with their kinds of output."""
     work_dir = fetched.work_dir
     files = [("data", file) for file in refined.outputs] + [("quarantine", file) for file in refined.quarantine]
     if refined.fitted:
@@ -179,8 +179,8 @@ def _files(fetched: Fetched, refined: Refined) -> list[tuple[str, OutputFile]]:
 
 
 def record(parts: Parts, job: UploadJob, outcome: Outcome) -> Receipt:
-    """Commit the receipt of a published or rejected file, and update the index. Return the valid receipt of the run,
-    which may be that of another worker.
+    """Publish the Data Docs page, commit the receipt, and update the index. Return the valid receipt of the run, which
+    may be another worker's.
 
     Raises:
         RepairRejected: this is a repair, and the file would be rejected.

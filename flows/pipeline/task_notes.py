@@ -69,13 +69,13 @@ class TaskNotes:
 
     @contextmanager
     def refining(self, delivery: Delivery) -> Iterator[None]:
-        """Name the upload in its note as being refined: at once if it was delivered before, otherwise only if
-        the block takes longer than NAMED_AFTER_SECONDS."""
+        """Mark the upload in its note as being refined: immediately if it was delivered before, otherwise only if the
+        block takes longer than NAMED_AFTER_SECONDS."""
         batch = next((batch for batch in self._batches if batch.holds(delivery)), None)
         if batch is None or batch.note.refining == delivery.run_id:
             yield
             return
-        if delivery.came_again:  # it may have killed its last task before it was named
+        if delivery.came_again:  # it may have killed its previous task before it was marked
             self._name(batch, delivery)
             yield
             return
@@ -88,8 +88,8 @@ class TaskNotes:
             timer.cancel()
 
     def settle(self) -> None:
-        """Remove the notes of batches whose deliveries are all closed. If an outcome still has to be announced or
-        recorded, keep the note with only those uploads, and add its key to `left`."""
+        """Remove the notes of batches whose deliveries are all closed. If a batch has outcomes that still have to be
+        announced or recorded, keep its note with only those uploads, and add the note's key to `left`."""
         with self._lock:
             for batch in list(self._batches):
                 if not all(delivery.is_closed for delivery in batch.deliveries):
@@ -105,7 +105,7 @@ class TaskNotes:
 
     def abandon(self, deliveries: Collection[Delivery] | None = None) -> None:
         """Remove deliveries from their notes, because their messages were returned to the queue. None means all
-        deliveries that have no outcome."""
+        deliveries without an outcome; the others then count as closed."""
         with self._lock:
             for batch in self._batches:
                 gone = [
@@ -119,7 +119,7 @@ class TaskNotes:
         self.settle()
 
     def touch(self) -> None:
-        """Write the notes again unchanged, so that they stay recent. An old note is taken for that of a dead task."""
+        """Write the notes again unchanged, so that they stay recent. An old note counts as a dead task's."""
         with self._lock:
             for batch in self._batches:
                 self._write(batch)

@@ -259,7 +259,7 @@ def test_a_task_that_finds_too_many_messages_asks_for_more_tasks(bench: Bench) -
     case.held_at(gate)
     for _ in range(2):  # they stay visible, because the paused task receives nothing; it counts them twice a minute
         case.send(other.upload.to_json())
-    assert eventually(lambda: worker.has_logged("asked for tasks"))
+    assert eventually(lambda: worker.has_logged("requested more tasks"))
     gate.touch()
     assert worker.ended().exit_code == 0
     asked = [drain for drain in bench.chain.drains() if json.loads(drain["input"])["source"] == "backlog"]

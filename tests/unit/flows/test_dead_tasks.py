@@ -96,7 +96,7 @@ def test_the_reason_is_there_while_the_upload_is_tried_again(account: Account, w
     die_with(account, batch, refining=batch[0].run_id)
     seen: dict[str, str] = {}
     assert drain(world, spying(account, seen))  # type: ignore[arg-type]
-    assert "dead ended while it refined this upload: the task was stopped" in seen[batch[0].run_id]
+    assert "dead ended while it was refining this upload: the task was stopped" in seen[batch[0].run_id]
     assert "dead ended while it held this upload: the task was stopped" in seen[batch[1].run_id]
     assert account.keys("attempts/") == account.keys("batches/") == [], "the receipts supersede them"
 

@@ -64,7 +64,7 @@ def test_warnings_prints_tracebacks_and_prefects_lines_are_json_without_their_te
         "logged",
         "something was printed; its text is left out, as it may quote data",
         "something was printed; its text is left out, as it may quote data",
-        "Python warns",
+        "Python warning",
         "failed",
         "by Prefect",
         "a thread ended by an unexpected exception",
