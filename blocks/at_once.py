@@ -1,4 +1,4 @@
-"""Makes many AWS calls at once, because each call mostly waits for the response."""
+"""Makes many AWS calls concurrently, because each call mostly waits for the response."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor

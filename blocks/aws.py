@@ -8,7 +8,8 @@ import boto3
 from botocore.config import Config
 
 _MAX_ATTEMPTS = 5
-_MAKING = Lock()  # threads may share clients, not create them at once: docs.aws.amazon.com/boto3, guide/clients.html
+# Threads may share clients, but must not create them at the same time: docs.aws.amazon.com/boto3, guide/clients.html
+_MAKING = Lock()
 
 
 def client_of(service: str) -> Any:

@@ -43,7 +43,7 @@ class AwsRefused(TransientError):
 
 
 class CredentialsMissing(AwsRefused):
-    """There are no AWS credentials: neither a profile nor keys nor a role is configured."""
+    """There are no AWS credentials, or they are incomplete."""
 
 
 class CredentialsExpired(AwsRefused):
@@ -51,7 +51,7 @@ class CredentialsExpired(AwsRefused):
 
 
 class CredentialsInvalid(AwsRefused):
-    """AWS does not recognise the credentials, or their secret is wrong."""
+    """AWS does not recognize the credentials, or their secret is wrong."""
 
 
 class ProfileUnknown(AwsRefused):

@@ -58,7 +58,7 @@ class Drains:
             return self._dispatcher.dispatch(upload)
 
     def start(self) -> str:
-        """Start a drain for messages that no S3 event announced, such as redriven ones. Return the execution's ARN.
+        """Start a drain for messages that the Lambda did not send, such as redriven ones. Return the execution's ARN.
 
         The drain launches a task unless the maximum number of tasks is running. It does not check the number of
         messages first, because SQS's count may be out of date.

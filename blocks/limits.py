@@ -1,7 +1,7 @@
 """Time limits of a stage, an upload, a task, a message and a drain, each long enough for the one before it.
 
-`Limits` contains the limits that the template's parameters set. The state machine, the tasks and `sluice deploy` use
-the limits that are calculated from those here, so that they cannot disagree.
+`Limits` contains the limits that the template's parameters set, and calculates the others from them. The state machine,
+the tasks and `sluice deploy` all use it, so that they cannot disagree.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _MIN_MEMORY_MIB = 1_024
 
 
 class LimitsInconsistent(TerminalError):
-    """Parameters of the stack contradict each other, so that a file of an allowed size could never be processed."""
+    """Parameters of the stack contradict each other, so that some files of an allowed size could never be processed."""
 
 
 @dataclass(frozen=True, slots=True)

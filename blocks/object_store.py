@@ -30,13 +30,13 @@ from flows.refinery.errors import FileRejected, SluiceError, TransientError
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound", "MethodNotAllowed", "405"})
 _TRANSFER = TransferConfig(multipart_chunksize=16 * 1024**2, max_concurrency=8)
 _BROKEN_OFF = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
-_READS = 5  # how often to request an object whose response body breaks off
+_READS = 5  # how many times to request an object whose response body breaks off
 _STREAM_CHUNK_BYTES = 1024**2
 JSON = "application/json"
 
 
 class ObjectGone(FileRejected):
-    """The object version was deleted before it could be read."""
+    """The object version was deleted before it could be read, or overwritten while it was read."""
 
 
 class ObjectArchived(TransientError):
@@ -331,7 +331,7 @@ class ObjectStore:
 
     def kept_days(self, folder: str) -> int | None:
         """Return after how many days a lifecycle rule of the published bucket deletes objects under `folder`. Return
-        None if no rule does, or if this process may not read the rules (s3:GetLifecycleConfiguration)."""
+        None if no rule does, or if the rules cannot be read, for example without s3:GetLifecycleConfiguration."""
         with explaining_aws_errors(f"looking for the retention of {self.published_address(folder)}"):
             try:
                 rules = self._s3.get_bucket_lifecycle_configuration(Bucket=self.published_bucket)["Rules"]

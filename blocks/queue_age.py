@@ -21,7 +21,7 @@ def oldest_message_since(queue_url: str, *, cloudwatch: Any = None) -> datetime 
 
     For an empty queue, this is the current time. Otherwise it comes from CloudWatch, because SQS shows a message's age
     only to a receiver, and receiving counts as a delivery. CloudWatch's metric ignores messages that were received
-    three times, and resumes up to 15 minutes after a queue was idle for hours
+    three times, and may lag by 15 minutes after a queue was idle for hours
     (docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html). The
     local cloud, an AWS emulator, does not have this metric.
 

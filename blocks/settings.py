@@ -93,11 +93,11 @@ class PipelineSettings(BaseModel):
         "", description="The queue for uploads that Sluice gave up on; empty for a stack of an older release."
     )
     max_receive_count: int = Field(
-        5, ge=1, le=1_000, description="How often a message is delivered before it moves to the dead-letter queue."
+        5, ge=1, le=1_000, description="How many times a message is delivered before it moves to the dead-letter queue."
     )
     state_machine_arn: str = Field("", description="The state machine that launches the tasks that drain the queue.")
     window_seconds: int = Field(
-        60, ge=5, le=900, description="All uploads within this time share one execution of the state machine."
+        60, ge=5, le=900, description="The length of a window, in which all uploads share one drain execution."
     )
     max_tasks: int = Field(4, ge=1, le=40, description="How many tasks may drain the queue at the same time.")
     messages_per_task: int = Field(

@@ -36,7 +36,7 @@ class MessageLost(TransientError):
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMessage:
-    """One delivery of a message; `receive_count` is how often SQS has delivered the message, including this time."""
+    """One delivery of a message; `receive_count` counts the deliveries of the message, including this one."""
 
     message_id: str
     receipt_handle: str
@@ -52,8 +52,8 @@ class UploadQueue:
     """The SQS queue with one message per upload.
 
     It remembers which messages are held, that is, were received and neither returned nor deleted. `receive` and
-    `count_waiting` raise AwsUnavailable, AwsRefused or AwsCallInvalid if a call to SQS fails. The other methods do not
-    raise these errors, but return the messages for which they failed.
+    `count_waiting` raise AwsUnavailable, AwsRefused or AwsCallInvalid if a call to SQS fails. The methods that take
+    messages return those for which a call failed, instead of raising these errors.
 
     Args:
         dead_letter_queue_url: where `give_up` sends messages.
@@ -116,7 +116,7 @@ class UploadQueue:
         return int(response["Attributes"]["ApproximateNumberOfMessages"])
 
     def extend(self, messages: Iterable[ReceivedMessage], seconds: float) -> Problems:
-        """Keep messages invisible for `seconds` from now. If `seconds` is 0, they become visible at once."""
+        """Keep messages invisible for `seconds` from now. If `seconds` is 0, they become visible immediately."""
         return self._for_each(
             "change_message_visibility_batch", messages, "extending messages", VisibilityTimeout=int(seconds)
         )

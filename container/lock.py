@@ -53,7 +53,7 @@ def packages(
 
 
 def as_requirements(wanted: Mapping[str, tuple[str, list[str]]]) -> str:
-    """Return packages, as `packages` returns them, as lines of a requirements file for pip."""
+    """Return the result of `packages` as lines of a requirements file for pip."""
     return "".join(f"{name}=={version} {' '.join(hashes)}\n" for name, (version, hashes) in wanted.items())
 
 

@@ -42,7 +42,7 @@ UNUSED = (
 
 
 def trim(site_packages: Path) -> int:
-    """Remove test folders, unused files and descriptions of other AWS services; return the number of bytes freed."""
+    """Remove test folders, unused files and descriptions of unused AWS services. Return the number of bytes freed."""
     found = [path for pattern in (*TEST_FOLDERS, *UNUSED) for path in site_packages.glob(pattern)]
     saved = sum(_remove(path) for path in found if path.exists())  # a test folder may be inside another one
     for data in site_packages.glob("*botocore/data"):

@@ -1,7 +1,7 @@
 """Dispatches an upload: sends a message to the queue, then starts the drain of the current window (windows.py).
 
-The order matters. The message is sent before the clock is read, so it is in the queue before that window ends, and the
-window's drain does not end earlier. docs/architecture.md describes the rules.
+The order matters. The message is sent before the clock is read, so it is in the queue before the current window ends,
+and that window's drain does not end earlier. docs/architecture.md describes the rules.
 """
 
 import json
@@ -27,8 +27,8 @@ class Dispatched:
     """The result of dispatching an upload."""
 
     message_id: str  # the SQS message that was sent
-    drain: str  # "started" by this call, "covered" by an existing execution, or "paused" if none was started
-    execution_arn: str | None = None  # the execution; None unless this call started it or found it running
+    drain: str  # "started" if StartExecution succeeded, "covered" if the execution already existed, or "paused"
+    execution_arn: str | None = None  # the execution; None unless `drain` is "started"
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,13 @@ class Dispatcher:
     queue_url: str  # takes one message for each upload
     state_machine_arn: str  # drains the queue
     published_bucket: str  # contains an object during a pause (pause.py)
-    window_seconds: int  # all uploads within this time share one execution
+    window_seconds: int  # the length of a window, in which all uploads share one execution
     clock: Callable[[], float] = time.time  # returns the seconds since 1970
     _started: set[int] = field(default_factory=set, repr=False)
 
     def dispatch(self, upload: UploadMessage) -> Dispatched:
-        """Send an upload's message, and start the current window's drain unless it has already been started.
+        """Send an upload's message, and start the current window's drain, unless that was done before or the stack is
+        paused.
 
         Raises:
             botocore.exceptions.ClientError, BotoCoreError: a call failed. It is safe to dispatch the upload again,

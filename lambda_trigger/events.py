@@ -73,7 +73,7 @@ def _reason_to_ignore(record: object, event_name: str, key: str, bucket: str, pr
         return "other_bucket"
     if not key.startswith(prefix):
         return "other_prefix"
-    if key.endswith("/") and _field(record, "s3", "object", "size") == 0:  # one that is not empty is a file
+    if key.endswith("/") and _field(record, "s3", "object", "size") == 0:  # an object with content is a file
         return "folder_marker"
     return None
 

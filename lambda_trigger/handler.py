@@ -31,7 +31,7 @@ _CALLS = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard",
 
 class RecordsFailed(Exception):
     """At least one record could not be dispatched. This is raised after all records were tried, so that Lambda retries
-    the event. The retry dispatches the other uploads twice, which is harmless: they are processed once."""
+    the event. The retry dispatches the other uploads again, which is harmless: they are processed once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def handle_event(event: object, trigger: TriggerConfig, request_id: str | None =
 
     Raises:
         EventUnreadable: `event` is not an S3 event.
-        RecordsFailed: at least one record failed; the others were dispatched.
+        RecordsFailed: at least one record failed; all others were handled.
     """
     counts = {"dispatched": 0, "ignored": 0, "failed": 0}
     try:

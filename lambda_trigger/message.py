@@ -29,7 +29,7 @@ class UploadMessage:
     size_bytes: int  # the object's size
     # orders the events of one key (S3's hexadecimal string); None if the trigger was not an S3 event
     sequencer: str | None = None
-    event_time: str | None = None  # when S3 got the upload, ISO 8601, UTC; None if the trigger was not an S3 event
+    event_time: str | None = None  # when S3 received the upload, ISO 8601, UTC; None if that is unknown
     attempt: int = 0  # 0 for the upload itself, n for the n-th forced re-run of the same version
 
     @property
@@ -38,7 +38,7 @@ class UploadMessage:
         return run_id_of(self.bucket, self.key, self.version_id, self.etag, self.sequencer)
 
     def to_json(self) -> str:
-        """Return the message as JSON with sorted keys, so that the same upload always gives the same text."""
+        """Return the message as JSON with sorted keys, so that the same upload always gives the same string."""
         return json.dumps({"schema": MESSAGE_SCHEMA_VERSION, **asdict(self)}, sort_keys=True, ensure_ascii=True)
 
     @classmethod
@@ -95,7 +95,8 @@ def slug(text: str) -> str:
 
 
 def folder_of(key: str, incoming_prefix: str) -> str:
-    """Return the slug of the first folder in `key` after `incoming_prefix`, or "" if the file is in no folder."""
+    """Return the slug of the first folder in `key` after `incoming_prefix`, at most 64 characters long, or "" if the
+    file is in no folder."""
     below = key.removeprefix(incoming_prefix)
     folder, separator, _ = below.partition("/")
     return slug(folder)[:64].strip("-") if separator else ""

@@ -58,7 +58,8 @@ class Crash:
 
 
 def investigate(client: SyncPrefectClient, flow_run: FlowRun, own_log: TaskLog | None) -> Crash:
-    """Return what ECS, CloudWatch Logs and Prefect report about the crash of `flow_run`. AWS errors are ignored.
+    """Return what ECS and the log report about the crash of `flow_run`. AWS errors are ignored. The log is read from
+    CloudWatch Logs or, if it has no lines there, from Prefect.
 
     Args:
         own_log: this process's log, if this process runs in a task with the same task definition as the crashed one.

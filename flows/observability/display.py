@@ -32,7 +32,7 @@ _SPAN_PERCENT = {"refine": (5.0, 95.0), "validate": (5.0, 70.0), "preprocess": (
 
 class ProgressBar:
     """A progress artifact in Prefect for a file that takes a long time to refine. It appears after `quiet_seconds`, and
-    is updated at most once in that time."""
+    is updated at most once every `quiet_seconds`."""
 
     def __init__(self, *, quiet_seconds: float = 3.0) -> None:
         self._quiet_seconds = quiet_seconds

@@ -31,7 +31,7 @@ _ENDS_SECONDS = 3.0
 
 @dataclass
 class DatasetCounts:
-    """The number of files of one dataset that were published, were rejected or failed, and the number of their rows."""
+    """The numbers of a dataset's published and rejected uploads, of failed attempts, and of rows."""
 
     published: int = 0
     rejected: int = 0
@@ -42,7 +42,7 @@ class DatasetCounts:
 
 @dataclass
 class DrainCounts:
-    """The number of files and rows that a drain has processed, by dataset and outcome."""
+    """The counts of one task that drains the queue, by dataset."""
 
     datasets: dict[str, DatasetCounts] = field(default_factory=lambda: defaultdict(DatasetCounts))
 
@@ -64,7 +64,7 @@ class DrainCounts:
 
     @property
     def done(self) -> int:
-        """Return how many uploads were published, were rejected or failed."""
+        """Return how many uploads were published or rejected, plus how many attempts failed."""
         return sum(self.total(name) for name in ("published", "rejected", "failed"))
 
     def percent(self, waiting: int) -> float:

@@ -77,7 +77,7 @@ class FlowRunner:
 
         Raises:
             UploadCancelled: a person cancelled the flow run; nothing was committed.
-            TransientError: nothing was committed; the same upload can be tried again.
+            TransientError: the upload is not finished; it can be tried again, even if its receipt was committed.
             TerminalError: the upload would fail again in the same way.
         """
         self._shown = self._connection.is_open()
@@ -124,7 +124,7 @@ class FlowRunner:
 
     def _flow_run(self, job: UploadJob, state: State[Any]) -> FlowRun | None:
         """Return the upload's flow run, which is created now unless an earlier delivery created it. Return None if
-        Prefect is down or does not have the deployment."""
+        Prefect fails or does not have the deployment."""
         upload, settings = job.upload, self._parts.settings
         with self._prefect() as client:
             try:
@@ -148,7 +148,7 @@ class FlowRunner:
         return None
 
     def _claim(self, flow_run: FlowRun, job: UploadJob) -> bool:
-        """Claim the flow run for this process. Return False if Prefect is down, and raise RunTaken if another worker is
+        """Claim the flow run for this process. Return False if Prefect fails, and raise RunTaken if another worker is
         running the flow run."""
         receive_count = job.chain.receive_count or 1
         claim: State[Any] = Pending()
@@ -174,7 +174,7 @@ class FlowRunner:
         return True
 
     def _run(self, flow_run: FlowRun, job: UploadJob) -> Receipt:
-        """Run the flow in this process. The outcome is what the receipt contains, not the state in Prefect."""
+        """Run the flow in this process, and return the upload's receipt, regardless of the state that Prefect shows."""
         ended: list[Receipt | SluiceError] = []
 
         # Results are never stored, but without a result storage Prefect would ask its API for the default one.

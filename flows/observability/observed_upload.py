@@ -45,7 +45,7 @@ def run_observed(
 
     Raises:
         UploadCancelled: a person cancelled the flow run; nothing was committed.
-        TransientError: nothing was committed; the same upload can be tried again.
+        TransientError: the upload is not finished; it can be tried again, even if its receipt was committed.
         TerminalError: the upload would fail again in the same way.
     """
     log, upload, progress = get_run_logger(), job.upload, ProgressBar()
@@ -88,7 +88,7 @@ def _failed_event(parts: Parts, job: UploadJob, error: SluiceError) -> Event:
 
 @contextmanager
 def _failure_event(parts: Parts, job: UploadJob) -> Iterator[None]:
-    """Emit the event for a failed attempt if the block raises a SluiceError, unless a person cancelled the upload."""
+    """Emit the event for a failed attempt if the block raises a SluiceError, except for dry runs and cancellations."""
     try:
         yield
     except UploadCancelled:

@@ -14,7 +14,7 @@ from flows.observability.run_identity import idempotency_key, run_name
 from flows.pipeline.announce import OutcomeNotice, RowCounts
 
 ATTEMPT_FAILED = "attempt-failed"
-"""The last part of the event's name if a live flow run failed. An upload from the queue then stays in the queue."""
+"""The last part of the event's name if a live flow run failed, whether or not the upload is tried again."""
 
 
 def outcome_event(

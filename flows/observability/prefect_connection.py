@@ -66,8 +66,8 @@ def is_refusal(error: Exception) -> bool:
 
 
 def shorten_patience(response: httpx.Response) -> None:
-    """Change a response so that Prefect's client waits at most PATIENCE_SECONDS for a busy server or proxy. By default,
-    the client obeys any Retry-After header, and during maintenance it retries forever."""
+    """Replace a response's Retry-After header, which Prefect's client would obey, with PATIENCE_SECONDS. Remove the
+    header that makes the client retry forever during maintenance."""
     response.headers.pop("Prefect-Maintenance", None)
     if "Retry-After" in response.headers:
         response.headers["Retry-After"] = str(PATIENCE_SECONDS)

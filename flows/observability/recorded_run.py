@@ -1,4 +1,4 @@
-"""A flow run that is created after its upload was processed, from the receipt or the last failed attempt.
+"""Describes flow runs that are created after their uploads were processed, from receipts or last failed attempts.
 
 Prefect rejects states with client-supplied timestamps (HTTP 422), so such a run begins and ends when it is recorded.
 The actual times are in labels, in the state's message and in the log lines.
@@ -51,7 +51,7 @@ class RecordedRun:
     tags: frozenset[str]  # the outcome's tags; `to_create` adds those that every run of an upload has
     labels: dict[str, str]
     log: tuple[LogLine, ...]
-    summary: str | None = None  # an artifact in Markdown; None for a small file that was published
+    summary: str | None = None  # an artifact in Markdown; None for a small file that was published without `force`
     flow_run_id: str | None = None  # the run that showed the upload live; None if none did
     event_key: str = ""  # distinguishes events of the same attempt that have the same name
 

@@ -2,7 +2,7 @@
 
 A task does this if many files are waiting, or if Prefect was down while it worked. Failures are logged, not raised. An
 upload that could not be recorded stays in the batch note (flows/pipeline/batch_notes.py), and is tried again later.
-Recording up to 100 uploads takes four requests, so record many at once. Each summary of a rejected, forced or large
+Recording up to 100 uploads takes four requests, so record many together. Each summary of a rejected, forced or large
 file takes one more request.
 """
 
@@ -43,7 +43,8 @@ _NO_BULK = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 
 
 class Recorder:
-    """Creates flow runs for uploads that no live run showed. Only one thread records at a time; other threads wait."""
+    """Creates flow runs for uploads that no live run showed, and corrects those that show another outcome. Only one
+    thread records at a time; other threads wait."""
 
     def __init__(self, parts: Parts) -> None:
         self._settings = parts.settings
@@ -56,11 +57,11 @@ class Recorder:
 
     def record(self, receipts: Sequence[Receipt]) -> frozenset[str]:
         """Show each receipt as one flow run in its final state. Return the run IDs of the receipts that Prefect now
-        shows.
+        shows or, if no Prefect API is configured, of all.
 
-        Recording a receipt again changes nothing, except that a flow run in a different state is set to the receipt's
-        outcome. That is necessary because a task that is killed after it wrote the receipt leaves its flow run Running
-        or Crashed.
+        Recording a receipt again creates no second flow run, but may repeat log lines and the summary. A flow run in a
+        different state is set to the receipt's outcome, because a task that is killed after it wrote the receipt leaves
+        its flow run Running or Crashed.
         """
         return self._record(run_of_receipt(receipt, self._settings) for receipt in receipts)
 
@@ -180,7 +181,7 @@ class Recorder:
             self._post(f"/flow_runs/{found['id']}/set_state", {"state": run.state, "force": True})
 
     def _tell(self, new: list[tuple[RecordedRun, str]]) -> None:
-        """Send the log lines, summaries and events of runs that were just created or corrected."""
+        """Send the log lines, summaries and events of runs that a recorder created or has just corrected."""
         lines = [
             {
                 "name": "prefect.flow_runs",

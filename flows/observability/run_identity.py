@@ -12,7 +12,7 @@ TASK_LABEL = "sluice.task"
 
 
 def idempotency_key(run_id: str, attempt: int) -> str:
-    """Return the idempotency key of an attempt's flow run. Prefect creates only one flow run with the same key."""
+    """Return the idempotency key of an attempt's flow run. Prefect creates only one flow run per key."""
     return f"{run_id}-{attempt}" if attempt else run_id
 
 
@@ -30,12 +30,12 @@ def run_parameters(bucket: str, key: str, version_id: str | None) -> dict[str, A
 
 
 def upload_tags(key: str, incoming_prefix: str) -> set[str]:
-    """Return the tags that an upload's flow run has from the start: the name of the upload's folder, and `upload`."""
+    """Return the tags that an upload's flow run has from the start: `upload`, and the upload's folder or `default`."""
     return {folder_of(key, incoming_prefix) or "default", "upload"}
 
 
 def artifact_name(dataset: str) -> str:
-    """Return a dataset's name as Prefect allows it in artifact keys: with lowercase letters, digits and dashes."""
+    """Return a name in the form that Prefect allows in artifact keys: with lowercase letters, digits and dashes."""
     return slug(dataset).replace("_", "-")
 
 

@@ -2,13 +2,13 @@
 
 Only a dataset whose contract sets `max_concurrent_uploads` has a limit; for uploads of other datasets, no request is
 made. The limit only reduces the load; the commit protocol protects the data. So an upload waits for a slot for a
-limited time and then continues without one, and it continues at once if Prefect is down. After one unsuccessful wait,
-a process still requests slots but no longer waits for them. The reason is that by default a Prefect server keeps its
-leases in memory. If it restarts, the slots are never freed, and every upload would wait in vain.
+limited time and then continues without one, and it does not wait if Prefect is down. After one unsuccessful wait, a
+process still requests slots but no longer waits for them, because by default a Prefect server keeps its leases in
+memory: if it restarts, the slots are never freed, and every upload would wait in vain.
 
-Prefect's `concurrency` context manager is not used because it opens further connections, renews the lease at once, and
-sends events when a slot is taken and freed. It also waits for as long as the server decides (up to 30 s, even if a slot
-is free), and raises an exception if the API is down.
+Prefect's `concurrency` context manager is not used because it opens further connections, renews the lease immediately,
+and sends events when a slot is taken and freed. It also waits for as long as the server decides (up to 30 s, even if a
+slot is free), and raises an exception if the API is down.
 """
 
 import time
