@@ -1,7 +1,7 @@
 """The `sluice` command: parses the arguments, calls a command, and turns errors into a message and an exit code.
 
-The exit code is 0 on success, 1 if a file did not have the expected outcome, 2 if the usage is wrong, and 3 if
-something is missing, in use or broken, which the message explains. 70 means a bug in Sluice; 130 and 143 mean that the
+The exit code is 0 on success, 1 if a file did not have the expected outcome, 2 if the usage is wrong, and 3 if the
+command failed for another reason, which the message explains. 70 means a bug in Sluice; 130 and 143 mean that the
 command was stopped by Ctrl-C or SIGTERM.
 """
 
@@ -205,7 +205,7 @@ def redrive(
         bool, typer.Option("--cancelled", help="Also retry uploads that were cancelled in Prefect.")
     ] = False,
 ) -> None:
-    """Retry uploads that Sluice gave up on: move their messages from the dead-letter queue back, and start a drain.
+    """Retry uploads that Sluice gave up on: return their messages from the dead-letter queue, and start a drain.
 
     Fix the cause first; `sluice status` shows why each upload failed.
     """

@@ -38,11 +38,11 @@ class StackOutdated(TerminalError):
 class AwsStack:
     """A stack on AWS, or in an AWS emulator if AWS_ENDPOINT_URL is set."""
 
-    region: str  # the AWS region
+    region: str
     aws_endpoint_url: str  # the emulator's URL; "" on AWS
-    stack_name: str  # the stack's name
-    outputs: dict[str, str]  # the stack's outputs
-    parameters: dict[str, str]  # the values of the stack's parameters
+    stack_name: str
+    outputs: dict[str, str]
+    parameters: dict[str, str]
 
     client = staticmethod(client_of)
 
@@ -59,7 +59,6 @@ class AwsStack:
 
     @property
     def prefect_ui_url(self) -> str:
-        """Return the URL of Prefect's UI."""
         return PrefectAccess(self.prefect_api_url).ui_url
 
     @property
@@ -125,7 +124,7 @@ def find_aws_stack(access: Access, stack_name: str) -> AwsStack:
     Raises:
         StackMissing: the stack does not exist, or was never created completely.
         StackOutdated: the stack was deployed by another release.
-        AwsRefused: the credentials may not describe stacks.
+        AwsRefused: the credentials lack the permission to describe stacks.
     """
     with explaining_aws_errors(f"looking for the stack {stack_name}"):
         stack = find_stack(client_of("cloudformation"), stack_name)

@@ -2,8 +2,8 @@
 
     python -m deployment.step_requirements
 
-This writes requirements.lock, with hashes, if the list has changed. The versions are compatible with the packages that
-the project itself has locked.
+This writes requirements.lock, with hashes, if the list or the project's own lock file has changed. The versions are
+compatible with the packages that the project itself has locked.
 """
 
 import hashlib
@@ -20,15 +20,13 @@ _LOCK_SECONDS = 600
 
 
 class RequirementsNotLocked(TerminalError):
-    """The packages that custom steps need were changed but not locked, or conflict with the project's packages."""
+    """The lock file of the packages that custom steps need is out of date, or these packages cannot be locked."""
 
 
 def require_locked(contracts: Path = CONTRACTS) -> None:
-    """Raise RequirementsNotLocked if requirements.txt in the folder `contracts` has changed since it was locked."""
+    """Raise RequirementsNotLocked unless the lock file in the folder `contracts` is up to date."""
     if not _is_locked(contracts):
-        raise RequirementsNotLocked(
-            f"{contracts / 'requirements.txt'} has changed since it was locked; lock it with: make setup"
-        )
+        raise RequirementsNotLocked(f"{contracts / 'requirements.lock'} is out of date; update it with: make setup")
 
 
 def lock(contracts: Path = CONTRACTS) -> bool:

@@ -25,7 +25,7 @@ class Access:
     """The account and region that a command uses, and the identity that it has there."""
 
     account_id: str  # the account's twelve digits
-    region: str  # the region's name
+    region: str
     caller: str  # the ARN of the user or role to which the credentials belong
     endpoint_url: str  # the emulator's URL; "" on AWS
 

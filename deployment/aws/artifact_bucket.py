@@ -16,7 +16,7 @@ _DEFAULT_REGION = "us-east-1"  # the only region that must not be specified when
 
 
 class ArtifactBucketUnusable(TerminalError):
-    """The artifact bucket belongs to another account, or the credentials may not use it."""
+    """The artifact bucket belongs to another account, or the credentials lack permissions for it."""
 
 
 class BucketNotEmptied(TerminalError):
@@ -38,7 +38,7 @@ def upload_artifacts(
     tags: Mapping[str, str] = {},
 ) -> None:
     """Upload `artifacts` to the bucket; if it does not exist, create it with `tags`. Raise ArtifactBucketUnusable if
-    the bucket belongs to another account, or if the credentials may not use it."""
+    the bucket belongs to another account, or if the credentials lack permissions for it."""
     if not artifact_bucket_exists(s3, bucket, account_id=account_id):
         _make_bucket(s3, bucket, region, tags)
     for artifact in artifacts:
@@ -47,7 +47,7 @@ def upload_artifacts(
 
 def artifact_bucket_exists(s3: Any, bucket: str, *, account_id: str) -> bool:
     """Return whether the account's artifact bucket exists. Raise ArtifactBucketUnusable if the bucket belongs to
-    another account, or if the credentials may not use it."""
+    another account, or if the credentials lack permissions for it."""
     try:
         s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=account_id)
     except ClientError as error:
@@ -55,7 +55,7 @@ def artifact_bucket_exists(s3: Any, bucket: str, *, account_id: str) -> bool:
             return False
         if http_status(error) == HTTPStatus.FORBIDDEN:
             raise ArtifactBucketUnusable(
-                f"the bucket {bucket} belongs to another account, or these credentials may not use it; "
+                f"the bucket {bucket} belongs to another account, or the credentials lack permissions for it; "
                 "they need s3:CreateBucket, s3:ListBucket and s3:PutObject on it"
             ) from error
         raise
@@ -99,7 +99,6 @@ def delete_bucket(s3: Any, bucket: str, on_deleted: Callable[[int], None] = lamb
 
     Args:
         s3: a boto3 client for S3.
-        bucket: the bucket's name.
         on_deleted: called after each page with the number of object versions deleted so far.
 
     Raises:

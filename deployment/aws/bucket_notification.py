@@ -56,7 +56,7 @@ def _replace(s3: Any, bucket: str, stays: Callable[[Mapping[str, Any]], bool], o
 
 def _exists(functions: Any, arn: str) -> bool:
     """Return whether a Lambda function exists. Only the error "not found" means that it does not, because the
-    credentials may not be allowed to read another team's function."""
+    credentials might lack the permission to read another team's function."""
     try:
         functions.get_function_configuration(FunctionName=arn)
     except ClientError as error:

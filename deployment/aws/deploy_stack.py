@@ -96,14 +96,12 @@ def deploy_stack(
     """Create or update the stack, and return its outputs. If nothing has to change, the stack is left as it is.
 
     Args:
-        clients: the AWS clients to use.
         stack_name: lower-case letters, digits and hyphens; bucket names begin with it.
         parameters: the template's parameters, except those for the artifacts that are packaged here. A parameter that
             is omitted keeps its value in the stack or, in a new stack, gets its default.
         tags: the tags of the stack and its resources; if None, existing tags are kept.
         retentions: how long the objects of each dataset are kept.
-        template: the path of the template.
-        timeouts: the timeouts of the state machine and its task; if None, they follow from the parameters' limits.
+        timeouts: the timeouts of the state machine and its task; if None, they follow from `parameters`.
         on_event: called for every CloudFormation event as it occurs.
         agree_to: called with the changes before they are made; if it returns False, nothing is changed.
         only: the names of the resources and outputs to create; if None, all are created.
@@ -112,7 +110,7 @@ def deploy_stack(
         StackError: the stack could not be deployed, with a subclass for each cause.
         LimitsInconsistent: with these parameters, a file of an allowed size could never be processed.
         PackageIncomplete: a file to upload is missing or invalid.
-        ArtifactBucketUnusable: the artifact bucket belongs to another account, or the credentials may not use it.
+        ArtifactBucketUnusable: the artifact bucket belongs to another account, or permissions for it are missing.
         AwsRefused, AwsUnavailable: AWS rejected a call, or did not respond; see blocks/aws_errors.py.
     """
     check_stack_name(stack_name)
@@ -215,8 +213,6 @@ def delete_stack(
     """Delete the stack, and return the names of its buckets that are kept. If the stack does not exist, do nothing.
 
     Args:
-        clients: the AWS clients to use.
-        stack_name: the stack's name.
         delete_data: whether to also delete the buckets that the stack created, with all their contents.
         on_emptied: called with a bucket and the number of object versions deleted in it so far.
         on_event: called for every CloudFormation event as it occurs.
@@ -224,6 +220,7 @@ def delete_stack(
     Raises:
         StackFailed: some resources could not be deleted; the error lists them.
         StackBusy: another operation on the stack is in progress.
+        BucketNotEmptied: the stack was deleted, but S3 rejected the deletion of objects in a bucket.
         AwsRefused, AwsUnavailable: AWS rejected a call, or did not respond; see blocks/aws_errors.py.
     """
     with explaining_aws_errors(f"deleting the stack {stack_name}"):
@@ -261,7 +258,7 @@ class _Package:
         upload_artifacts(s3, self.bucket, artifacts, account_id=self.account_id, region=region, tags=tags or {})
 
     def location(self, s3: Any) -> dict[str, str]:
-        """Return the keyword argument with which CloudFormation's calls find the template."""
+        """Return the keyword argument with the location of the template."""
         return {"TemplateURL": f"{s3.meta.endpoint_url}/{self.bucket}/{self.template.key}"}
 
 

@@ -67,7 +67,7 @@ class Environment(BaseModel):
     @classmethod
     def _as_text(cls, given: object) -> object:
         """Return the values as strings, because CloudFormation needs strings but YAML reads 10 as a number and true as
-        a boolean."""
+        a boolean. The items of a list are joined by commas."""
         if not isinstance(given, dict):
             return given
         return {name: _text(value) for name, value in given.items()}

@@ -62,7 +62,7 @@ class ImageNotPushed(TerminalError):
 
 
 class ImageElsewhere(TerminalError):
-    """The requested image is in an ECR repository that does not belong to the stack, so its tasks may not pull it."""
+    """The requested image is in an ECR repository that does not belong to the stack, so its tasks cannot pull it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,6 @@ def find_digest(ecr: Any, repository: str, image: Mapping[str, str]) -> str | No
 
     Args:
         ecr: a boto3 client for ECR.
-        repository: the repository's name.
         image: the image's tag or digest, as in ECR's API: {"imageTag": ...} or {"imageDigest": ...}.
     """
     try:

@@ -39,7 +39,7 @@ def end_tasks(
     Args:
         ecs: a boto3 client for ECS.
         cluster: the cluster's ARN.
-        on_stop: called with the number of tasks being stopped, each time more are found.
+        on_stop: called with the number of newly found tasks, each time there are some.
         reason: the stop reason that ECS shows for the tasks.
         deadline_seconds: how long to wait in total.
         delay_seconds: how long to wait between two checks.

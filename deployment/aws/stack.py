@@ -103,7 +103,6 @@ class Stack:
 
     Args:
         cloudformation: a boto3 client for CloudFormation.
-        name: the stack's name.
         on_event: called for every event of an operation as it occurs.
     """
 
@@ -154,7 +153,7 @@ class Stack:
     def wait_while_busy(
         self, on_wait: Callable[[str], None], *, deadline_seconds: float = _LONGEST_WAIT_SECONDS
     ) -> str:
-        """Wait until no operation on the stack is in progress; return the stack's state.
+        """Wait until no operation on the stack is in progress; return the stack's state, NEVER_CREATED if it is new.
 
         Args:
             on_wait: called once, with the stack's state, if an operation is in progress.

@@ -14,7 +14,6 @@ def disk_warning(contract: Contract, parameters: Mapping[str, str], kind: str = 
     do. The warning names the contract's file, the reasons to wait and what to change.
 
     Args:
-        contract: the contract to check.
         parameters: the stack's parameters, including default values.
         kind: the format of the files, unless the contract declares one. Formats other than CSV, JSON and Parquet are
             treated as CSV.

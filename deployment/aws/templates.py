@@ -62,7 +62,6 @@ def template_body(path: Path, *, only: Collection[str] | None = None, retentions
     """Return a template as compact JSON, without the metadata that is only for linters and readers.
 
     Args:
-        path: the path of the template.
         only: the logical IDs of the resources and outputs to keep; if None, all are kept.
         retentions: how long the objects of each dataset are kept; lifecycle rules are added for them.
 

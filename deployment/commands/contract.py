@@ -1,7 +1,8 @@
 """The `sluice contract` commands, which parse the arguments, call the command's module and set the exit code.
 
-The exit code is 0 if the command succeeded or the file is accepted, 1 if the file is rejected, is not a readable table
-or a question was answered with no, and 2 if the usage is wrong or a contract is invalid.
+The exit code is 0 if the command succeeded or the file is accepted. It is 1 if the file is rejected or cannot be read
+as a table, or if a question was answered with no. It is 2 if the usage is wrong, or if trying again would not help, for
+example because a contract is invalid.
 """
 
 from __future__ import annotations  # so that the type of `connect` is not imported

@@ -42,7 +42,7 @@ _TEMPLATE = PROJECT_ROOT / "deployment" / "aws" / "template.yaml"
 _FIXED_GROWTH_BYTES = 100 * 10**6
 _WHOLE_TABLE_FACTORS = {".csv": 2.8, ".json": 1.0, ".jsonl": 1.0}
 _WHOLE_TABLE_FACTOR_PACKED = 6.6
-_LEAST_GROWTH_BYTES = 200 * 10**6  # with a smaller growth, the measured factors are better than what this file needed
+_LEAST_GROWTH_BYTES = 200 * 10**6  # below this, the measured factors are more accurate than the file's own growth
 
 
 @dataclass(frozen=True)

@@ -70,5 +70,5 @@ def _report(console: Console, proposal: Proposal, path: Path, sample: Path) -> N
         console.print(f"Guessed, because the file itself cannot prove it: {guess}", style="yellow")
     if proposal.profile.found.doubt:
         console.print(f"Check this first: {escape(proposal.profile.found.doubt)}", style="yellow")
-    console.print("It describes only this sample. Correct it where you know more than the sample shows, then check it:")
+    console.print("The contract describes only this sample. Correct it where you know more, then check it:")
     console.out(f"  sluice contract check {path.parent} {sample}")

@@ -105,7 +105,7 @@ def show(
     """Print a contract or, if no argument is given, list the published contracts.
 
     Args:
-        dataset: the dataset whose live contract to print.
+        dataset: the dataset whose live contract to print or, if none is published, the one that was used last.
         content_hash: the beginning of the hash of a contract that a file was validated against.
         run: the beginning of the ID of the run whose contract to print.
 

@@ -50,7 +50,7 @@ from flows.refinery.errors import TerminalError, TransientError
 SMOKE_TEST_FILE = "sluice-smoke-test.csv"
 REPOSITORY_ONLY = ("ImageRepository", "ImageRepositoryUri")
 NETWORK = ("SubnetIds", "SecurityGroupIds", "AssignPublicIp", "PrivateNetwork", "AvailabilityZones")
-_CREATION_FAILED = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED")  # no update can leave these
+_CREATION_FAILED = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED")  # no update ends in these states
 
 
 class AccountUnexpected(TerminalError):
@@ -90,7 +90,7 @@ def deploy(console: Console, options: DeployOptions, users: Mapping[str, str], a
 
     Raises:
         ContractInvalid: a contract that would be part of the image is invalid.
-        RequirementsNotLocked: the packages that custom steps need were changed but not locked.
+        RequirementsNotLocked: the lock file of the packages that custom steps need is out of date.
         SluiceError: any other failure, with a subclass for each cause. Finished steps are kept, and running the same
             command again continues from there.
     """
@@ -183,8 +183,8 @@ class Deployment:
         allowed = self._environment.account
         if allowed and allowed != self._access.account_id:
             raise AccountUnexpected(
-                f"the credentials belong to account {self._access.account_id}, but this environment may only be "
-                f"deployed to account {allowed}; is this the right profile?"
+                f"the credentials belong to account {self._access.account_id}, but this environment may be "
+                f"deployed only to account {allowed}; is this the right profile?"
             )
 
     def _given_image(self) -> str | None:
@@ -315,7 +315,7 @@ class Deployment:
             register_stack(prefect, target.stack_name, region=target.region, home=home)
 
     def _smoke_test(self, target: AwsStack) -> bool:
-        """Upload one small file, wait until it has been processed, and return whether it was published."""
+        """Upload one small file, wait for its outcome, and return whether it was published in time."""
         with tempfile.TemporaryDirectory(prefix="sluice-smoke-") as folder:
             file = Path(folder) / SMOKE_TEST_FILE
             file.write_text(f"deployed_at,stack\n{datetime.now(UTC).isoformat()},{target.stack_name}\n")

@@ -151,8 +151,8 @@ def rows_of(receipt: Receipt | None) -> str:
 
 
 def details_of(receipt: Receipt) -> list[str]:
-    """Return a line for each reason for rejection, for each rule that quarantined rows, and for each step that dropped
-    rows."""
+    """Return a line for each reason for rejection, for each rule that quarantined rows and, unless the file was
+    rejected, for each step that dropped rows."""
     lines = [f"rejected: {reason.message}" for reason in receipt.reasons]
     lines += [f"quarantined {count:,}: {rule}" for rule, count in receipt.rows.quarantined.items()]
     if not receipt.reasons:

@@ -32,7 +32,7 @@ class StackStatus:
     unrecorded: int  # the number of uploads whose outcome Prefect does not show yet
     more_notes: bool  # whether the two fields above are incomplete, because older batch notes were not read
     failed: list[Attempt]  # the last failed attempts of uploads without a receipt, newest first
-    failed_count: int  # the number of all such attempts, including those not in `failed`
+    failed_count: int  # the maximum number of such attempts, including those in `failed`; not all of them are read
     receipts: list[Receipt]  # the newest receipts
     is_paused: bool  # whether the stack is paused
     published_contracts: Sequence[str] = ()  # the datasets with a published contract
@@ -97,7 +97,7 @@ def _failed(
     wanted: Wanted,
     limit: int,
 ) -> tuple[list[Attempt], int]:
-    """Return the newest failed attempts of uploads without an outcome, and how many more there may be at most."""
+    """Return the newest failed attempts of uploads without an outcome, and the maximum number of further ones."""
     recent = {run_id: written for run_id, written in tried.items() if wanted.is_recent(written)}
     if search is None:
         chosen = [run_id for run_id, at in recent.items() if run_id not in finished or finished[run_id] <= at]

@@ -39,11 +39,11 @@ def upload(
 ) -> bool:
     """Upload files, the files in folders, and the members of ZIP files.
 
-    If `wait` is set, wait for the outcomes and return whether all files were published; otherwise return whether all
-    were uploaded.
+    If `wait` is set, wait for the outcomes until the deadline, and return whether all files were published; otherwise
+    return whether all were uploaded.
 
     Raises:
-        FileUnusable, ArchiveUnusable, ArchiveUnsafe, FilesCollide: the files cannot be uploaded; nothing was uploaded.
+        FileUnusable, ArchiveUnusable, ArchiveUnsafe, FilesCollide: none of the files could be uploaded completely.
         DatasetUnknown: the dataset has no contract.
         NameIgnored: the stack would ignore all of these files because of their names.
     """
@@ -69,8 +69,8 @@ def upload(
     print_outcomes(console, cloud, sent)
     for late in uploads.judged_before_publication(one.receipt for one in sent if one.receipt):
         console.out(
-            f"A task used the previous contract of {late}, because tasks use a published contract only after up to a"
-            " minute. Upload again",
+            f"A task used the previous contract of {late}, because it can take a minute until tasks use a published"
+            " contract. Upload the files again",
             style="yellow",
         )
     if not in_time:

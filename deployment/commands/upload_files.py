@@ -47,8 +47,8 @@ class ArchiveUnusable(TerminalError):
 
 
 class ArchiveUnsafe(TerminalError):
-    """A ZIP file is too large when unpacked, has too many members, or contains archives, links or paths that point
-    outside it."""
+    """A ZIP file is too large when unpacked, has too many members, or has a member that is an archive or a link, or has
+    an unsafe path."""
 
 
 class DatasetUnknown(TerminalError):

@@ -15,7 +15,7 @@ from flows.pipeline.run_ids import RunUnknown, find_run
 from flows.refinery.errors import TerminalError
 from lambda_trigger.message import UploadMessage
 
-MOST_READ = 1_000  # the most receipts, index entries or object versions that one search reads
+MOST_READ = 1_000  # the maximum number of receipts, index entries or object versions that one search reads
 _INDEX = "index/"
 _AGE = re.compile(r"(\d+)\s*([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
@@ -57,7 +57,7 @@ class FoundRuns:
 
 def moment_of(text: str, now: datetime) -> datetime:
     """Return the time that an age such as 2h, counted back from `now`, or an ISO 8601 date or time refers to. Without a
-    UTC offset, times are in UTC. Raise TimeUnreadable if the text is neither."""
+    UTC offset, times are in UTC. Raise TimeUnreadable if `text` is neither."""
     try:
         if age := _AGE.fullmatch(text.strip()):
             return now - timedelta(**{_UNITS[age[2]]: int(age[1])})

@@ -45,7 +45,7 @@ from lambda_trigger.message import UploadMessage
 _POLL_SECONDS = 0.4
 _PAGE = 1_000
 _NEWEST_NOTES = 100  # enough, because uploads that are being followed are in the newest batch notes
-_LOOKS_AT_ONCE = 64  # how many uploads one poll checks, beginning with those that were not checked for longest
+_LOOKS_AT_ONCE = 64  # how many uploads one poll checks, beginning with those checked longest ago
 
 
 class UploadState(StrEnum):
@@ -96,8 +96,8 @@ class TrackedUpload:
 
 
 class QueueLengths(NamedTuple):
-    """The numbers of messages that are waiting, being processed, and in the dead-letter queue, as SQS reports them,
-    which may be up to a minute late."""
+    """The numbers of messages that are waiting, being processed, and in the dead-letter queue. SQS's counts may be a
+    minute old."""
 
     waiting: int
     being_worked_on: int
@@ -203,7 +203,7 @@ class Uploads:
 
     def runs_with_receipt(self) -> dict[str, datetime]:
         """Return the IDs of all runs with a receipt, with the time when it was written, newest first. If there are
-        many, the listing is split into 16 concurrent requests, by the first digit of the run ID."""
+        many, the runs are listed concurrently, in 16 parts by the first digit of their IDs."""
         first = next(self.store.list_keys(RECEIPTS, page_size=_PAGE), [])
         starts = [RECEIPTS + digit for digit in hexdigits[:16]] if len(first) == _PAGE else []
         parts = at_once(lambda start: [one for page in self.store.list_keys(start) for one in page], starts)
@@ -212,7 +212,7 @@ class Uploads:
         return {key.removeprefix(RECEIPTS).removesuffix(".json"): written for key, written in listed}
 
     def published_contracts(self) -> list[str]:
-        """Return the datasets with a published contract, or an empty list if the credentials may not list them."""
+        """Return the datasets with a published contract, or an empty list if there is no permission to list them."""
         with suppress(AwsRefused):
             return sorted(live_datasets(self.store))
         return []
@@ -245,7 +245,7 @@ class Uploads:
             return None
 
     def held(self) -> HeldUploads:
-        """Return the uploads that tasks are processing, including those that a task was processing when it died."""
+        """Return the uploads that tasks hold, or held when they died."""
         held = read_held_uploads(self.store)
         self.unreadable |= {self.store.published_address(key): reason for key, reason in held.unreadable.items()}
         return held
@@ -276,7 +276,6 @@ class Uploads:
         return QueueLengths(queue[waiting] + queue[delayed], queue[not_visible], sum(dead.values()))
 
     def is_paused(self) -> bool:
-        """Return whether the stack is paused."""
         return Pause(self._cloud.outputs["PublishedBucket"], self._s3).is_on()
 
     def _counts(self, queue: str, *names: str) -> dict[str, int]:

@@ -236,7 +236,6 @@ class LocalCloud:
         """Start a Prefect worker for a process work pool, and wait until it is ready.
 
         Args:
-            pool: the work pool's name.
             environment: variables for the worker's flow runs, in addition to those of the local cloud.
             role_arn: the role whose credentials the flow runs get.
         """

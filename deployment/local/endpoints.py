@@ -27,7 +27,7 @@ class Endpoints:
     """The URLs of a local cloud, and other settings that processes need in order to use it."""
 
     state_dir: Path  # the absolute path of the state folder
-    region: str  # the AWS region that is emulated
+    region: str  # the emulated AWS region
     aws_endpoint_url: str  # the URL of every AWS service
     prefect_api_url: str = ""  # the URL of Prefect's API; "" for a local cloud without Prefect
     prefect_auth_string: str = field(default="", repr=False)  # USER:PASSWORD for Prefect's API; "" if it needs none
@@ -42,7 +42,7 @@ class Endpoints:
 
     @property
     def prefect_headers(self) -> dict[str, str]:
-        """Return the HTTP headers that requests to Prefect's API need. A local server needs none."""
+        """Return no HTTP headers: except in tests, the local Prefect server needs no password."""
         return {}
 
     @property

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-# A self-built Python may not start without these.
+# A self-built Python might be unable to start without these.
 _LOADER_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH")
 # These name the Docker engine, if it does not listen on the usual socket.
 _DOCKER_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")

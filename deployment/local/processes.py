@@ -91,7 +91,7 @@ def forget(folder: Path, pid: int) -> None:
 
 
 def recorded(folder: Path) -> list[ProcessRecord]:
-    """Return the records of processes that are still running, oldest first; delete all other records."""
+    """Return the records of processes that are still running, oldest first; delete those of processes that ended."""
     alive = []
     for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime):
         try:

@@ -50,7 +50,7 @@ def prefect_access(parameters: Mapping[str, str], *, api_url: str | None = None)
         api_url: the URL at which this machine reaches the API, if tasks use another one.
 
     Raises:
-        AwsRefused: the AWS credentials may not read the secret with the key or password.
+        AwsRefused: the AWS credentials lack the permission to read the secret with the key or password.
     """
     return PrefectAccess(
         api_url or parameters["PrefectApiUrl"],

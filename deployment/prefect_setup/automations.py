@@ -22,8 +22,8 @@ from flows.refinery.errors import TerminalError
 FILE = Path(__file__).with_suffix(".yaml")
 _SECONDS_PER_HOUR = 3_600
 QUARANTINED_PERCENT = "SLUICE_NOTIFY_QUARANTINED_PERCENT"
-"""The environment variable with the percentage of quarantined rows in a file from which a notification is sent; with 0,
-none is ever sent."""
+"""The environment variable with the percentage of quarantined rows at or above which a file causes a notification; 0
+disables these notifications."""
 _PAGE = 200
 _ALL_PERCENT = 100
 
@@ -60,18 +60,15 @@ def declared(
     """Return the automations of a stack, as automations.yaml declares them.
 
     Args:
-        names: the stack's names in Prefect.
         deadlines_hours: the expected interval between files, by dataset.
-        path: the file to read.
-        quarantined_percent: the percentage of quarantined rows from which a notification is sent, from 1 to 100; with
-            0, none is ever sent.
+        quarantined_percent: the value of QUARANTINED_PERCENT, a whole number from 0 to 100.
 
     Raises:
         AutomationsInvalid: the file is not a list of automations with names, or the percentage is invalid.
     """
     if not quarantined_percent.isdecimal() or int(quarantined_percent) > _ALL_PERCENT:
         raise AutomationsInvalid(f"{QUARANTINED_PERCENT}={quarantined_percent!r} must be a whole number from 0 to 100")
-    least = int(quarantined_percent) or _ALL_PERCENT + 1  # no file reaches 101 percent
+    least = int(quarantined_percent) or _ALL_PERCENT + 1  # no file can have 101%
     percents = [str(percent) for percent in range(least, max(least, _ALL_PERCENT) + 1)]
     text = path.read_text(encoding="utf-8").replace("$STACK", names.stack).replace("$PREFIX", names.prefix)
     text = text.replace("$QUARANTINED_PERCENTS", json.dumps(percents))
@@ -110,7 +107,6 @@ def apply(names: PrefectNames, entries: Iterable[Mapping[str, Any]], *, dropped:
     rejects one of them.
 
     Args:
-        names: the stack's names in Prefect.
         entries: the automations, as `declared` returns them.
         dropped: the names of automations to delete if they exist.
     """

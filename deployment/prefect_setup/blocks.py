@@ -31,8 +31,6 @@ def blocks_of(
     """Return the blocks of a stack, by the names under which they are saved.
 
     Args:
-        names: the stack's names in Prefect.
-        outputs: the stack's outputs.
         environment: environment variables, of which AWS_REGION, AWS_ENDPOINT_URL and SLUICE_NOTIFY_URL are used if set.
         credentials: the stack's existing AWS Credentials block, or None. Keys that a user entered in it are kept. If it
             has none, boto3 uses the task's role or the credentials on the worker's machine.

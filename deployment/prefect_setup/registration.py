@@ -43,7 +43,6 @@ def register(stack: str, pool: str) -> Iterator[str]:
     """Register a deployed stack in Prefect, or update its registration; yield a message for each registered object.
 
     Args:
-        stack: the stack's name.
         pool: the type of work pool for runs that a user starts, which is `local` or `ecs`.
 
     Raises:

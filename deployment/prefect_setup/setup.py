@@ -59,9 +59,6 @@ def register_stack(access: PrefectAccess, stack_name: str, *, region: str, home:
     is safe to try again.
 
     Args:
-        access: the URL and the credentials of the Prefect API.
-        stack_name: the stack's name.
-        region: the stack's region.
         home: the folder that Prefect uses instead of ~/.prefect.
     """
     try:
@@ -74,7 +71,7 @@ def register_stack(access: PrefectAccess, stack_name: str, *, region: str, home:
 
 
 def remove_stack(access: PrefectAccess, stack_name: str, *, region: str, home: Path) -> None:
-    """Remove everything that `register_stack` created in Prefect. The arguments and errors are the same."""
+    """Remove everything that `register_stack` created in Prefect. Its arguments and errors are the same."""
     _run(["remove", stack_name], access, region=region, home=home)
 
 

@@ -50,8 +50,8 @@ class ExpectedOutcome:
 
 
 def write(path: Path, rows: int, flavour: Flavour = "clean", *, seed: int = 0) -> ExpectedOutcome:
-    """Write a CSV file with `rows` orders, unless the flavour has no rows, and return its expected outcome. Raise
-    ValueError if `rows` is less than 1."""
+    """Write a file with `rows` orders, or with none if the flavour demands that, and return its expected outcome.
+    Raise ValueError if `rows` is less than 1."""
     if rows < 1:
         raise ValueError(f"rows is {rows}; at least 1 is needed")
     chance = random.Random(seed)  # noqa: S311 sample data, no secret

@@ -79,8 +79,8 @@ class DockerTasks:
 
 
 class _WholeLog:
-    """A container whose log is read in whole lines, no matter how long it writes nothing. MiniStack's own client has a
-    timeout for all responses, so it would stop reading a log that is silent for longer than that."""
+    """A container whose log is read in whole lines, even if nothing is written for a long time. MiniStack's own client
+    has a timeout for all responses, and would stop reading such a log."""
 
     def __init__(self, container: Any) -> None:
         self.id = container.id

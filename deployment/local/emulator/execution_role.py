@@ -44,5 +44,5 @@ def _check_execution_role(container: dict[str, Any], definition: dict[str, Any])
     for action, arn, trouble in needed:
         if not role or not role_allows(role, "ecs", action, arn, asked_by="ecs"):
             raise ExecutionRoleRefused(
-                f"the execution role {role} may not {action} on {arn}: {trouble}: AccessDeniedException"
+                f"the execution role {role} is not allowed to {action} on {arn}: {trouble}: AccessDeniedException"
             )

@@ -24,7 +24,6 @@ def role_allows(
     and the resource's policy.
 
     Args:
-        role_arn: the role's ARN.
         session: the name of the role session.
         action: the IAM action, such as sqs:SendMessage.
         resource: the resource's ARN.

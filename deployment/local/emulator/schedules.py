@@ -18,7 +18,7 @@ def install() -> None:
         if role and arn.startswith("arn:aws:states:"):
             session = str(rule.get("Name", "schedule"))[:64]
             if not role_allows(role, session, "states:StartExecution", arn, asked_by="scheduler"):
-                LOG.error("%s may not start %s: the schedule has no effect", role, arn)
+                LOG.error("%s is not allowed to start %s: the schedule has no effect", role, arn)
                 return
         invoke(target, event, rule, *rest)
 
