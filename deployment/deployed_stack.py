@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
@@ -46,12 +45,6 @@ class AwsStack:
 
     client = staticmethod(client_of)
 
-    @cached_property
-    def _prefect(self) -> PrefectAccess:
-        """Return the URL and credentials of Prefect. Credentials that are not in the environment are read from Secrets
-        Manager, which may raise AwsRefused."""
-        return prefect_access(self.parameters)
-
     @property
     def prefect_api_url(self) -> str:
         """Return the URL at which tasks reach Prefect's API."""
@@ -62,14 +55,10 @@ class AwsStack:
         return PrefectAccess(self.prefect_api_url).ui_url
 
     @property
-    def prefect_headers(self) -> dict[str, str]:
-        """Return the HTTP headers that requests to Prefect's API need."""
-        return self._prefect.headers
-
-    @property
     def environment(self) -> dict[str, str]:
-        """Return this process's environment variables, with Prefect's URL and credentials added."""
-        return {**os.environ, **self._prefect.environment}
+        """Return this process's environment variables, with Prefect's URL and credentials added. Credentials that are
+        not in the environment are read from Secrets Manager, which may raise AwsRefused."""
+        return {**os.environ, **prefect_access(self.parameters).environment}
 
     @property
     def task_environment(self) -> dict[str, str]:

@@ -18,7 +18,7 @@ from flows.pipeline.commit import read_receipt
 from flows.pipeline.job import Parts, UploadJob
 from flows.pipeline.receipt import CORRECTIONS, Output, Receipt, Status
 from flows.refinery.errors import TerminalError
-from flows.refinery.repair.changes import Change, changes_in, corrections_of, require_only_bad_cells
+from flows.refinery.repair.changes import Change, changes_in, corrections_of
 from flows.refinery.repair.corrections import Corrections, CorrectionsUnusable, read_corrections
 from flows.refinery.repair.quarantined_rows import QuarantinedRow, read_quarantine
 from lambda_trigger.message import UploadMessage
@@ -49,17 +49,13 @@ class RepairPlan:
     corrections: Corrections  # the corrected rows
 
 
-def plan_repair(parts: Parts, run_id: str, file: Path, *, allow_other_changes: bool = False) -> RepairPlan:
+def plan_repair(parts: Parts, run_id: str, file: Path) -> RepairPlan:
     """Compare a corrected file with the rows of a run that are in quarantine or were corrected before, and return the
-    changes that a repair would make.
-
-    Args:
-        allow_other_changes: whether cells that broke no rule may be changed too.
+    changes that a repair would make, including changes to cells that broke no rule.
 
     Raises:
         NothingToRepair: the run has nothing to repair.
         CorrectionsUnusable: the file cannot be read, changes nothing, or has other rows.
-        OtherCellsChanged: a cell that was not bad was changed, and `allow_other_changes` is not set.
     """
     receipt = _repairable(parts, run_id)
     if not any(output.kind in ("quarantine", CORRECTIONS) for output in receipt.outputs):
@@ -68,8 +64,6 @@ def plan_repair(parts: Parts, run_id: str, file: Path, *, allow_other_changes: b
     changes = changes_in(file, open_rows)
     if not changes:
         raise CorrectionsUnusable(f"{file.name} changes nothing: every cell is the same as in the quarantine")
-    if not allow_other_changes:
-        require_only_bad_cells(changes)
     return RepairPlan(receipt, changes, corrections_of(changes, open_rows))
 
 

@@ -10,7 +10,6 @@ from dataclasses import fields as dataclass_fields
 from typing import Any, get_type_hints
 
 MESSAGE_SCHEMA_VERSION = 1
-RUN_ID_PATTERN = re.compile(r"[0-9a-f]{32}")
 
 
 class MessageUnreadable(ValueError):

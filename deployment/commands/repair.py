@@ -88,7 +88,7 @@ def repair(
         from flows.repair import plan_repair
         from flows.repair import repair as do
 
-        plan = plan_repair(parts, find_run(parts.store, given), file, allow_other_changes=True)
+        plan = plan_repair(parts, find_run(parts.store, given), file)
         _show(console, plan.changes)
         if not allow_other_changes:
             require_only_bad_cells(plan.changes)

@@ -142,7 +142,6 @@ class LocalCloud:
             prefect_api_url=f"http://{ports.HOST}:{prefect_port}/api" if prefect_port else "",
             prefect_auth_string=self._prefect_options.auth_string,
             outputs=last.outputs if last else {},
-            owner_pid=os.getpid(),
         )
         self._endpoints.save()
 

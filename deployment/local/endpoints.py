@@ -14,7 +14,6 @@ from deployment.environment_variables import RECONCILE_CREDENTIALS
 from deployment.local.environment import aws_environment, clean_environment, credentials_uri
 from deployment.local.prefect_server import client_environment
 
-ACCOUNT_ID = "000000000000"
 _FILE_NAME = "cloud.json"
 # Prevents botocore from reading these settings from the user's configuration.
 _NOWHERE: dict[str, tuple[None, None, None, None]] = dict.fromkeys(
@@ -33,17 +32,11 @@ class Endpoints:
     prefect_auth_string: str = field(default="", repr=False)  # USER:PASSWORD for Prefect's API; "" if it needs none
     # the outputs of the deployed stack; empty before it is deployed
     outputs: dict[str, str] = field(default_factory=dict)
-    owner_pid: int = 0  # the ID of the process that runs the local cloud
     ready: bool = False  # whether the pipeline has been deployed since the local cloud was started
 
     @property
     def prefect_ui_url(self) -> str:
         return self.prefect_api_url.removesuffix("/api")
-
-    @property
-    def prefect_headers(self) -> dict[str, str]:
-        """Return no HTTP headers: except in tests, the local Prefect server needs no password."""
-        return {}
 
     @property
     def environment(self) -> dict[str, str]:

@@ -99,7 +99,6 @@ class DrainRun:
         waiting: returns how many messages were waiting in the queue at the last count.
 
     Attributes:
-        requests: how many requests were sent to Prefect.
         flow_run_id: the ID of the flow run; None until it is created.
     """
 
@@ -111,7 +110,6 @@ class DrainRun:
         waiting: Callable[[], int],
         update_seconds: float = UPDATE_SECONDS,
     ) -> None:
-        self.requests = 0
         self.flow_run_id: str | None = None
         self._stack, self._task, self._waiting = parts.settings.stack, task, waiting
         self._update_seconds = update_seconds
@@ -185,6 +183,5 @@ class DrainRun:
         self._artifacts[key] = self._request(client, "POST", "/artifacts/", new)["id"]
 
     def _request(self, client: SyncPrefectClient, method: Any, path: Any, body: Any) -> Any:
-        self.requests += 1
         response = client.request(method, path, json=body).raise_for_status()
         return response.json() if response.content else None

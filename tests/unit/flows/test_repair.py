@@ -23,7 +23,7 @@ from flows.pipeline.receipt import Receipt, Status
 from flows.pipeline.stages import CorrectionsGone
 from flows.refinery.contract.loading import Contracts, overridden
 from flows.refinery.contract.model import BadRows
-from flows.refinery.repair.changes import OtherCellsChanged
+from flows.refinery.repair.changes import OtherCellsChanged, require_only_bad_cells
 from flows.refinery.repair.corrections import CorrectionsUnusable
 from flows.refinery.repair.quarantined_rows import export_quarantine
 from flows.repair import NothingToRepair, plan_repair, repair
@@ -53,7 +53,10 @@ def output_of(receipt: Receipt, kind: str, folder: Path) -> Path:
 
 
 def published_again(account: Account, run_id: str, file: Path, *, allow_other_changes: bool = False) -> Receipt:
-    return repair(account.parts, plan_repair(account.parts, run_id, file, allow_other_changes=allow_other_changes))
+    plan = plan_repair(account.parts, run_id, file)
+    if not allow_other_changes:
+        require_only_bad_cells(plan.changes)
+    return repair(account.parts, plan)
 
 
 def corrected(receipt: Receipt, folder: Path, change: Callable[[dict[str, str]], None]) -> Path:
