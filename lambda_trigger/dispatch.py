@@ -60,20 +60,19 @@ class Dispatcher:
             return Dispatched(message_id, "covered")
         if is_paused(self.s3, self.published_bucket):
             return Dispatched(message_id, "paused")
-        arn = self._start(window)
+        arn = start_drain(self.step_functions, self.state_machine_arn, upload_drain(window), {"source": "upload"})
         self._started.clear()  # only the newest matters: the clock does not go back
         self._started.add(window)
         return Dispatched(message_id, "started" if arn else "covered", arn)
 
-    def _start(self, window: int) -> str | None:
-        try:
-            started = self.step_functions.start_execution(
-                stateMachineArn=self.state_machine_arn,
-                name=upload_drain(window),
-                input=json.dumps({"source": "upload"}),
-            )
-        except ClientError as error:
-            if error.response.get("Error", {}).get("Code") == _ALREADY_STARTED:
-                return None
-            raise
-        return str(started["executionArn"])
+
+def start_drain(step_functions: Any, state_machine_arn: str, name: str, given: dict[str, object]) -> str | None:
+    """Start an execution of the state machine with the name `name` and the input `given`. Return its ARN, or None if an
+    execution with this name already exists."""
+    try:
+        started = step_functions.start_execution(stateMachineArn=state_machine_arn, name=name, input=json.dumps(given))
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") == _ALREADY_STARTED:
+            return None
+        raise
+    return str(started["executionArn"])

@@ -23,9 +23,10 @@ from blocks.pause import Pause
 from deployment.aws.deploy_stack import TEMPLATE, Clients, deploy_stack
 from deployment.aws.packaging import Timeouts
 from deployment.local.cloud import LocalCloud
-from lambda_trigger.dispatch import Dispatched, Dispatcher
+from lambda_trigger.dispatch import Dispatched, Dispatcher, start_drain
 from lambda_trigger.message import UploadMessage
 from lambda_trigger.pause import PAUSE_KEY
+from lambda_trigger.windows import upload_drain
 from tests.emulator.records import EXTENSIONS
 from tests.infra.waiting import eventually
 from tests.privileges.calls import recorded
@@ -306,8 +307,8 @@ def test_a_window_whose_drain_has_ended_is_covered(runs: Runs) -> None:
     arn = first.dispatch(saying("done", "first")).execution_arn
     assert arn is not None
     runs.end(arn)
-    late = runs.dispatcher(clock=lambda: window * WINDOW + 1.0)
-    assert late._start(window) is None
+    name, machine = upload_drain(window), runs.outputs["StateMachineArn"]
+    assert start_drain(runs.machines, machine, name, {"source": "upload"}) is None
 
 
 @pytest.mark.parametrize("seconds_before_the_end", [0.3, 1.0, 2.0])
