@@ -10,6 +10,7 @@ from datetime import datetime
 
 from blocks.at_once import at_once
 from blocks.aws_errors import AwsUnavailable
+from blocks.contention import attempts
 from blocks.object_store import ObjectStore, StoredObject
 from flows.pipeline.job import Parts, UploadJob
 from flows.pipeline.protocol import (
@@ -28,7 +29,6 @@ from flows.pipeline.receipt import Receipt, ReceiptUnreadable, area_of, receipt_
 from flows.refinery.contract.model import Contract
 from lambda_trigger.message import run_id_of
 
-_ATTEMPTS = 8  # how many times to try to write an object that other workers keep changing
 _DATA = "data/"
 
 
@@ -58,7 +58,7 @@ def commit(store: ObjectStore, receipt: Receipt) -> Receipt:
         AwsUnavailable: it is not clear which receipt is stored; try again.
     """
     key = receipt_key(receipt.run_id)
-    for _ in range(_ATTEMPTS):
+    for _ in attempts():
         found = store.get(key) if receipt.attempt > 0 else None
         before = Receipt.from_json(found.body) if found else None
         if before and before.attempt >= receipt.attempt:
@@ -156,7 +156,7 @@ def update_index(
         datasets: the datasets in which an earlier attempt, under another contract, may have published outputs
             that a forced re-run has to withdraw.
     """
-    for _ in range(_ATTEMPTS):
+    for _ in attempts():
         key = _index_key_of(receipt, receipt.contract.dataset)
         found = store.get(key)
         # Read the receipt after the entry. A forced re-run that commits later either changes the entry after this
@@ -188,7 +188,7 @@ def _withdraw(store: ObjectStore, receipt: Receipt, datasets: Iterable[str]) -> 
     """Withdraw the outputs that earlier attempts published in `datasets`."""
     for dataset in sorted(datasets) if receipt.attempt > 0 else ():
         key = _index_key_of(receipt, dataset)
-        for _ in range(_ATTEMPTS):
+        for _ in attempts():
             found = store.get(key)
             if found is None:
                 break

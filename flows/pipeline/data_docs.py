@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
-import random
 import re
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -23,6 +21,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from blocks.aws_errors import AwsUnavailable
+from blocks.contention import attempts
 from blocks.object_store import ObjectStore
 from flows.pipeline.data_docs_page import page_of
 from flows.pipeline.receipt import Receipt
@@ -30,8 +29,6 @@ from flows.pipeline.receipt import Receipt
 LOG = logging.getLogger("sluice")
 ENTRIES_PER_PAGE = 200
 _HTML = "text/html; charset=utf-8"
-_ATTEMPTS = 8
-_LONGEST_PAUSE_SECONDS = 1.0
 _MAX_REASON = 200  # characters
 _ENTRIES = re.compile(r'<script type="application/json" id="entries">(.*?)</script>', re.DOTALL)
 
@@ -76,12 +73,11 @@ def _list_in(store: ObjectStore, dataset: str, receipts: Sequence[Receipt]) -> N
 def change_text(store: ObjectStore, key: str, change: Callable[[str | None], str]) -> None:
     """Replace the text of a page with what `change` returns for it. `change` gets None if there is no page yet, and is
     called again if another worker changed the page first. Raise AwsUnavailable if that happened on every try."""
-    for attempt in range(_ATTEMPTS):
+    for _ in attempts():
         found = store.get(key)
         text = change(found.body.decode("utf-8", "replace") if found else None)
         if store.put_if_unchanged(key, text, found, content_type=_HTML):
             return
-        time.sleep(random.uniform(0, _LONGEST_PAUSE_SECONDS) * attempt / _ATTEMPTS)  # noqa: S311 (not a secret)
     raise AwsUnavailable(f"{key} kept changing")
 
 

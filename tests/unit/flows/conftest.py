@@ -109,4 +109,6 @@ def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Account
             dead_letter_queue_url=dead,
             receive_wait_seconds=0,
         )
+        timeout = str(settings.visibility_timeout_seconds)
+        sqs.set_queue_attributes(QueueUrl=queue_url, Attributes={"VisibilityTimeout": timeout})
         yield Account(assemble(settings))

@@ -1,0 +1,15 @@
+"""Attempts to change an object that other workers change at the same time."""
+
+import random
+import time
+from collections.abc import Iterator
+
+_ATTEMPTS = 8
+_LONGEST_WAIT_SECONDS = 1.0
+
+
+def attempts() -> Iterator[None]:
+    """Yield once per attempt. Wait at random in between, longer each time, so that no worker loses every attempt."""
+    for attempt in range(_ATTEMPTS):
+        time.sleep(random.uniform(0, _LONGEST_WAIT_SECONDS) * attempt / _ATTEMPTS)  # noqa: S311 (not a secret)
+        yield
