@@ -1,3 +1,3 @@
-"""The flows that Prefect runs, and the container's entry point."""
+"""The flows that Prefect runs, the container's entry point, and the pipeline behind them."""
 
 __version__ = "0.3.0"

@@ -1,4 +1,4 @@
-"""The composition root of the tasks and flows. It reads the environment and assembles the parts of the pipeline."""
+"""Read the settings, and assemble the parts of the pipeline from them, for all entry points."""
 
 import json
 import logging
@@ -53,7 +53,8 @@ def drains_of(settings: PipelineSettings) -> Drains:
 
 def parts_of_environment() -> Parts:
     """Build the pipeline's parts from the environment. A run of a Prefect deployment uses the settings block of the
-    deployment's stack instead if the environment configures no stack, or a different one.
+    deployment's stack instead if the environment configures no stack, or a different one. In an ECS task that Prefect
+    started for one flow run, also start timers that end the task.
 
     Raises:
         SettingsMissing: a setting is missing or invalid in the environment, or the stack has no settings block.
@@ -76,9 +77,8 @@ def _settings_of_environment() -> PipelineSettings:
 
 @cache
 def _end_later(seconds: float) -> None:
-    """Start timers that send SIGTERM to this process after `seconds`, and end it unconditionally a minute later. This
-    is for an ECS task that Prefect started for one flow run. A task that drains the queue has its own timer
-    (drain_queue.py)."""
+    """Start timers that send SIGTERM to this process after `seconds`, and end it unconditionally a minute later. Start
+    them only once. A task that drains the queue has its own timer (drain_queue.py)."""
     stop, end_at_once = partial(os.kill, os.getpid(), signal.SIGTERM), partial(os._exit, 143)
     for after, end in ((seconds, stop), (seconds + 60, end_at_once)):
         timer = threading.Timer(after, end)
@@ -87,8 +87,8 @@ def _end_later(seconds: float) -> None:
 
 
 def task_identity(environment: Mapping[str, str] = os.environ) -> TaskIdentity:
-    """Return which drain execution and which ECS task this container belongs to, and how long the task must keep
-    running. Raise SettingsMissing if SLUICE_STAY_UNTIL is not a number."""
+    """Return the drain execution, the ECS task and the log stream of this container, and the time until which the task
+    must keep running. Raise SettingsMissing if SLUICE_STAY_UNTIL is not a number."""
     task = _task_metadata(environment.get(_METADATA))
     try:
         stay_until = float(environment.get("SLUICE_STAY_UNTIL") or 0)
@@ -103,7 +103,7 @@ def task_identity(environment: Mapping[str, str] = os.environ) -> TaskIdentity:
 
 
 def _task_metadata(metadata_uri: str | None) -> dict[str, Any]:
-    """Return what the ECS agent reports about this task, or an empty dictionary outside ECS. AWS describes the response
+    """Return this ECS task's metadata, or an empty dictionary outside ECS or if the endpoint fails. AWS describes them
     at docs.aws.amazon.com/AmazonECS/latest/developerguide/task-metadata-endpoint-v4-fargate.html"""
     if not metadata_uri or not metadata_uri.startswith("http://"):
         return {}
@@ -113,7 +113,7 @@ def _task_metadata(metadata_uri: str | None) -> dict[str, Any]:
     except (OSError, ValueError, HTTPException):  # includes responses that break off
         metadata = None
     if not isinstance(metadata, dict) or "TaskARN" not in metadata:
-        LOG.warning("the ECS metadata endpoint does not name this task")
+        LOG.warning("the ECS metadata endpoint did not return this task's ARN")
         return {}
     return metadata
 

@@ -1,8 +1,8 @@
-"""The container's entry point, which processes uploads from the queue until it is empty, and then exits.
+"""Process uploads from the queue until none are left, and then exit. This is the container's entry point.
 
     python -m flows.drain_queue
 
-The exit code is 0 if no work was left or the stack is paused, and 2 if the settings are missing or invalid. It is 75 if
+The exit code is 0 if no work was left or the stack is paused, and 2 if a setting is missing or invalid. It is 75 if
 messages were returned to the queue, the task's time was over or AWS failed, and 143 after SIGTERM.
 """
 
@@ -54,7 +54,7 @@ EXIT_MORE_TO_DO = 75  # sysexits.h: a temporary failure, try again
 EXIT_STOPPED = 143  # 128 + SIGTERM
 
 _AT_ONCE_SECONDS = 0.2  # a message that is already waiting in the queue is received within this time
-_LEAVE_SECONDS = 15  # how long the process may take to end after its last receive call; the drain relies on this
+_LEAVE_SECONDS = 15  # the time that the process may take to end after the drain; the state machine relies on it
 
 
 def main() -> int:
@@ -71,7 +71,7 @@ def main() -> int:
         return EXIT_MISCONFIGURED
     _end_later(parts)
     code = _drain(drain)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing is held any more
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # this task holds no message any more
     _leave_soon(code)
     run.end()
     return code
@@ -130,8 +130,8 @@ def _importing_the_rest() -> Iterator[None]:
 
 
 def _end_later(parts: Parts) -> None:
-    """Start a timer that ends the process when its time is over, even in the middle of an upload. The batch note that
-    lists the upload remains for another task."""
+    """Start a timer that returns all messages to the queue and ends the process when the task's time is over, even in
+    the middle of an upload. The batch note that lists the upload remains for another task."""
 
     def end() -> None:
         LOG.error("the task's time is over", extra={"fields": {"seconds": parts.settings.task_limit_seconds}})

@@ -29,8 +29,8 @@ from flows.refinery.errors import SluiceError
     persist_result=False,
 )
 def explain_crash(flow_run_id: UUID) -> State[Any]:
-    """Show why a flow run crashed, in its state and in an artifact. If the upload has a receipt, set the run to the
-    receipt's outcome instead.
+    """Show why a flow run crashed, in its state and in an artifact. If it crashed after its receipt was written, set it
+    to the receipt's outcome instead. If it is no longer crashed, leave its state unchanged.
 
     Args:
         flow_run_id: The flow run that crashed.
@@ -62,8 +62,8 @@ def explain_crash(flow_run_id: UUID) -> State[Any]:
 
 
 def _correct(flow_run: FlowRun) -> bool:
-    """Set a flow run to the outcome in its upload's receipt, if there is one. In this case, the process was killed
-    before it could report the outcome. Return whether the flow run was corrected."""
+    """Set a flow run to the outcome in its receipt, if there is one: the process was killed before it could report the
+    outcome. Return whether the flow run was corrected."""
     with suppress(SluiceError):  # without S3 or settings there is still an explanation
         parts = parts_of_environment()
         receipt = read_receipt(parts.store, _run_id_of(flow_run))
@@ -73,13 +73,13 @@ def _correct(flow_run: FlowRun) -> bool:
 
 
 def _noted(flow_run: FlowRun) -> Iterator[str]:
-    """Yield sentences about a flow run's upload, taken from batch notes and from its last failed attempt."""
+    """Yield sentences about a flow run's upload, taken from its batch note and its last failed attempt."""
     run_id = _run_id_of(flow_run)
     with suppress(SluiceError):
         store = parts_of_environment().store
         held = read_held_uploads(store).by_run.get(run_id)
         if held:
-            doing = "was refining it" if held.is_refined else "held it in a batch"
+            doing = "was refining the upload" if held.is_refined else "held the upload's message"
             yield f"The task {held.note.task} {doing} (batch of {held.note.at})."
         attempt = read_attempt(store, run_id)
         if attempt:

@@ -1,4 +1,4 @@
-"""The flow that a person starts to process one upload manually, to process it again, or to make a dry run."""
+"""The flow that a person starts to process one upload, to process it again, or to make a dry run."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -51,7 +51,7 @@ def process_upload(
     dry_run: bool = False,
     contract: dict[str, Any] = {},  # noqa: B006 (only read; with None, Prefect's form asks for the type first)
 ) -> State[Any]:
-    """Turn one uploaded object version into published data with a receipt.
+    """Process one uploaded object version: publish or reject it, and write its receipt.
 
     Prefect's form for a custom run shows these descriptions.
 
@@ -88,7 +88,8 @@ def job_by_hand(
 ) -> UploadJob:
     """Return the job for a run that a person started, with the message that an S3 event would have produced. The
     parameters are those of `process_upload`, except that its `contract` is called `changes` here. Raise ParametersWrong
-    if the object version or the dataset does not exist, or if the contract cannot be changed in this way."""
+    if the key is not that of an upload, if the object version or the dataset does not exist, or if the contract or its
+    changes are invalid."""
     if key.startswith("s3://"):
         bucket, _, key = key.removeprefix("s3://").partition("/")
     settings = parts.settings
@@ -120,7 +121,7 @@ def job_by_hand(
 
 def _contract_by_hand(parts: Parts, key: str, dataset: str, changes: dict[str, Any]) -> Contract | None:
     """Return the contract that the parameters request, or None if they request none, so that the key decides. Raise
-    ParametersWrong for an unknown dataset or invalid changes."""
+    ParametersWrong if the dataset is unknown, or if its contract or the changes are invalid."""
     try:
         contract = parts.contracts.named(dataset) if dataset else parts.contracts.for_key(key)
         if not changes:
@@ -133,8 +134,8 @@ def _contract_by_hand(parts: Parts, key: str, dataset: str, changes: dict[str, A
 
 
 def _sequencer_of(parts: Parts, upload: UploadMessage, facts: ObjectFacts, contract: Contract | None) -> str | None:
-    """Return the sequencer of the S3 event with which the object was processed before, or None if it was not processed
-    before. In a bucket without versioning, the sequencer is part of the run ID, and only an S3 event contains it."""
+    """Return the sequencer in the latest receipt for the object's key, or None if that receipt is not for this object.
+    In a bucket without versioning, the run ID depends on the sequencer, and only an S3 event contains it."""
     dataset = (contract or parts.contracts.for_key(upload.key)).dataset
     latest = latest_receipt(parts.store, dataset, upload.bucket, upload.key)
     if latest is None or (latest.source.etag, latest.source.last_modified) != (facts.etag, facts.last_modified):
@@ -143,8 +144,8 @@ def _sequencer_of(parts: Parts, upload: UploadMessage, facts: ObjectFacts, contr
 
 
 def _is_retry_of(receipt: Receipt) -> bool:
-    """Return whether this flow run wrote `receipt`, ended, and was then started again with Retry. A person who presses
-    Retry on a finished run wants the file to be processed again."""
+    """Return whether a person pressed Retry after this flow run had written `receipt`, which means that the file should
+    be processed again."""
     run_id = str(runtime.flow_run.id)
     if (runtime.flow_run.run_count or 1) < 2 or receipt.chain.flow_run_id != run_id:
         return False

@@ -1,4 +1,4 @@
-"""The reconcile flow, which finds uploads whose event was lost and dispatches them again.
+"""Find uploads whose events were lost, and dispatch them again (the reconcile flow).
 
 An event is lost if Lambda is overloaded for hours, if files arrive before the notification is configured, or if the
 local cloud (an AWS emulator) is killed while it has events in memory. The flow therefore compares the landing bucket
@@ -51,9 +51,9 @@ class Reconciled:
 
     found: FoundUploads  # the uploads without a receipt
     window: Window  # the period that was checked
-    age_known: bool  # whether it is known how long the oldest message has waited; if not, no upload counts as lost
+    age_known: bool  # whether the age of the oldest message in the queue is known; if not, no upload counts as lost
     held: HeldUploads  # the uploads that tasks hold
-    orphaned: int = 0  # number of data objects that no receipt references, or only a superseded one
+    orphaned: int = 0  # number of data objects that no receipt references, or only a superseded receipt
     rebuilt: Rebuilt | None = None  # what was rebuilt from receipts; None if that was not requested
 
 
@@ -78,11 +78,11 @@ def reconcile(
     Args:
         dry_run: Only show what would be dispatched and deleted.
         grace_minutes: Skip uploads that are younger than this, because they may still be in progress.
-        lookback_days: Check the uploads and outputs of this many days.
+        lookback_days: Check uploads and outputs that are at most this many days old.
         max_uploads: Dispatch at most this many uploads; the next run continues from there.
         given_up_too: Also dispatch uploads that Sluice gave up on. Remove the cause first.
         prefix: Check only keys with this prefix, such as incoming/orders/. If empty, all uploads are checked.
-        rebuild: After a loss, also rebuild index entries from all receipts, and the runs of lookback_days in Prefect.
+        rebuild: Also rebuild the index from all receipts, and the runs of the last lookback_days days in Prefect.
     """
     parts = parts_of_environment()
     drains = _drains_of(parts)
@@ -128,8 +128,8 @@ def _drains_of(parts: Parts) -> Drains:
     settings = parts.settings
     if not settings.state_machine_arn:
         raise StateMachineUnknown(
-            "SLUICE_STATE_MACHINE_ARN is not set, in the environment or in the block: set it to the stack's output "
-            "StateMachineArn"
+            "SLUICE_STATE_MACHINE_ARN is set neither in the environment nor in the stack's settings block; set it to "
+            "the stack's output StateMachineArn"
         )
     return drains_of(settings)
 
@@ -151,7 +151,8 @@ _DISPATCHED, _WOULD_BE, _FAILED = "dispatched", "would be dispatched", "not disp
 def _dispatch_all(
     parts: Parts, drains: Drains, found: FoundUploads, *, dry_run: bool, given_up_too: bool
 ) -> Iterator[dict[str, Any]]:
-    """Dispatch the uploads, and yield one row per upload for the table artifact in Prefect."""
+    """Dispatch lost uploads and, with `given_up_too`, those that Sluice gave up on. Yield one row per upload for the
+    table artifact in Prefect."""
     for upload in found.lost:
         yield _row(upload, "lost", _WOULD_BE if dry_run else _dispatch(parts, drains, upload))
     for upload, reason in found.given_up:
@@ -165,7 +166,7 @@ def _row(upload: UploadMessage, what: str, done: str) -> dict[str, Any]:
     return {
         "key": upload.key,
         "version": upload.version_id,
-        "came": upload.event_time,
+        "arrived": upload.event_time,
         "bytes": upload.size_bytes,
         "run": upload.run_id,
         "what": what,
@@ -174,7 +175,7 @@ def _row(upload: UploadMessage, what: str, done: str) -> dict[str, Any]:
 
 
 def _dispatch(parts: Parts, drains: Drains, upload: UploadMessage) -> str:
-    """Dispatch an upload, and return a few words about the result for the table in Prefect."""
+    """Dispatch an upload, mark its failed attempt as being retried, and return the result for the table in Prefect."""
     try:
         before = _attempt_before(parts, upload)
         drains.dispatch(upload)
@@ -187,12 +188,12 @@ def _dispatch(parts: Parts, drains: Drains, upload: UploadMessage) -> str:
 
 
 def _attempt_before(parts: Parts, upload: UploadMessage) -> FoundAttempt:
-    """Return the upload's last failed attempt or, if there is none, a new one with the error EventLost. Once that is
-    stored, the next run of the flow does not count the upload as lost again while its message is queued."""
+    """Return the upload's last failed attempt or, if none can be read, a new one with the error EventLost. An upload
+    with a stored attempt does not count as lost in the next run of the flow, while its message is queued."""
     with suppress(AttemptUnreadable):
         if found := find_attempt(parts.store, upload.run_id):
             return found
-    lost = EventLost("no event for it arrived, or its message expired; reconcile sent a message")
+    lost = EventLost("no event arrived for the upload, or its message expired; reconcile sent a new message")
     dataset = dataset_of(upload, parts)
     return FoundAttempt(Attempt.of(upload, lost, dataset=dataset, receive_count=0, task_arn=None), None)
 
@@ -250,11 +251,11 @@ def _rebuilt_summary(rebuilt: Rebuilt, *, dry_run: bool) -> str:
 def _final_state(found: FoundUploads, rows: list[dict[str, Any]], *, dry_run: bool) -> State[Any]:
     failed = sum(row["done"].startswith(_FAILED) for row in rows)
     if failed:
-        return Failed(message=f"{failed:,} of {len(rows):,} lost uploads could not be dispatched; see the log.")
+        return Failed(message=f"{failed:,} of {len(rows):,} uploads could not be dispatched; see the log.")
     dispatched = sum(row["done"] in (_DISPATCHED, _WOULD_BE) for row in rows)
     if dispatched:
         verb = "would be" if dry_run else "were"
-        return Completed(message=f"{dispatched:,} lost uploads {verb} dispatched.")
+        return Completed(message=f"{dispatched:,} uploads {verb} dispatched.")
     if found.given_up_count:
-        return Completed(message=f"No upload was lost; {found.given_up_count:,} were given up: redrive their messages.")
+        return Completed(message=f"No upload was lost; Sluice gave up on {found.given_up_count:,}: redrive these.")
     return Completed(message=f"None of {found.looked_at:,} uploads was lost.")

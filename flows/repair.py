@@ -1,4 +1,4 @@
-"""Repairs a published file by processing it again with corrected rows in place of the quarantined ones.
+"""Repair a published file by processing it again with corrected rows in place of the quarantined ones.
 
 The whole file is validated and preprocessed again under its dataset's contract, so the result is the same as for a
 clean upload: steps that need all rows (duplicates, fitted values) see the corrected rows too. The result is a new
@@ -55,7 +55,7 @@ def plan_repair(parts: Parts, run_id: str, file: Path) -> RepairPlan:
 
     Raises:
         NothingToRepair: the run has nothing to repair.
-        CorrectionsUnusable: the file cannot be read, changes nothing, or has other rows.
+        CorrectionsUnusable: the file cannot be read, changes nothing, or has rows that cannot be repaired.
     """
     receipt = _repairable(parts, run_id)
     if not any(output.kind in ("quarantine", CORRECTIONS) for output in receipt.outputs):
@@ -73,6 +73,7 @@ def repair(parts: Parts, plan: RepairPlan) -> Receipt:
     Prefect shows the repair as a flow run of `process-upload`; if Prefect is down, the repair runs without it.
 
     Raises:
+        ContractInvalid: the dataset's contract does not exist or is invalid.
         CorrectionsUnusable: the corrected rows do not match the file.
         RepairRejected: the file would be rejected with the corrected rows; the earlier receipt remains valid.
         ReceiptConflict: another attempt replaced the receipt in the meantime.

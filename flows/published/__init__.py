@@ -52,17 +52,18 @@ def read_table(
         bucket: the name of the published bucket; if given, Prefect is not needed.
         client: a boto3 client for S3; by default, a client with the keys in the stack's AWS Credentials block or, if
             it has none, with your default credentials.
-        run: a run's id, or its first 8 or more characters, to return only the rows of this run.
+        run: a run ID, or its first 8 or more characters, to return only the rows of this run.
         quarantine: return the rows in quarantine instead of the published rows.
         with_source: add the columns `_sluice_run_id` and `_sluice_source_key`.
         limit: the maximum number of rows to return; None returns all.
 
     Raises:
         NothingProcessed: no file of the dataset has been processed.
-        RunUnknown: there is no such run, or several run ids begin with these characters.
+        RunUnknown: there is no such run, or several run IDs begin with these characters.
         RunNotCurrent: the run has no rows to read.
-        ColumnsDiffer: a column's types in different runs cannot be combined.
-        SettingsMissing: PREFECT_API_URL is not set, or the server does not have the stack's blocks.
+        ReceiptUnreadable: this release cannot read the run's receipt.
+        ColumnsDiffer: a column's types in different runs cannot be combined, or a name is taken by a source column.
+        SettingsMissing: no bucket is given, and PREFECT_API_URL is not set or the server has no blocks of the stack.
 
     Warns:
         IncompleteRead: something could not be read; the warning names it.
@@ -82,8 +83,8 @@ def read_table(
 def read_frame(dataset: str, **options: Any) -> pd.DataFrame:
     """Return the current rows of a dataset as a DataFrame. The arguments and errors are those of `read_table`.
 
-    Integers have the pandas dtype Int64 and booleans the dtype boolean, both of which can have missing values. Dates
-    are datetime64.
+    64-bit integers have the pandas dtype Int64 and booleans the dtype boolean, which allow missing values. Dates become
+    datetime64.
     """
     frame: pd.DataFrame = read_table(dataset, **options).to_pandas(types_mapper=_FRAME_TYPES.get, date_as_object=False)
     return frame
@@ -104,8 +105,8 @@ def _store_of_stack(stack: str, client: Any) -> ObjectStore:
 
 
 def _client_with(block: AwsCredentials | None) -> Any:
-    """Return an S3 client with the keys in a stack's AWS Credentials block. If the block has no keys, use the caller's
-    keys and the block's region. Without a block, return None."""
+    """Return an S3 client for a stack's AWS Credentials block, or None without a block. If the block has no keys, use
+    the caller's keys or, for the local cloud, those of its root user."""
     import boto3
     from botocore.config import Config
 
@@ -116,13 +117,13 @@ def _client_with(block: AwsCredentials | None) -> Any:
         return block.get_boto3_session().client("s3", endpoint_url=endpoint)
     if urlsplit(endpoint or "").hostname not in _LOOPBACK:
         return boto3.Session(region_name=block.region_name).client("s3", endpoint_url=endpoint)
-    # The local cloud must not see the caller's keys, which are for AWS. Its root user is named test.
+    # The local cloud must not get the caller's keys, which are for AWS. Its root user has the keys test and test.
     session = boto3.Session("test", "test", region_name=block.region_name)
     return session.client("s3", endpoint_url=endpoint, config=Config(proxies={}))
 
 
 def _outside_of_event_loops(function: Callable[[], _T]) -> _T:
-    """Call a function in another thread: a notebook's main thread runs an event loop, in which Prefect's functions
-    would return coroutines."""
+    """Call a function in another thread, because a notebook's main thread runs an event loop, in which Prefect's
+    functions would return coroutines."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(contextvars.copy_context().run, function).result()

@@ -1,4 +1,4 @@
-"""Find the current runs of a dataset. The index lists its files, and the receipts of the runs list their outputs."""
+"""Find a dataset's files in the index, and the receipts of the runs that published their current rows."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,8 +30,7 @@ class CurrentFile:
     """An uploaded file, and the runs that published its current rows."""
 
     index_key: str  # the object key of its index entry
-    # the receipts of these runs, oldest first: one, or several if re-uploads are appended
-    receipts: tuple[Receipt, ...] = ()
+    receipts: tuple[Receipt, ...] = ()  # the receipts of these runs, oldest first; several if re-uploads are appended
     unreadable: dict[str, str] = field(default_factory=dict)  # by S3 URI, why an object could not be read
 
 
@@ -46,7 +45,7 @@ def current_files(store: ObjectStore, dataset: str) -> list[CurrentFile]:
 
 
 def current_file(store: ObjectStore, dataset: str, key: str) -> CurrentFile:
-    """Return the file whose index entry has the object key `key`, with its current runs."""
+    """Return the file whose index entry has the object key `key`, without runs if the entry cannot be read."""
     file = CurrentFile(key)
     stored = store.get(key)
     if stored is None:
@@ -68,10 +67,10 @@ def file_of_run(store: ObjectStore, dataset: str, run: str) -> CurrentFile:
     """Return the file that a run processed, with only this run.
 
     Args:
-        run: the run id, or its first 8 or more characters.
+        run: the run ID, or its first 8 or more characters.
 
     Raises:
-        RunUnknown: there is no such run.
+        RunUnknown: there is no such run, or several run IDs begin with these characters.
         RunNotCurrent: its rows cannot be read; the message gives the reason.
         ReceiptUnreadable: this release cannot read its receipt.
     """

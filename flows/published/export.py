@@ -33,6 +33,7 @@ def export_rows(rows: PublishedRows, destination: Path) -> int:
     Raises:
         ExportUnknown: the file's extension is not supported.
         WorkbookTooSmall: the rows do not fit into a workbook.
+        ColumnsDiffer: a number does not fit into the type that its column has in all runs together.
         OSError: the file cannot be written.
     """
     write = _WRITERS.get(destination.suffix.lower())
@@ -87,8 +88,8 @@ def _csv_column(column: pa.Array) -> pa.Array:
 
 
 def _text(value: Any) -> str | None:
-    """Convert a value to a string. A list of strings (such as failed rules) is joined with semicolons; other values
-    become JSON."""
+    """Convert a value to a string. A list of strings (such as failed rules) is joined with semicolons, other values
+    that are not strings become JSON, and None stays None."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, list) and all(part is None or isinstance(part, str) for part in value):
@@ -97,7 +98,7 @@ def _text(value: Any) -> str | None:
 
 
 def _write_workbook(rows: PublishedRows, path: Path) -> int:
-    """Write rows as a workbook. Strings become text cells, so that none is run as a formula. Times are in UTC."""
+    """Write rows as a workbook. Strings become text cells, so that none is run as a formula. Timestamps are in UTC."""
     from xlsxwriter import Workbook
 
     if len(rows.schema) > MAX_COLUMNS:

@@ -1,5 +1,5 @@
-"""Read the rows of a dataset's current outputs, combined by column name. Memory is bounded, because the outputs are
-downloaded to a temporary folder and read from there in batches."""
+"""Read the rows of a dataset's current outputs, combined by column name. The outputs are downloaded to a temporary
+folder and read from there in batches, so that memory is bounded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _EMPTY = pa.schema([])
 class Selection:
     """Which rows of a dataset to read."""
 
-    run: str | None = None  # a run's id, or its first 8 or more characters; None for all current runs
+    run: str | None = None  # a run ID, or its first 8 or more characters; None for all current runs
     quarantine: bool = False  # whether to read the rows in quarantine instead of the published rows
     with_source: bool = False  # whether to add the columns `_sluice_run_id` and `_sluice_source_key`
     limit: int | None = None  # the maximum number of rows; None for all
@@ -46,7 +46,7 @@ class Selection:
 
     @property
     def source_columns(self) -> SchemaOfRun:
-        """Return the columns that `with_source` adds, if it is set. The result has them even if there are no rows."""
+        """Return the columns that `with_source` adds. Without `with_source`, return no columns."""
         return SchemaOfRun("", pa.schema([(name, pa.string()) for name in self.with_source * (RUN_ID, SOURCE_KEY)]))
 
     def outputs(self, file: CurrentFile) -> list[tuple[Receipt, Output]]:
@@ -63,7 +63,7 @@ class PublishedRows:
     """The selected rows of a dataset, downloaded and ready to be read."""
 
     dataset: str  # the dataset's name
-    rows: int  # the number of selected rows before the limit is applied
+    rows: int  # the number of selected rows according to the receipts, before the limit is applied
     files: int  # the number of files that they come from
     unreadable: dict[str, str]  # by S3 URI, why an object could not be read; its rows are missing
     expired: int = 0  # the number of files with rows that have expired
@@ -73,8 +73,8 @@ class PublishedRows:
     _limit: int | None = None
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the rows in batches, sorted by the files' source keys, in the original order within a file. Raise
-        ColumnsDiffer if a number does not fit into the type that its column has in all runs together."""
+        """Yield the rows in batches, up to the limit. Files are sorted by source key, and rows keep the order of their
+        output. Raise ColumnsDiffer if a number does not fit into the type that its column has in all runs together."""
         left = self.rows if self._limit is None else self._limit
         for part in self._parts:
             for batch in part.batches(self.dataset, self.schema):
@@ -93,9 +93,10 @@ def published_rows(store: ObjectStore, dataset: str, selection: Selection = Sele
 
     Raises:
         NothingProcessed: no file of the dataset has been processed.
-        RunUnknown: there is no such run, or several run ids begin with these characters.
+        RunUnknown: there is no such run, or several run IDs begin with these characters.
         RunNotCurrent: the selected run has no rows to read.
-        ColumnsDiffer: a column's types in different runs cannot be combined.
+        ReceiptUnreadable: this release cannot read the selected run's receipt.
+        ColumnsDiffer: a column's types in different runs cannot be combined, or a name is taken by a source column.
     """
     run = selection.run
     files = current_files(store, dataset) if run is None else [file_of_run(store, dataset, run)]
@@ -120,7 +121,7 @@ def published_rows(store: ObjectStore, dataset: str, selection: Selection = Sele
 
 
 def _needed(files: Sequence[CurrentFile], selection: Selection) -> Iterator[CurrentFile]:
-    """Yield files until together they have as many rows as the selection's limit, if it has one."""
+    """Yield files until together they have as many rows as the selection's limit, or all files if it has no limit."""
     rows = 0
     for file in files:
         if selection.limit is not None and rows >= selection.limit:
@@ -131,14 +132,14 @@ def _needed(files: Sequence[CurrentFile], selection: Selection) -> Iterator[Curr
 
 @dataclass(frozen=True)
 class _Kept:
-    """How long outputs of one kind are kept. S3 deletes them some time after they expire; readers skip them at once."""
+    """How long outputs of one kind are kept. S3 may delete them later, but readers skip them as soon as they expire."""
 
     kind: str
     days: int | None
 
     def leave(self, file: CurrentFile) -> bool:
-        """Drop the receipts whose outputs have expired from `file.receipts`. Return whether any dropped receipt had
-        outputs of the kind `self.kind`."""
+        """Remove from `file.receipts` the receipts whose outputs have expired. Return whether any of these had outputs
+        of the kind `self.kind`."""
         if self.days is None:
             return False
         oldest = (datetime.now(UTC) - timedelta(days=self.days)).isoformat()
@@ -156,8 +157,8 @@ class _Fetch:
         self._numbers = count()
 
     def parts_of(self, file: CurrentFile) -> list[_Part]:
-        """Download the outputs of an upload. If it was replaced in the meantime, download its current outputs. If they
-        do not exist, add them to `file.unreadable` and return an empty list."""
+        """Download a file's outputs. If they were replaced in the meantime, download the new ones, unless a run is
+        selected. If an output does not exist, add all of them to `file.unreadable`, and return an empty list."""
         for _ in range(_TRIES):
             outputs = self._selection.outputs(file)
             try:
@@ -188,11 +189,11 @@ class _Part:
     path: Path
     run_id: str
     is_csv: bool
-    constants: dict[str, str | None]  # columns not in the file: from the folders in its key, and its source
+    constants: dict[str, str | None]  # columns that are not in the file: from the folders in its key, and its source
 
     @property
     def schema_of_run(self) -> SchemaOfRun:
-        """Return the output's columns. A string column without values gets the type null, which fits every type."""
+        """Return the output's columns. A string column known to have no values has type null, which fits any type."""
         names = pa.schema([(name, pa.string()) for name in self.constants])
         if self.is_csv:
             return SchemaOfRun(self.run_id, _with(self._csv_schema(), names))
@@ -238,7 +239,7 @@ class _Part:
         return pa.schema([(name, pa.string()) for name in names])
 
     def _open_csv(self, schema: pa.Schema) -> pa_csv.CSVStreamingReader:
-        """Open a published CSV file. All values are read as strings, because CSV has no types."""
+        """Open a published CSV file. The columns in `schema` are read as strings, because CSV has no types."""
         source = pa.input_stream(str(self.path), compression=_COMPRESSIONS.get(self.path.suffix))
         return pa_csv.open_csv(
             source,
@@ -256,8 +257,9 @@ def _with(schema: pa.Schema, more: pa.Schema) -> pa.Schema:
 
 
 def _columns_without_values(metadata: pq.FileMetaData, schema: pa.Schema) -> list[int]:
-    """Return the positions of the string columns that, according to their statistics, have no values."""
-    if len(schema) != metadata.num_columns:  # a nested column has several positions
+    """Return the positions of the string columns that have no values, according to their statistics. Return none if
+    there are nested columns."""
+    if len(schema) != metadata.num_columns:  # a nested column has several positions in the metadata
         return []
     return [
         place

@@ -10,7 +10,8 @@ from flows.refinery.errors import TerminalError
 
 
 class ColumnsDiffer(TerminalError):
-    """A column has different types in several runs of a dataset, and combining them would change values."""
+    """A column has different types in several runs of a dataset, and combining them would change values, or a column
+    has the name of a source column that was requested."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,9 @@ class SchemaOfRun:
 def joined_schema(dataset: str, schemas: Iterable[SchemaOfRun]) -> pa.Schema:
     """Return the columns of all runs, in the order in which they first occur.
 
-    Rows of a run that lacks a column have missing values there. Integers and floating-point numbers are combined into
-    floating-point numbers. Other types cannot be combined.
+    Rows of a run that lacks a column have missing values there. A column without values takes the type that the column
+    has elsewhere. Types of numbers are combined: integers and floating-point numbers into floating-point numbers. Other
+    types cannot be combined.
 
     Raises:
         ColumnsDiffer: types cannot be combined; the message names the column, its types, and one run per type.

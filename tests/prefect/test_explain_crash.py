@@ -60,7 +60,7 @@ def test_a_run_that_crashed_without_a_receipt_shows_what_its_tasks_recorded(
     )
     run = crashed(server, message)
     assert run["state_type"] == "CRASHED"
-    for known in ("task-7 was refining it", "OutOfMemory: give it 4096 MiB"):
+    for known in ("task-7 was refining the upload", "OutOfMemory: give it 4096 MiB"):
         assert known in run["state"]["message"]
     assert [artifact["key"] for artifact in artifacts_of(server, run)] == ["crash"]
 
