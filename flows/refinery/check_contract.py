@@ -1,7 +1,7 @@
 """Check a loaded contract completely, before any row is validated. Loading it (contract/) checks only its structure.
 
-Great Expectations checks the expectations, and the steps are run on an empty table. The first call imports GX, which
-takes seconds. Code that needs only the structure of a contract, such as `sluice status`, should not call this.
+Great Expectations (GX) checks the expectations, and the built-in steps are run on an empty table. The first call
+imports GX, which takes over a second, so code that needs only a contract's structure should not call this.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,14 +16,12 @@ _SOUND: set[str] = set()
 
 
 def check_contract(contract: Contract) -> None:
-    """Check a contract's expectations and steps. Raise ContractInvalid with one line per error, as
-    `file:line: field: error`."""
+    """Check a contract's expectations and steps. Raise ContractInvalid with one line per error (see `fault_lines`)."""
     check_contracts([contract])
 
 
 def check_contracts(contracts: Iterable[Contract]) -> None:
-    """Check several contracts. Raise ContractInvalid with the errors in all of them, in the form of
-    `check_contract`."""
+    """Check several contracts. Raise ContractInvalid with the errors in all of them, as `check_contract` does."""
     unchecked = [contract for contract in contracts if contract.content_hash not in _SOUND]
     lines = [line for contract in unchecked for line in fault_lines(contract, _faults(contract))]
     if lines:

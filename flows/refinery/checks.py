@@ -25,8 +25,7 @@ class Decision(BaseModel):
 
     @property
     def text(self) -> str:
-        """Return the name and the value. Punctuation and white space are quoted, so that spaces and tabs are
-        visible."""
+        """Return the name and the value. A string is quoted unless it begins with a letter or digit, to show spaces."""
         is_sign = isinstance(self.value, str) and not self.value[:1].isalnum()
         return f"{self.name} {self.value!r}" if is_sign else f"{self.name} {self.value}"
 
@@ -44,13 +43,13 @@ class Check(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rule: str = Field(description="the rule's id, also used in `quarantined`, in the quarantine file and in the UI")
+    rule: str = Field(description="the rule's ID, also used in `quarantined`, in the quarantine file and in the UI")
     expectation: str = Field(description="the name in Great Expectations, or missing_value, not_a_number, ...")
     column: str | None = Field(description="null if the rule concerns several columns or the whole table")
     kind: str = Field(description="row, table, coercion, decode or columns")
     severity: str = Field(description="info, warning or critical")
     success: bool
-    rows_evaluated: int | None = Field(None, description="the number of rows that it checked; null for table rules")
+    rows_evaluated: int | None = Field(None, description="the number of rows that were checked; null for table rules")
     rows_failing: int | None = Field(None, description="the number of these rows that failed")
     observed: Any = Field(None, description="what the file has")
     expected: Any = Field(None, description="what the contract requires")

@@ -1,4 +1,4 @@
-"""Base classes for errors. A transient error may not occur again in a retry; a terminal error will."""
+"""Base classes for errors. A retry can succeed after a transient error, but not after a terminal one."""
 
 import re
 from typing import ClassVar
@@ -15,11 +15,11 @@ class SluiceError(Exception):
 
 
 class TransientError(SluiceError):
-    """Base class for errors that may disappear: the same work may succeed when it is tried again."""
+    """Base class for errors after which a retry of the same work can succeed."""
 
 
 class TerminalError(SluiceError):
-    """Base class for lasting errors: the same work would fail again, however often it is tried."""
+    """Base class for errors after which every retry of the same work would fail."""
 
     part: str | None = None  # the part of `refine` that failed (read, validate, preprocess or write), if any
 

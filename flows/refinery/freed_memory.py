@@ -1,4 +1,4 @@
-"""Return to the system the memory that was freed and that the allocator keeps."""
+"""Return to the system the freed memory that the C library's allocator keeps."""
 
 import ctypes
 from collections.abc import Iterable, Iterator
@@ -11,8 +11,8 @@ _ITEMS = 8  # partitions between two returns: a return costs CPU time for the pa
 
 
 def returning_memory(items: Iterable[_T]) -> Iterator[_T]:
-    """Yield the same items, and return freed memory after every eighth one. Otherwise the gaps between blocks in use
-    grow with the file: 100 MB in 1 GB of CSV."""
+    """Yield the items, and return freed memory after every eighth one. Otherwise the gaps between blocks in use would
+    grow with the file: to 100 MB for 1 GB of CSV."""
     for number, item in enumerate(items, start=1):
         yield item
         del item
@@ -21,6 +21,6 @@ def returning_memory(items: Iterable[_T]) -> Iterator[_T]:
 
 
 def return_freed_memory() -> None:
-    """Return all pages without a block in use."""
+    """Return to the system all memory pages without a block in use."""
     with suppress(AttributeError):  # other C libraries than glibc
         ctypes.CDLL(None).malloc_trim(0)

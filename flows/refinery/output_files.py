@@ -1,4 +1,4 @@
-"""Local output files, which are written one Arrow table at a time. The same rows always give the same bytes."""
+"""Local output files, which are written one Arrow table at a time. The same tables always give the same bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EXTENSIONS = {"zstd": ".zst", "gzip": ".gz", "none": ""}
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A finished output file. It is on the local disk unless a `TakeAway` has deleted it there."""
+    """A finished output file. It is on the local disk unless a `TakeAway` has deleted it."""
 
     path: Path
     folder: str  # "" or the folders that its rows belong to, such as "country=DE/"
@@ -30,14 +30,14 @@ class OutputFile:
 
 
 class TakeAway:
-    """Takes output files that are full while more rows follow. This base class leaves them on the disk."""
+    """Takes output files that are finished while more rows follow. This base class leaves them on the disk."""
 
     def take(self, kind: str, file: OutputFile) -> None:
-        """Take a full file of the kind `data` or `quarantine`, which may be deleted from the disk. Its rows may still
-        be rejected, so they must not become visible to readers. Several threads may call this at the same time."""
+        """Take a finished file of the kind `data` or `quarantine`. The method may delete the file, but must not make it
+        visible to readers, because the upload may still be rejected. Several threads may call it concurrently."""
 
     def abandon(self) -> None:
-        """Make calls of `take` in other threads return soon, because no file will be published."""
+        """Make running calls of `take` return soon, because no file will be published."""
 
 
 LEAVE = TakeAway()
@@ -60,7 +60,7 @@ class FileSeries:
         kind: `data` or `quarantine`.
         stem: the path of the files, without their numbers and extension.
         folder: the output folder, as in `OutputFile`.
-        take_away: receives each full file.
+        take_away: receives each file that is finished before the last one.
     """
 
     def __init__(self, kind: str, stem: Path, folder: str, output: OutputOptions, take_away: TakeAway) -> None:

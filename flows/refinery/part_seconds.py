@@ -15,7 +15,7 @@ ELSEWHERE = ""
 
 class PartSeconds(dict[str, float]):
     """The seconds that each part took. Time spent in a nested part does not count for the outer part. If a
-    TerminalError is raised inside a part, its attribute `part` is set to that part."""
+    TerminalError is raised inside a part, its attribute `part` is set to the innermost part."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class PartSeconds(dict[str, float]):
             self._switch_to(outer)
 
     def inside(self, part: str, items: Iterable[_T]) -> Iterator[_T]:
-        """Yield the items of an iterable, and add the time that it takes to produce them to the seconds of `part`."""
+        """Yield items that are not None, and add the time that it takes to produce them to the seconds of `part`."""
         iterator = iter(items)
         while True:
             with self.of(part):

@@ -80,7 +80,7 @@ class Refined(Findings):
     dropped: dict[str, int]
     # the files with the clean rows, which are local unless `take_away` deleted them; empty if the file is rejected
     outputs: tuple[OutputFile, ...]
-    quarantine: tuple[OutputFile, ...]  # the files with the bad rows, likewise; empty if there are none
+    quarantine: tuple[OutputFile, ...]  # the files with the bad rows, local like `outputs`; empty if there are none
     fitted: dict[str, Any]  # by step, the parameters that it learned, as JSON values
     columns_out: tuple[str, ...] = ()  # the columns that were written
     # the time spent in each part (read, validate, preprocess, write), summed over threads and processes
@@ -107,14 +107,16 @@ def refine_file(
         work_dir: an existing folder for the output files.
         folders: the folders in the object key that may become columns, as `folders_of` returns them.
         corrections: the values that repairs changed and the rows that they dropped, if there were any.
-        take_away: gets each file that is full while more rows follow.
+        take_away: gets each file that is finished while more rows follow.
         map_partitions: applies `refine_partition` to every partition, in this process or in others.
 
-    If the good rows cannot be preprocessed or written, the file is rejected, but the result still has the findings.
+    Returns:
+        the result, also for a file that the rules reject, or whose good rows cannot be preprocessed or written.
 
     Raises:
         FileRejected: the file cannot be read or validated at all; there is one subclass per cause.
         ContractInvalid: an expectation or a step of the contract cannot be used.
+        StepsNotImportable: the dataset's steps.py cannot be imported.
         CorrectionsUnusable: the corrections do not match the file.
     """
     check_contract(contract)
@@ -245,7 +247,7 @@ def _rejected(judged: JudgedFile, dropped: int, seconds: PartSeconds, error: Exc
 
 
 def refine_partition(partition: Partition, plan: HeaderPlan) -> JudgedPartition:
-    """Validate one partition, and return its good rows, its bad rows and the findings on them.
+    """Validate one partition, and return its good and bad rows (not yet separated if the plan waits), and the findings.
 
     The result depends only on the arguments. Arguments and result can be pickled, so the function works in the same
     way in this process, in a worker process or on a Dask worker.

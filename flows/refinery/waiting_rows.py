@@ -1,4 +1,4 @@
-"""Rows that wait for the end of their file: which rules and steps make them wait, and how much disk they take."""
+"""Find the rules and steps for which rows wait on the disk for the end of their file, and how much disk they take."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -16,7 +16,7 @@ _OPEN_FILES, _OPEN_FILES_IN_FOLDERS = 2, 5  # full output files on the disk at t
 
 
 def reasons_to_wait(contract: Contract) -> list[str]:
-    """Return the contract's expectations and steps that need all rows of a file before one can be published."""
+    """Return the contract's expectations and built-in steps for which the rows of a large file wait on the disk."""
     rules = [rule.id for rule in rules_of(contract) if rule.is_late and rule.severity != "info"]
     steps = [
         step.label
@@ -27,10 +27,10 @@ def reasons_to_wait(contract: Contract) -> list[str]:
 
 
 def disk_needed(contract: Contract, file_bytes: int, kind: str) -> int:
-    """Return how many bytes of disk a file needs whose rows wait.
+    """Return how many bytes of disk a file takes if its rows wait.
 
     Args:
-        file_bytes: the size of the file; of a compressed one, that of its content.
+        file_bytes: the size of the file or, if it is compressed, of its content.
         kind: the file's format, a key of DISK_FOR_EACH_BYTE.
     """
     return _outputs_bytes(contract) + int(file_bytes * DISK_FOR_EACH_BYTE[kind])

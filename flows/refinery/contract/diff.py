@@ -57,6 +57,7 @@ def _source(before: Contract, after: Contract) -> Iterator[ContractChange]:
         yield ContractChange(Effect.OUTPUT, f"the dataset is {after.dataset!r} instead of {before.dataset!r}")
     if before.sources != after.sources and before.dataset == after.dataset:
         yield ContractChange(Effect.READS, f"files come from {_list(after.sources)} instead of {_list(before.sources)}")
+    yield from _differing("", Effect.READS, before, after, {"path_columns"})
     yield from _differing("format: ", Effect.READS, before.format, after.format)
 
 
@@ -157,8 +158,7 @@ def _by_subject(expectations: Sequence[Expectation]) -> dict[str, Expectation]:
 
 
 def _weight(expectation: Expectation, effect: Effect) -> Effect:
-    """Return `effect`, or NONE if the severity is info: such an expectation never quarantines rows or rejects a
-    file."""
+    """Return `effect`, or NONE if the severity is info, with which no row is quarantined and no file rejected."""
     return Effect.NONE if expectation.severity == "info" else effect
 
 

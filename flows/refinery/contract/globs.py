@@ -8,7 +8,7 @@ _MEANING = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 def glob_to_regex(glob: str) -> re.Pattern[str]:
-    """Compile a glob to a regex that matches whole keys."""
+    """Compile a glob to a regex, for use with `fullmatch`."""
     return re.compile("".join(_MEANING.get(part, re.escape(part)) for part in _WILD.split(glob)), re.DOTALL)
 
 

@@ -49,7 +49,8 @@ class ContractInvalid(TerminalError):
 
 @dataclass(frozen=True)
 class UnusableContract:
-    """An invalid contract, and the globs of the keys that it applies to. Their files wait until it is corrected."""
+    """An invalid contract, and the globs of the keys that it applies to. Uploads with such keys wait until the contract
+    is corrected."""
 
     dataset: str
     sources: tuple[str, ...]
@@ -61,8 +62,8 @@ class Contracts:
     """The contracts of all datasets, usable or not. Iteration yields only the usable contracts.
 
     Raises:
-        ContractInvalid: there is no contract named `default`, or it cannot be determined which keys an unusable
-            contract applies to, so that it might be any key.
+        ContractInvalid: there is no contract named `default`, or the keys that an unusable contract applies to are
+            unknown, so that it might apply to any key.
     """
 
     def __init__(self, contracts: Iterable[Contract | UnusableContract]) -> None:
@@ -95,8 +96,7 @@ class Contracts:
 
     def for_key(self, key: str) -> Contract:
         """Return the contract whose `source` matches the object key. If several match, return the one whose glob has
-        the most literal characters; if none does, return the default. Raise ContractInvalid if that
-        contract is unusable."""
+        the most literal characters; if none does, return the default. Raise ContractInvalid if it is unusable."""
         for _, pattern, contract in self._globs:
             if pattern.fullmatch(key):
                 return _usable(contract)
@@ -125,7 +125,7 @@ class Contracts:
 
 
 def _precedence(glob: str, dataset: str) -> tuple[int, str, str]:
-    """Return the sort key of a glob, which sorts specific globs first: those with more literal characters."""
+    """Return the sort key of a glob, by which globs with more literal characters come first."""
     return -len(re.sub(r"[*?]", "", glob)), glob, dataset
 
 
@@ -136,7 +136,7 @@ def _usable(contract: Contract | UnusableContract) -> Contract:
 
 
 def contracts_in(root: Path) -> list[Contract | UnusableContract]:
-    """Load the contract from each folder in `root` that contains a contract.yaml."""
+    """Load the contract from each folder in `root` that has a contract.yaml. Invalid ones become UnusableContracts."""
     return [_contract_in(path.parent) for path in sorted(root.glob(f"*/{CONTRACT_FILE}"))]
 
 
@@ -148,7 +148,7 @@ def _contract_in(folder: Path) -> Contract | UnusableContract:
 
 
 def _sources_in(folder: Path) -> tuple[str, ...]:
-    """Return the globs of the invalid contract in a folder; an empty tuple if the error makes them uncertain."""
+    """Return the globs of the invalid contract in a folder, or an empty tuple if they are uncertain."""
     try:
         value = LocatedYaml.read(folder / CONTRACT_FILE).value
     except YamlUnreadable:
@@ -193,7 +193,7 @@ def parse_contract(content: bytes, name: str, folder: Path | None) -> Contract:
 
 
 def sources_of(content: bytes) -> tuple[str, ...]:
-    """Return the `source` globs of an invalid contract, or an empty tuple if they cannot be read."""
+    """Return the `source` globs of an invalid contract, or an empty tuple if it has none or they cannot be read."""
     try:
         value = yaml.safe_load(content)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError):
@@ -248,7 +248,7 @@ def fault_lines(contract: Contract, faults: Iterable[Fault]) -> list[str]:
 
 def overridden(contract: Contract, changes: Mapping[str, Any]) -> Contract:
     """Return `contract` with some fields changed for one run. A field that is a mapping keeps its other entries. Raise
-    ContractInvalid if a changed field does not exist or has an invalid value."""
+    ContractInvalid if a field does not exist, cannot be changed or has an invalid value."""
     fields = contract.model_dump(exclude_unset=True)
     for name, value in changes.items():
         if name in ("dataset", "folder"):
@@ -262,7 +262,8 @@ def overridden(contract: Contract, changes: Mapping[str, Any]) -> Contract:
 
 
 def _add_suite(folder: Path, document: LocatedYaml, fields: dict[str, Any]) -> None:
-    """Append the expectations of the contract's suite, if it has one, to the field `expectations`."""
+    """Append the expectations of the contract's suite, if it has one, to the field `expectations`. Raise
+    ContractInvalid if the suite cannot be read."""
     name = fields.get("suite")
     if not isinstance(name, str):
         return
@@ -280,8 +281,8 @@ def _add_suite(folder: Path, document: LocatedYaml, fields: dict[str, Any]) -> N
 
 
 def _require_own_steps(document: LocatedYaml, contract: Contract) -> None:
-    """Raise ContractInvalid if steps.py lacks a function that is used as a step, or the function cannot be called with
-    the step's arguments."""
+    """Raise ContractInvalid if steps.py cannot be parsed, or lacks a function that is used as a step, or if the
+    function cannot be called with the step's arguments."""
     own = [(index, step) for index, step in enumerate(contract.preprocess) if step.is_own]
     if not own:
         return

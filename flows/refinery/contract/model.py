@@ -1,5 +1,4 @@
-"""The data model of contract.yaml. loading.py loads contracts from files; check_contract.py makes the checks that need
-GX or pandas."""
+"""The data model of contract.yaml. loading.py reads the file; check_contract.py makes the checks that need GX."""
 
 from __future__ import annotations
 
@@ -82,7 +81,7 @@ _OPTIONS_OF: dict[str, frozenset[str]] = {
 
 
 class _Frozen(BaseModel):
-    """Base class for the parts of a contract. Unknown fields are rejected, and fields cannot change after loading."""
+    """Base class for the parts of a contract. Unknown fields are rejected, and fields cannot be reassigned."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
 
@@ -90,7 +89,7 @@ class _Frozen(BaseModel):
 class Column(_Frozen):
     """The type and the other properties of one column."""
 
-    type: ColumnType = Field(description="The type that every value must have, or that it can be parsed as.")
+    type: ColumnType = Field(description="The type that every value must have or be convertible to.")
     nullable: bool = Field(
         True, description="Whether values may be missing; if not, rows without a value are quarantined."
     )
@@ -439,7 +438,8 @@ class Contract(_Frozen):
 
     @property
     def document(self) -> LocatedYaml | None:
-        """Return the YAML that the contract was read from, with line numbers; None if it was changed for one run."""
+        """Return the YAML that the contract was read from; None if it was created in another way, or changed for a
+        run."""
         return self._document
 
     def read_from(self, document: LocatedYaml) -> Contract:
@@ -450,7 +450,6 @@ class Contract(_Frozen):
 
     @property
     def is_default(self) -> bool:
-        """Return whether this is the contract for files that match no other contract."""
         return self.dataset == DEFAULT_DATASET
 
     @property

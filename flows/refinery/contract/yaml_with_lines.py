@@ -51,9 +51,8 @@ class LocatedYaml:
             loader = yaml.SafeLoader(text)
             node = loader.get_single_node()
             if node is not None:
-                _collect(
-                    path, node, (), lines
-                )  # first, because constructing the value changes nodes that have merge keys
+                # This comes first, because constructing the value changes nodes that have merge keys.
+                _collect(path, node, (), lines)
                 value = loader.construct_document(node)
         except UnicodeDecodeError as error:
             raise YamlUnreadable(f"{path}: not UTF-8 at byte {error.start}") from None
@@ -64,7 +63,7 @@ class LocatedYaml:
         return cls(path, text, value, lines)
 
     def where(self, place: tuple[int | str, ...]) -> str:
-        """Return `file:line` for the value at a position, or for the innermost value around it that has a line."""
+        """Return `file:line` of the value at a position, or else of the innermost value around it that has a line."""
         for length in range(len(place), 0, -1):
             line = self.lines.get(tuple(place[:length]))
             if line is not None:

@@ -1,4 +1,4 @@
-"""Checks that a value in a step's arguments has the type of the column to which the step applies it.
+"""Check that a value in a step's arguments has the type of the column to which the step applies it.
 
 YAML 1.1 reads NO and on as booleans, and 2024-01-02 as a date. Without this check, such a value would match nothing in
 a text column, or would be published there as False, True or a date.

@@ -55,7 +55,7 @@ class _Scaling(FittedStep):
 
     @abstractmethod
     def scaled(self, numbers: pd.Series, known: Mapping[str, float]) -> pd.Series:
-        """Return the scaled numbers of a column. `known` holds what was learned about that column."""
+        """Return the scaled numbers of a column. `known` is what was learned about that column."""
 
     def wanted_instead(self, known: Any) -> str:
         is_right = isinstance(known, Mapping) and set(known) == set(self.learns) and all(map(is_number, known.values()))
@@ -136,8 +136,8 @@ class _Encoding(FittedStep):
         return {name: sorted(self._seen.get(name, ()), key=_order) for name in self.targets}
 
     def codes(self, name: str, values: pd.Series) -> np.ndarray:
-        """Return the position of each value in the column's list of categories, or -1 if the value is missing or in
-        none of them. Raise StepFailed if a value is in none of them and `handle_unknown` is "fail"."""
+        """Return the position of each value in the column's list of categories, or -1 if the value is missing or not in
+        the list. If `handle_unknown` is "fail", raise StepFailed for values that are not in the list."""
         places = {_met_as(category, values): place for place, category in enumerate(self.of(name))}
         found, distinct = pd.factorize(values)
         known = np.array([*(places.get(_category(value), -1) for value in distinct), -1], dtype=np.int64)
@@ -149,8 +149,8 @@ class _Encoding(FittedStep):
 
 
 class OneHotEncode(_Encoding):
-    """Replaces a column with one column per category, which holds 1 in the rows of that category and 0 in other rows; a
-    missing value gives 0 in all of them."""
+    """Replaces a column with one column per category, which is 1 in the rows of that category and 0 in other rows;
+    missing and ignored unknown values give 0 in all of them."""
 
     name = "one_hot_encode"
 
@@ -172,8 +172,8 @@ class OneHotEncode(_Encoding):
 
 
 class OrdinalEncode(_Encoding):
-    """Replaces each value with its position among the sorted categories, counted from 0; missing values stay
-    missing."""
+    """Replaces each value with its position, counted from 0, in `categories` or, by default, in the sorted list of
+    values; missing and ignored unknown values become missing."""
 
     name = "ordinal_encode"
 
@@ -183,8 +183,8 @@ class OrdinalEncode(_Encoding):
 
 
 class TrainTestSplit(Step):
-    """Adds a column that holds `train` or `test`, depending on a hash of the row's key, so that a key gets the same
-    value in every file."""
+    """Adds a column with the values `train` and `test`, depending on a hash of the row's key, so that a key gets the
+    same value in every file."""
 
     name = "train_test_split"
     key: Annotated[Names, ONE_OR_SEVERAL]
@@ -208,7 +208,7 @@ class TrainTestSplit(Step):
 
 
 def _category(value: Any) -> Any:
-    """Return a value in the form that receipts and column names show. A timestamp at midnight becomes its date."""
+    """Return a value in the form that receipts and column names show. Dates are written without a time."""
     text = python_value(value)
     return text.removesuffix("T00:00:00") if isinstance(value, pd.Timestamp) else text
 
@@ -221,7 +221,7 @@ def _met_as(category: Any, values: pd.Series) -> Any:
 
 
 def _order(value: Any) -> tuple[str, Any]:
-    """Return a sort key that orders values by the name of their type, and then by value."""
+    """Return a sort key that orders values by the name of their type ("number" for all numbers), and then by value."""
     return ("number", value) if isinstance(value, int | float) else (type(value).__name__, value)
 
 

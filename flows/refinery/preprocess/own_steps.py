@@ -48,7 +48,7 @@ class OwnStep:
         self._kinds: dict[str, str] | None = None
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Call the function and return its result.
+        """Call the function, and return its result with the row numbers as its index.
 
         Raises:
             StepFailed: the function raised an exception, did not return a DataFrame, returned two columns of the same
@@ -116,7 +116,7 @@ class OwnStep:
         return StepFailed(f"step {self.label} raised {type(error).__name__}{where}{row}")
 
     def _first_failing_row(self, given: pd.DataFrame) -> int | None:
-        """Return the position of a row on which the function fails, which bisection finds, or None if it fails on no
+        """Return the position of the first row on which the function fails, by bisection. Return None if it fails on no
         single row."""
         low, high = 0, len(given)
         while high - low > 1:
@@ -180,7 +180,7 @@ def _type_of(values: pd.Series) -> Any:
 
 
 def _cast(values: pd.Series, dtype: Any) -> pd.Series | None:
-    """Convert values to another dtype. Return None if it cannot hold them unchanged."""
+    """Convert values to another dtype. Return None if that would change them."""
     if isinstance(dtype, str):  # Python objects
         return values.astype(object) if values.isna().all() else None
     try:
@@ -203,8 +203,7 @@ def _row_numbers_of(result: pd.DataFrame, row_numbers: pd.Index) -> pd.Index:
 
 
 def _place_in_function(error: BaseException) -> str:
-    """Return the line in steps.py from which an error came, in the form " in steps.py, line 12". Return "" if the error
-    did not come from there."""
+    """Return the line in steps.py that raised an error, in the form " in steps.py, line 12", or "" if none did."""
     trace = error.__traceback__
     line = ""
     while trace is not None:

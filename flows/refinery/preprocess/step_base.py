@@ -56,8 +56,8 @@ class Step(BaseModel, ABC):
 
     @abstractmethod
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return the result of the step for some rows. The frame's index holds each row's number in the source file,
-        and the result must keep it."""
+        """Return the result of the step for some rows. The frame's index is each row's number in the source file, and
+        the result must keep it."""
 
     def new_names(self, columns: Sequence[str]) -> dict[str, str]:
         """Return the new name of each column that the step renames."""
@@ -109,7 +109,6 @@ class OnColumns(Step):
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Return the names of the columns that the step changes."""
         return self.columns or (self.column or "",)
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -127,11 +126,10 @@ class OnColumns(Step):
         yield from ()
 
     def change(self, name: str, values: pd.Series) -> pd.Series:
-        """Return the new values of the column `name`."""
         raise NotImplementedError
 
     def numbers(self, name: str, values: pd.Series) -> pd.Series:
-        """Convert a column of numbers to floats. Raise StepFailed if the column does not hold numbers."""
+        """Convert a column of numbers to floats. Raise StepFailed if it is not a column of numbers."""
         if not pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_bool_dtype(values.dtype):
             raise StepFailed(f"step {self.label}: the column {name!r} does not hold numbers; cast it first")
         return values.astype("float64")
@@ -171,15 +169,15 @@ class FittedStep(OnColumns):
 
     @property
     def is_fitted(self) -> bool:
-        """Return whether the step can be applied, because it has nothing more to learn."""
+        """Return whether the step can be applied, because it has nothing left to learn."""
         return self.fitted is not None
 
     def finish(self) -> None:
-        """End the learning, by setting `fitted` to what was learned."""
+        """Set `fitted` to what was learned."""
         self.fitted = self.learned()
 
     def of(self, name: str) -> Any:
-        """Return what was learned about one column. Raise StepFailed if the column is not among the pinned values."""
+        """Return what was learned about one column. Raise StepFailed if `fitted` does not include the column."""
         fitted = self.fitted or {}
         if name not in fitted:
             raise StepFailed(f"step {self.label}: the pinned values in `fitted` do not include the column {name!r}")
@@ -207,7 +205,6 @@ def fits_in_64_bits(value: float) -> bool:
 
 
 def is_text(values: pd.Series) -> bool:
-    """Return whether a column holds text."""
     return isinstance(values.dtype, pd.StringDtype)
 
 

@@ -1,5 +1,5 @@
-"""Applies a contract's steps to the good rows of a file. Memory stays bounded unless a step needs the whole table at
-once."""
+"""Apply a contract's steps to the good rows of a file. Memory stays bounded unless a step needs the whole table, or the
+median of a column."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -69,8 +69,7 @@ class StepPipeline:
         self._waiting.append(step)
 
     def frames(self) -> Iterator[pd.DataFrame]:
-        """Yield the rows that all steps together return. Call this only once, because each call counts the rows that
-        the steps drop."""
+        """Yield the rows that all steps together return. Call this only once, because each call adds to `dropped`."""
         given, without_rows = False, None
         for before in self._source():
             frame = self._stepped(before, is_first=not given)
@@ -114,8 +113,8 @@ class StepPipeline:
 
     @contextmanager
     def _naming(self, step: Step) -> Iterator[None]:
-        """Turn an error in a built-in step into StepFailed if the step comes after a custom function, because that
-        function then returned values that the step cannot use."""
+        """Turn an error in a built-in step after a custom function into StepFailed, because that function returned
+        values that the step cannot use."""
         try:
             yield
         except (TypeError, ValueError, pa.ArrowException) as error:
@@ -175,7 +174,6 @@ class Spool:
         self._paths: list[Path] = []
 
     def append(self, frame: pd.DataFrame) -> None:
-        """Add a frame at the end."""
         self._bytes += int(frame.memory_usage(deep=False).sum())
         if not self._paths and self._bytes <= _IN_MEMORY_BYTES:
             self._in_memory.append(frame)

@@ -1,4 +1,4 @@
-"""Creates the steps in a contract's `preprocess` section, and checks their arguments."""
+"""Create the steps in a contract's `preprocess` section, and check their arguments."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ def compile_steps(contract: Contract) -> list[Step | OwnStep]:
             steps.append(BUILT_IN[written.name].model_validate({**written.arguments, "label": label}))
             continue
         if contract.steps_path is None:
-            raise ContractInvalid(f"contract {contract.dataset!r}: step {label}: there is no steps.py next to it")
+            raise ContractInvalid(f"contract {contract.dataset!r}: step {label}: the contract has no steps.py")
         module = module or load_own_steps(contract.steps_path)
         function = getattr(module, written.function, None)
         if not callable(function):

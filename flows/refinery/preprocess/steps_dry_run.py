@@ -1,5 +1,5 @@
-"""Tries a contract's steps and its `output` section on an empty table. This finds mistakes that would make every file
-fail before the first file arrives."""
+"""Try a contract's steps and its `output` section on an empty table, to find mistakes that would make every file fail
+before the first file arrives."""
 
 from collections.abc import Iterator
 
@@ -24,8 +24,9 @@ from flows.refinery.write.outputs import OutputImpossible, require_columns_of
 
 
 def step_faults(contract: Contract) -> Iterator[Fault]:
-    """Yield the errors in a contract's built-in steps, column formats and partition_by, each with its position in the
-    contract. Custom functions are not called, and only the arguments of the steps after one are checked."""
+    """Yield the errors in a contract's built-in steps, column names and formats, and partition_by, each with its
+    position in the contract. Custom functions are not called. Steps after one are not run, but their arguments are
+    checked."""
     sound = True
     for position, written in enumerate(contract.preprocess):
         if written.is_own:
@@ -44,7 +45,7 @@ def step_faults(contract: Contract) -> Iterator[Fault]:
 
 
 def _tried(contract: Contract) -> Iterator[Fault]:
-    """Apply the steps to a frame that has the contract's columns and no rows, and yield the errors."""
+    """Apply the steps and then partition_by to a frame without rows, and yield the errors of the first that fails."""
     may_have_more = contract.unknown_columns == "evolve"
     types = {name: column.type for name, column in contract.columns.items()}
     nullable = [name for name, column in contract.columns.items() if column.nullable]

@@ -18,7 +18,7 @@ from flows.refinery.validate.uniqueness import HashCollector, Rows, Take, duplic
 
 class CleanColumnNames(Step):
     """Changes column names to snake_case: removes accents, replaces all characters except letters and digits with _,
-    and adds _2 to a name that is already taken."""
+    and adds a number, such as _2, to a name that is already taken."""
 
     name = "clean_column_names"
 
@@ -39,7 +39,7 @@ class CleanColumnNames(Step):
 
 def clean_name(name: str) -> str:
     """Convert a column name to snake_case: "Order ID (€)" becomes order_id, "unitPrice" becomes unit_price, and "Größe"
-    becomes grosse. Letters and digits of other scripts are kept, because without them such names would be empty."""
+    becomes grosse. Letters and digits of other scripts are kept, because names in such scripts would be empty."""
     text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", _plain(name))
     text = re.sub("_+", "_", text).strip("_").lower()
     return f"_{text}" if text[:1].isdigit() else text or "column"

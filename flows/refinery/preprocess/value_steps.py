@@ -293,7 +293,6 @@ class Cast(_Reading):
 
 
 def as_dtype(values: pd.Series, dtype: str) -> pd.Series:
-    """Convert values to the dtype with the given name."""
     column: pd.Series = values.astype(pd.api.types.pandas_dtype(dtype))
     return column
 

@@ -11,7 +11,7 @@ import pandas as pd
 Codes = npt.NDArray[np.int64]
 _MAX_COLUMNS = 16
 _MAX_WIDTH = 3
-_HEAD_ROWS = 20_000  # most combinations that are not unique repeat within them
+_HEAD_ROWS = 20_000  # most combinations that are not unique have duplicates within these rows
 _MAX_CHECKS = 30  # how many combinations of one width are checked on all rows
 # A combination is checked only if independent columns would have at least this many pairs of equal rows. If fewer are
 # expected, it may be a coincidence that there are none.
@@ -19,8 +19,8 @@ _MIN_EXPECTED_PAIRS = 20
 
 
 def compound_key(columns: Mapping[str, npt.NDArray[np.uint64]]) -> tuple[str, ...]:
-    """Return two columns, or three if necessary, whose combined values are unique. Return an empty tuple if there are
-    none, or if a single column is unique. `columns` maps the columns without missing values to the hashes of their
+    """Return two columns, or three if necessary, whose combined values are unique. Return an empty tuple if none are
+    found, or if a single column is unique. `columns` maps the columns without missing values to the hashes of their
     values in row order."""
     coded = {name: _coded(hashes) for name, hashes in list(columns.items())[:_MAX_COLUMNS]}
     rows = max(map(len, columns.values()), default=0)

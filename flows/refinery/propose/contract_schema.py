@@ -1,5 +1,4 @@
-"""Generate the JSON Schema of contract.yaml, which editors use for completion and checks. This imports GX, which takes
-seconds.
+"""Generate the JSON Schema of contract.yaml, which editors use for completion and checks. This imports GX.
 
 `sluice contract schema --output docs/contract.schema.json` writes it; a test checks that the committed file is current.
 To use it, put `# yaml-language-server: $schema=<path or URL of the schema>` on the first line of a contract.

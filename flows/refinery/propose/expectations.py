@@ -29,7 +29,7 @@ class ProposedExpectation:
 
     @property
     def rule(self) -> str:
-        """Return the id of the expectation's rule, as it appears in `Check.rule`."""
+        """Return the ID of the expectation's rule, as it appears in `Check.rule`."""
         columns = [self.arguments["column"]] if "column" in self.arguments else self.arguments.get("column_list", [])
         return f"{self.name}({', '.join(columns)})" if columns else self.name
 
@@ -120,9 +120,9 @@ def _is_set(column: ColumnProfile) -> bool:
 
 
 def wider(low: float, high: float, *, whole: bool) -> tuple[float, float] | None:
-    """Return rounded bounds that extend the range from `low` to `high` by about a tenth on each side, but not beyond
-    zero. Fractions between 0 and 1 get the bounds 0 and 1. Return None if the numbers are too large or too close
-    together for useful rounding."""
+    """Return rounded bounds that extend the range from `low` to `high` by at least a tenth on each side, but not beyond
+    zero, or beyond 1 if whole numbers begin there. Fractions between 0 and 1 get the bounds 0 and 1. Return None if the
+    numbers are too large or too close together for useful rounding."""
     spread = high - low or abs(high)
     if max(abs(low), abs(high)) >= EXACT_FLOAT or 0 < spread < _TINY:
         return None

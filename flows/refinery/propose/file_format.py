@@ -46,7 +46,7 @@ class FoundFormat:
 
     options: Mapping[str, Any]  # for `format` in the contract, without those that are detected in the file
     columns: tuple[str, ...] | None = None  # the names of all columns; None if the file contains them
-    doubt: str = ""  # why the file may not be a table, if no option helps
+    doubt: str = ""  # why the file might not be a table, if no option helps
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,10 @@ class _Trial:
 
 
 def find_format(path: Path) -> FoundFormat:
-    """Return the options with which the most rows can be decoded. There are none if detection alone reads every row.
+    """Return the options with which the most of the first rows can be decoded, or none if detection alone reads them.
 
     Raises:
-        FileRejected: the file cannot be read with any options. This is the error that occurs without options.
+        FileRejected: the file cannot be read with any of the options that were tried.
     """
     plain = _tried(path, {})
     if isinstance(plain.error, EncodingUnknown):
@@ -188,7 +188,7 @@ def _names_of_any_table(path: Path, plain: _Trial) -> list[str]:
 
 
 def _looks_quoted(trial: _Trial) -> bool:
-    """Return whether there is a column in which all strings are in single quotes."""
+    """Return whether there is a column in which all values are in single quotes."""
     if trial.partition is None or trial.partition.source_format.type != "csv" or "quote" in trial.options:
         return False
     texts = (trial.partition.frame[name].dropna() for name in trial.partition.frame.columns)

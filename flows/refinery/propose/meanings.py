@@ -1,4 +1,4 @@
-"""Infer what a column's numbers mean from its name and values. For example, `month` with values up to 12 has months."""
+"""Infer what a column's numbers mean from its name and values: for example, months if `month` has values up to 12."""
 
 import re
 from dataclasses import dataclass

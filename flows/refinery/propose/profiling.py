@@ -85,7 +85,7 @@ class ColumnProfile:
     values: tuple[tuple[Any, int], ...] | None = None
     is_unique: bool = False  # whether all values are different
     may_be_clock: bool = False  # whether the last two digits of every number are below 60, as in 1430 for 14:30
-    regex: tuple[str, str] | None = None  # a regex that all values match, and a description of them
+    regex: tuple[str, str] | None = None  # a regex that the first strings match, and a description of them
     note: str = ""  # a remark on the choice of the type
 
 
@@ -102,9 +102,9 @@ class FileProfile:
 
 
 def profile_file(path: Path, on_progress: OnProgress) -> FileProfile:
-    """Profile a file. It is read three times, partition by partition: for its columns, their types, and their values.
-    `on_progress` is called regularly with a description of the current activity. Raise FileRejected if the file cannot
-    be read as a table."""
+    """Profile a file. It is read more than once, partition by partition: first for the columns' types, and then for
+    their values. `on_progress` is called regularly with a description of the current activity. Raise FileRejected if
+    the file cannot be read as a table."""
     on_progress("detecting the format")
     found = with_thousands(path, find_format(path))
     names, source_format = _header(path, found)
@@ -215,7 +215,7 @@ class _TypeChoice:
 
     def _fits(self, column: Column, raw: pd.Series, source_format: SourceFormat) -> bool:
         if source_format.type != "csv" and column.type in _NATIVE and any(isinstance(value, str) for value in raw):
-            return False  # a format that has number types contains these as strings on purpose
+            return False  # in a format that has types, numbers were written as strings on purpose
         if not _is_natural(column, raw):
             return False
         if column.type == "boolean" and not self._are_flags(raw):
@@ -265,7 +265,7 @@ class _TypeChoice:
 
 
 def _is_natural(column: Column, raw: pd.Series) -> bool:
-    """Return whether a person would choose this type for the values. That they can be read as it is not sufficient."""
+    """Return whether a person would choose this type for the values, if they can be converted to it."""
     kind = column.type
     dtype = raw.dtype
     if pd.api.types.is_bool_dtype(dtype):

@@ -1,6 +1,6 @@
 """Propose a contract from a sample file. The rules are a little wider than the sample, and comments give the evidence.
 
-The proposal is first tested on the sample, and rules that the sample itself breaks are removed.
+The proposal is tested on the sample, and rules that the sample breaks are removed.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _ROUNDS = 12
 
 
 class SampleUnfit(TerminalError):
-    """The sample passes no proposed contract. This is a bug in Sluice, because it should pass a contract without
-    rules."""
+    """The sample passes no proposed contract. This is a bug in Sluice, because every sample should pass a contract
+    without rules."""
 
 
 class NothingDecoded(FileRejected):
@@ -69,6 +69,7 @@ def propose_contract(sample: Path, dataset: str, *, on_progress: OnProgress = la
     Raises:
         FileRejected: the sample cannot be read as a table.
         NothingDecoded: none of its rows can be decoded.
+        SampleUnfit: the sample passes none of the contracts that were tried.
         ContractInvalid: `dataset` is not a valid name.
     """
     profile = profile_file(sample, on_progress)
@@ -109,8 +110,7 @@ def _loaded(text: str, dataset: str, work_dir: Path) -> Contract:
 
 
 def _try_on(sample: Path, contract: Contract, work_dir: Path) -> tuple[Refined, set[str]]:
-    """Refine the sample. Return the result and the rules that the sample breaks, with `preprocess` for a failed
-    step."""
+    """Refine the sample. Return the result, and the rules that it breaks (`preprocess` for a failed step or output)."""
     with tempfile.TemporaryDirectory(dir=work_dir) as folder:
         refined = refine_file(sample, contract, Path(folder))
     broken = {check.rule for check in refined.checks if not check.success and check.kind != "decode"}

@@ -12,7 +12,8 @@ _TRIED_ROWS = 5_000
 
 
 def with_thousands(path: Path, found: FoundFormat) -> FoundFormat:
-    """Add the thousands separator to a sample's options if the sample has one that the reader does not detect."""
+    """Return a sample's options. If its numbers prove a thousands separator that the reader does not detect, add that
+    separator, and the decimal separator that it implies."""
     partition = next(read_sample(path, found, {}))
     written = partition.source_format
     if written.type != "csv" or written.thousands is not None:

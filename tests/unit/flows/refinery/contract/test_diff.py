@@ -72,6 +72,7 @@ def test_a_contract_does_not_differ_from_itself() -> None:
         ({}, {"bad_rows": {"policy": "reject_file"}}, "stricter", "reject_file instead of quarantine"),
         ({}, {"format": {"type": "csv", "delimiter": ";"}}, "reads differently", "delimiter is ';' instead of None"),
         ({}, {"source": "incoming/x/**"}, "reads differently", "files come from incoming/x/**"),
+        ({}, {"path_columns": "dt"}, "reads differently", "path_columns is ('dt',) instead of ()"),
         (
             {},
             {"preprocess": ["clean_column_names"]},
