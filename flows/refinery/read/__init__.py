@@ -1,1 +1,1 @@
-"""Reads a file's bytes into partitions of rows."""
+"""Read an uploaded file into partitions of rows."""

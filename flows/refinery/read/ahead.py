@@ -12,7 +12,7 @@ _T = TypeVar("_T")
 
 @contextmanager
 def ahead(items: Iterator[_T], *, is_small: bool) -> Iterator[Iterator[_T]]:
-    """Yield an iterator over the same items. A thread produces the next item while the caller uses the current one.
+    """Yield an iterator over `items`. A thread produces the next item while the caller uses the current one.
 
     Args:
         is_small: whether a thread would cost more than it saves, so that none is used.

@@ -63,7 +63,7 @@ class RowBuffer:
 
 
 def text_values(texts: pa.Array | pa.ChunkedArray) -> Any:
-    """Convert an Arrow array of texts to the values of a column of a frame, without a copy."""
+    """Convert an Arrow array of strings to the values of a DataFrame column, without a copy."""
     return pd.array(texts, dtype=_TEXT)
 
 
@@ -81,8 +81,8 @@ def missing_unless_text(contract: Contract) -> tuple[str, ...]:
 
 
 def frame_of(columns: dict[str, list[Any]], contract: Contract) -> pd.DataFrame:
-    """Make a DataFrame from lists of equal length, in which None is a missing value. A column with values of one type
-    gets a fast dtype; a mixed column keeps its values and has dtype object. Objects and arrays become JSON text."""
+    """Make a DataFrame from lists of equal length, in which None is a missing value. A column gets the dtype of its
+    values if that can hold all of them exactly, and otherwise dtype object. Objects and arrays become JSON text."""
     return pd.DataFrame(
         {name: series_of(values, frozenset(missing_texts(contract, name))) for name, values in columns.items()}
     )

@@ -54,7 +54,8 @@ class CsvDialect:
 
 
 def dialect_of(sample: str, contract: Contract, named_delimiter: str | None = None) -> CsvDialect:
-    """Determine how a CSV file is written. What the contract does not declare is detected in the sample.
+    """Determine how a CSV file is written. What the contract does not declare is detected in the sample. Raise
+    MarksContradict if the decimal separator is not declared and differs between numbers.
 
     Args:
         sample: the beginning of the file, from the header on, in whole lines.
@@ -97,8 +98,8 @@ def dialect_of(sample: str, contract: Contract, named_delimiter: str | None = No
 
 
 def _detect_delimiter(sample: str, contract: Contract) -> str:
-    """Return the delimiter with which the header has the most columns of the contract. Of several, return the one with
-    the most regular rows, and then the one with the most fields."""
+    """Return the delimiter with which the header has the most columns of the contract. Of several, prefer one that
+    splits the header, one that is no declared separator in numbers, and one with more regular rows and more fields."""
     # A declared separator in numbers is less likely to be the delimiter, unless numbers such as "1,234.50" are quoted.
     in_numbers = {contract.format.thousands, contract.format.decimal}
     marks = [mark for mark in DELIMITERS if mark != contract.format.quote]
@@ -129,7 +130,7 @@ def _sample_records(sample: str, delimiter: str, quote: str, escape: str | None)
 
 
 def other_delimiter(sample: str, delimiter: str, written: FileFormat) -> str | None:
-    """Return another delimiter that splits all records into the same number of fields; None if there is none."""
+    """Return another delimiter that splits all records into the same number of fields, at least two, or None."""
     for mark in DELIMITERS:
         if mark in sample and mark not in (delimiter, written.quote):
             lengths = {len(record.fields) for record in sample_records(sample, mark, written)}
@@ -145,8 +146,8 @@ def names_of(header: list[str], trailing: int) -> list[str]:
 
 
 def _nameless_at_end(header: list[str], rows: list[list[str]], written: FileFormat) -> int:
-    """Return how many columns at the end have neither name nor value, because each record ends with delimiters. This
-    counts as proven if at least half of the first rows have as many fields as the header, without a value there."""
+    """Return how many columns at the end have neither name nor value, because each record ends with delimiters: 1 if
+    the contract declares it, and 0 if fewer than half of the first rows have as many fields as the header."""
     if written.trailing_delimiter:
         return 1
     count = 0

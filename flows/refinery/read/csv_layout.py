@@ -61,15 +61,12 @@ def layout_fault(sample: str, dialect: CsvDialect, contract: Contract, first_lin
 
 
 def require_table(sample: str, dialect: CsvDialect, contract: Contract, fault: str | None) -> None:
-    """Raise NoTable for text that is probably not a table. Without a contract that names columns, any text could be
-    read as a table.
+    """Raise NoTable for text that is probably not a table, because without a contract that names columns, any text
+    could be read as one. The message has the line to write in the contract if the file is a table nevertheless.
 
     Args:
         sample: the beginning of the file, from the header on, in whole lines.
         fault: the result of `layout_fault`.
-
-    Raises:
-        NoTable: the message has the line to declare if the file is a table.
     """
     fault = fault or _doubt(sample, dialect, contract)
     if fault:
@@ -117,7 +114,7 @@ def _other_start_or_delimiter(sample: str, dialect: CsvDialect, contract: Contra
 
 
 def _start_of_table(records: Sequence[SampleRecord], contract: Contract) -> int | None:
-    """Return the index of the record that is the header of all records after it; None if there is none."""
+    """Return the index of the first record that can be the header of the records after it, or None."""
     fields = [record.fields for record in records]
     if not contract.format.header:
         return 0 if fields and _is_regular(fields, len(contract.columns)) else None
@@ -202,7 +199,7 @@ def _header_like_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> s
 
 
 def _doubt(sample: str, dialect: CsvDialect, contract: Contract) -> str | None:
-    """Return the reason why a text may not be a table although most rows fit its header, or None if there is none."""
+    """Return the reason why text might not be a table although most rows fit its header, or None if there is none."""
     given = contract.format
     records = sample_records(sample, dialect.delimiter, given)
     header, *rows = [record.fields for record in records] or [[]]
@@ -230,7 +227,7 @@ def _doubt(sample: str, dialect: CsvDialect, contract: Contract) -> str | None:
 
 
 def _doubt_of_lines(sample: str, records: Sequence[list[str]], contract: Contract) -> str | None:
-    """Return the reason why lines without a delimiter may not be a table of one column, or None if there is none."""
+    """Return the reason why lines without a delimiter might not be a table of one column, or None if there is none."""
     has_gap = [_GAP.search(record[0]) is not None for record in records]
     if records and _LOG_LINE.match(records[0][0]):
         return _NO_HEADER

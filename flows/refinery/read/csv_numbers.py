@@ -1,10 +1,10 @@
-"""Recognise strings in CSV that look like numbers but would lose something as numbers: leading zeros or a plus sign, as
-in postcodes and phone numbers, the form of codes such as 12E3, or digits that a float does not keep."""
+"""Recognize strings in CSV that look like numbers but would lose something as numbers: leading zeros, a plus sign (as
+in phone numbers), the form of codes such as 12E3, or digits that a float does not keep."""
 
 import re
 from decimal import Decimal
 
-MANY_DIGITS = r"[0-9][0-9.,]{15}|[eE]-[0-9]{3}"  # what a float may not keep
+MANY_DIGITS = r"[0-9][0-9.,]{15}|[eE]-[0-9]{3}"  # what a float might not keep
 CODE = r"[+-]?[0-9]+[eE][0-9]+"  # programs write large numbers with a point or a sign: 1.2e4, 1e+16
 MARKED = r"[+-]?0[0-9]+([.,][0-9]*)?|\+[0-9]+"
 

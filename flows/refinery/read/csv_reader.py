@@ -58,7 +58,7 @@ _QUOTE_HINT = (
     "close it, or double it within a field; if quotes are ordinary characters here, write one that is not in the file"
     ' under `format`, as in `quote: "\\x01"`'
 )
-_END_OF_TEXT = b"\x1a"  # Ctrl-Z, which DOS programs write at the end of a text
+_END_OF_TEXT = b"\x1a"  # Ctrl-Z, which DOS programs write at the end of text files
 _NAMED_DELIMITER = re.compile(rb'"?sep=([^\w\s"]|\t)"?[,;\t]*\r?\n')  # a line that sets Excel's delimiter
 
 
@@ -292,7 +292,7 @@ class _CsvReader:
             wanted = 2 * len(window)
 
     def _cut_plain(self, window: bytes) -> _Block | None:
-        """Return a block from the window's beginning that Arrow can read unchanged, or None if it is not plain."""
+        """Return a block from the window's beginning that Arrow can read as a whole, or None if there is none."""
         end = window.rfind(b"\n") + 1
         if not end or not is_clean_text(window, end):
             return None
@@ -395,7 +395,7 @@ class _CsvReader:
     # --- frames -------------------------------------------------------------------------------------------
 
     def _to_frame(self, block: _Block) -> pd.DataFrame | None:
-        """Return the strings of a block as a DataFrame, or None if Arrow does not find the expected number of rows."""
+        """Return the strings of a block as a DataFrame, or None if Arrow finds other rows or strings are not UTF-8."""
         if not len(block.row_numbers):
             return self._no_rows()
         table = self._parsed(block.content, _PARSED_BYTES)
@@ -450,7 +450,7 @@ class _CsvReader:
     # --- bytes --------------------------------------------------------------------------------------------
 
     def _fill(self, size: int) -> None:
-        """Read until there are at least `size` pending bytes, or the file ends. The last line gets a line end."""
+        """Read until there are at least `size` pending bytes, or the file ends. Give its last line a line end."""
         if self._is_end:
             return
         pieces, wanted = [self._pending], size - len(self._pending)
@@ -476,7 +476,7 @@ class _CsvReader:
             )
 
     def _first_block_bytes(self) -> int:
-        """Estimate the size of one partition, in bytes, from the lengths of the first few records."""
+        """Estimate the size of one partition, in bytes, from the average length of the first lines."""
         sample = self._pending[:HEAD_BYTES]
         average = len(sample) / max(1, sample.count(b"\n"))
         wanted = int(average * self._rows_per_partition * 1.02)

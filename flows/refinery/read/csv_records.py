@@ -1,6 +1,6 @@
 """Find where CSV records end in a block of text, and split blocks that are not plain into their records.
 
-A few NumPy passes recognise plain blocks, which Arrow's parser can read as a whole. Python's csv module splits all
+A few NumPy passes recognize plain blocks, which Arrow's parser can read as a whole. Python's csv module splits all
 other blocks record by record. It reads quotes in the same way as Arrow, and shows where each record begins.
 """
 
@@ -117,7 +117,7 @@ def misplaced_quote(text: str, delimiter: str, quote: str, escape: str | None) -
 
 
 def opening_quote(text: str, delimiter: str, quote: str) -> tuple[int, int]:
-    """Return the line (from 0) and column (from 1) of the quote that is never closed in a text."""
+    """Return the line (from 0) and column (from 1) of the quote in `text` that is never closed."""
     opened, is_open = 0, False
     for place in (match.start() for match in re.finditer(re.escape(quote), text)):
         doubled = not is_open and text.endswith(quote, 0, place) and place - 1 > opened
@@ -137,7 +137,7 @@ class Plain:
 
 
 def plain_structure(text: bytes, end: int, delimiter: str, quote: str) -> Plain | None:
-    """Return the structure of the first `end` bytes of a text, which must begin with a record. Return None if they must
+    """Return the structure of the first `end` bytes of `text`, which must begin with a record. Return None if they must
     be read record by record."""
     content = np.frombuffer(text, dtype=np.uint8, count=end)
     newlines = _places_of(_NEWLINE, content)
@@ -182,8 +182,7 @@ def _quotes_are_regular(
 
 
 def lines_of(text: str) -> list[str]:
-    """Return the lines of a text, with their line ends."""
-    return list(io.StringIO(text, newline="\n"))
+    return list(io.StringIO(text, newline="\n"))  # with their line ends
 
 
 def has_line(content: memoryview, newlines: npt.NDArray[np.int64], lines: Sequence[bytes]) -> bool:
@@ -227,7 +226,7 @@ def is_clean_text(text: bytes, end: int) -> bool:
 
 
 def holds_utf8(texts: pa.Array) -> bool:
-    """Return whether all strings in an unvalidated `large_string` array are UTF-8. ASCII is recognised quickly."""
+    """Return whether all strings in an unvalidated `large_string` array are UTF-8. ASCII is recognized quickly."""
     content = texts.buffers()[2]
     if content is None or np.frombuffer(content, dtype=np.int8).min(initial=0) >= 0:
         return True

@@ -64,7 +64,7 @@ def detect(
     Raises:
         EmptyFile, FormatNotAllowed, FormatMismatch
     """
-    head = head.rstrip(b"\x1a") if is_whole else head  # DOS programs end a text with Ctrl-Z
+    head = head.rstrip(b"\x1a") if is_whole else head  # DOS programs end text files with Ctrl-Z
     binary = _binary_type(head, declared, is_whole)
     if binary is not None or declared in ("parquet", "xlsx"):
         return _agreed(binary, declared)
@@ -132,8 +132,8 @@ def _require_text(head: bytes) -> None:
 
 
 def _is_text_with_nul_bytes(head: bytes) -> bool:
-    """Return whether NUL bytes after the first line are all that is wrong with a text. The reader handles such bytes
-    row by row."""
+    """Return whether this is text except for NUL bytes after the first line. The reader handles such bytes row by
+    row."""
     first_line = head.lstrip(b"\r\n").partition(b"\n")[0]
     others = head.replace(b"\0", b"")
     return (
@@ -164,8 +164,8 @@ def _control_fraction(head: bytes) -> float:
 
 
 def text_type(text: str, is_whole: bool) -> TableType:
-    """Return whether a text is csv, json or jsonl, which its beginning shows. Raise FormatNotAllowed if JSON begins
-    with a comment."""
+    """Return the format of text, as its beginning shows: csv, json or jsonl. Raise FormatNotAllowed if JSON begins with
+    a comment."""
     beginning = text.lstrip(" \t\r\n\f\x0b\x1e")
     if _COMMENT_BEFORE_JSON.match(beginning):
         raise FormatNotAllowed("this is JSON with comments, which JSON does not have; write it without them")

@@ -31,7 +31,7 @@ def read_partitions(
 
     Raises:
         FileRejected: the file cannot be read as a table; rejections.py has one subclass per cause.
-        OSError: the file itself cannot be opened or read.
+        OSError: the file cannot be opened or read.
     """
     for partition in _read(file, contract, rows_per_partition, limits):
         require_free_names(partition.frame.columns)

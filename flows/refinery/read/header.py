@@ -25,7 +25,7 @@ def check_header(
     hint: str | None = None,
     can_be_named: bool = False,
 ) -> None:
-    """Raise an error if a column has no name, if two columns have the same name, or if there are too many columns.
+    """Check the number of columns and their names.
 
     Args:
         where: the header's position in the file, with which messages begin.
@@ -53,7 +53,7 @@ def check_header(
 
 
 def require_free_names(names: Iterable[str]) -> None:
-    """Raise HeaderInvalid, naming the columns to rename, if columns have names that Sluice uses for its own columns."""
+    """Raise HeaderInvalid if columns have names that Sluice uses for its own columns. The message lists them."""
     taken = [repr(name) for name in names if name in RESERVED_NAMES]
     if taken:
         raise HeaderInvalid(f"rename the columns {', '.join(taken)}: Sluice writes its own columns under these names")

@@ -1,4 +1,4 @@
-"""Recognise a JSON file that consists of a single object with a whole table in it, instead of one object per row."""
+"""Recognize a JSON file that consists of a single object with a whole table in it, instead of one object per row."""
 
 import json
 from typing import Any
@@ -44,8 +44,8 @@ def _is_list_of(kind: type, value: Any) -> bool:
 
 
 def _is_by_column(value: dict[str, Any]) -> bool:
-    """Return whether all values are objects with the same names, and these names or the names of the values are 0, 1, 2
-    and so on."""
+    """Return whether all members are objects with the same keys, and either these keys or the names of the members are
+    0, 1, 2 and so on."""
     parts = list(value.values())
     if not all(isinstance(part, dict) and part and part.keys() == parts[0].keys() for part in parts):
         return False
@@ -57,7 +57,7 @@ def _is_index(names: dict[str, Any]) -> bool:
 
 
 def _path_of_records(value: dict[str, Any]) -> str | None:
-    """Return the path to the first array of objects, at most two names deep; None if there is none."""
+    """Return the path to the first array of objects, at most two levels deep; None if there is none."""
     for name, part in value.items():
         if _is_list_of(dict, part):
             return name

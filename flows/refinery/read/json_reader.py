@@ -296,7 +296,7 @@ def _records(document: _Document, rows: _JsonRows, path: tuple[str, ...]) -> Ite
 
 
 class _Document:
-    """A JSON text that is read piece by piece; only the current value is in memory."""
+    """A JSON text that is read piece by piece. Earlier pieces do not stay in memory."""
 
     def __init__(self, source: TextSource, limits: Limits) -> None:
         self._source = source
@@ -304,10 +304,8 @@ class _Document:
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._text = ""
         self._at = 0
-        self._line, self._line_start = (
-            1,
-            0,
-        )  # the index in the text where the line begins; negative if that part was dropped
+        self._line = 1
+        self._line_start = 0  # the index in the text where the line begins; negative if that part was dropped
         self._counted = 0  # the number of characters whose lines are counted
         self._line_of_value = 1
         self._is_end = False
@@ -412,7 +410,7 @@ def _end_of_space(text: str, at: int) -> int:
 
 
 def _object_in(raw: str) -> dict[str, Any]:
-    """Return the object in a row's text. Raise _RowUnfit if it is not an object, or cannot be kept unchanged."""
+    """Return the object in a row's text. Raise _RowUnfit if the text is not an object that a row can be made from."""
     many_digits = len(raw) > _MAX_DIGITS and _MANY_DIGITS.search(raw)
     try:
         value = (_CAREFUL_DECODER if many_digits else _DECODER).decode(raw)

@@ -1,5 +1,5 @@
-"""Read Parquet in a reader process, which sends the rows with simple types. This module does not import pandas, because
-memory is scarce in that process."""
+"""Read Parquet in a reader process, which sends the rows with simple types. To save memory there, this module does not
+import pandas."""
 
 import json
 import math
@@ -47,7 +47,7 @@ class ParquetRows:
 
 
 class _Rows:
-    """Collects batches until they are as large as a partition."""
+    """Collects batches for one partition after the other."""
 
     def __init__(self, found: SourceFormat) -> None:
         self._found = found
@@ -157,7 +157,8 @@ def _batches(file: IO[bytes], rows_per_partition: int, limits: Limits) -> Iterat
 
 
 def _rows_at_once(metadata: Any, schema: pa.Schema, limits: Limits) -> int:
-    """Return how many rows a batch may have. Raise ExpandsTooMuch if a row exceeds the limit."""
+    """Return how many rows a batch may have. Raise ExpandsTooMuch if the bytes of a row's fixed-size columns exceed the
+    limit."""
     groups = map(metadata.row_group, range(metadata.num_row_groups))
     in_file = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
     row_bytes = max(in_file, _CELL_BYTES * metadata.num_columns, _fixed_bytes(schema, limits))
@@ -166,7 +167,7 @@ def _rows_at_once(metadata: Any, schema: pa.Schema, limits: Limits) -> int:
 
 def _pieces(batch: pa.RecordBatch, max_bytes: int) -> Iterator[tuple[pa.RecordBatch, int]]:
     """Split a batch into pieces of one row, or of at most `max_bytes` once their dictionaries are expanded. Yield each
-    piece with its size in bytes."""
+    piece with this size. Raise ExpandsTooMuch if the whole batch is too large."""
     expanded = sum(map(_column_bytes, batch.columns))
     if expanded > _MAX_BATCH_BYTES:
         raise ExpandsTooMuch(f"{batch.num_rows} rows expand to {expanded} bytes")
@@ -188,8 +189,8 @@ def _require_end(file: IO[bytes]) -> None:
 
 
 def _fits_into_memory(file: IO[bytes]) -> bool:
-    """Return whether there is enough memory for the largest row group, according to the footer. If so, and Arrow ran
-    out of memory nevertheless, a damaged page requested more."""
+    """Return whether there is enough memory for the largest row group, according to the footer. If so, Arrow ran out of
+    memory because a damaged page requested too much."""
     file.seek(0)
     metadata = pq.ParquetFile(file).metadata
     largest = max((metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)), default=0)
@@ -215,8 +216,8 @@ def _check(metadata: Any, size_bytes: int, limits: Limits) -> int:
 
 
 def _text_columns(schema: pq.ParquetSchema) -> list[str]:
-    """Return the string columns, including nested ones. They are read dictionary-encoded, because a small file can
-    repeat a few long strings over a million rows, which would take far more memory if they were decoded.
+    """Return the columns of strings and bytes, including nested ones. They are read dictionary-encoded, because a small
+    file can repeat a few long strings over a million rows, which would take far more memory if they were decoded.
 
     Looking up in the footer which columns are stored as dictionaries would be faster, but pyarrow 26 aborts the process
     if the column metadata in the footer is corrupt (`ColumnChunkMetaData` throws in a noexcept function).
@@ -279,7 +280,7 @@ def _without_nan(value: Any) -> Any:
 
 
 def _undecodable(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
-    """Return which rows have a string that is not UTF-8. Neither Parquet writers nor Arrow's reader check that."""
+    """Return which rows have a string, outside nested values, that is not UTF-8. Arrow's reader does not check that."""
     bad = np.zeros(batch.num_rows, dtype=bool)
     for column in batch.columns:
         texts = column.dictionary if pa.types.is_dictionary(column.type) else column

@@ -35,7 +35,7 @@ class Limits:
         max_workbook_bytes: total size of an XLSX file's unpacked parts; a workbook is read as a whole.
         max_workbook_cells: rows times columns of an XLSX sheet; empty cells take memory, too.
         max_partition_cells: rows times columns of one partition.
-        max_block_bytes: size of the text that is parsed at once.
+        max_block_bytes: size of the text that is parsed in one step.
     """
 
     max_file_bytes: int = 64 * _GIB
@@ -77,7 +77,7 @@ class SourceFormat:
     encoding: str | None = None  # None for binary formats
     delimiter: str | None = None  # between CSV fields; None for other formats
     is_delimiter_proven: bool = True  # whether the contract or the file shows the delimiter
-    trailing_delimiters: int = 0  # the number of delimiters that each CSV record ends with
+    trailing_delimiters: int = 0  # the number of delimiters at the end of each CSV record that no value follows
     header_line: int | None = None  # the line of a CSV file on which the header begins, from 1; None without one
     decimal: str = "."  # the separators in CSV numbers
     thousands: str | None = None
@@ -89,7 +89,8 @@ class SourceFormat:
     merged_ranges: int = 0  # the number of merged ranges in the sheet
     # number formats in the workbook that show leading zeros, which the values do not have
     padding_formats: tuple[str, ...] = ()
-    # the reason why most rows of a CSV file do not fit its header, or its header the contract; None if uncertain
+    # why most rows of a CSV file do not fit its header, or the header does not fit the contract; None if they fit or if
+    # the reason is uncertain
     layout_fault: str | None = None
 
 
@@ -111,8 +112,8 @@ class Partition:
         return len(self.frame) + len(self.misfits)
 
     def cut(self, rows: int) -> Iterator[Partition]:
-        """Yield the partition in pieces of at most this many decoded rows. A misfit is in the piece with the next
-        decoded row; misfits after the last row are in the last piece."""
+        """Yield the partition in pieces of at most `rows` decoded rows. A misfit is in the piece with the next decoded
+        row; misfits after the last row are in the last piece."""
         left = self.misfits
         for start in range(0, max(1, len(self.frame)), rows):
             numbers = self.row_numbers[start : start + rows]

@@ -1,4 +1,4 @@
-"""Store partitions until the whole file has been read: in memory up to a total size, then on local disk."""
+"""Store partitions until they are needed: in memory up to a total size, then on local disk."""
 
 import pickle
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ _IN_MEMORY_BYTES = 64 << 20
 
 
 class PartitionSpool:
-    """A store for partitions, which are yielded in the order in which they were added.
+    """Stores partitions, and yields them in the order in which they were added.
 
     Args:
-        path: the file for partitions that do not fit into the memory limit.
+        path: the file for partitions that exceed the memory limit.
     """
 
     def __init__(self, path: Path) -> None:

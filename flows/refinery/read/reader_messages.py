@@ -37,7 +37,7 @@ _NAMES = {
 
 
 class Range(NamedTuple):
-    """A reader's request for bytes of a file, which the task reads from S3."""
+    """A reader's request for a range of bytes, which the task reads from S3."""
 
     offset: int
     size: int

@@ -41,7 +41,7 @@ _RESERVED_BYTES = 2 << 30  # address space that Arrow and the threads' heaps res
 
 
 class _Died(Exception):
-    """The reader process ended before it had sent everything."""
+    """The reader process ended before it had sent everything, or sent something that is not allowed."""
 
 
 def read_apart(read: Callable[..., Iterator[_T]], file: Source, *values: Any) -> Iterator[_T]:
@@ -102,7 +102,7 @@ def _refuse(*_: int) -> bytes:
 
 
 class _Server:
-    """The task's connection to the process that forks readers, which is started when it is first needed."""
+    """Starts the process that forks readers when it is first needed, and keeps the task's connection to it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -187,7 +187,6 @@ def _answer(fd: int) -> None:
 
 
 def _ask(stream: Any, offset: int, size: int) -> bytes:
-    """Request bytes of the file from the task, and return them."""
     send(stream, Range(offset, size))
     content: bytes = pickle.load(stream)  # noqa: S301 the task sends it
     return content

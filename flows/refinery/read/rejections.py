@@ -7,11 +7,11 @@ from flows.refinery.errors import FileRejected
 
 
 class EmptyFile(FileRejected):
-    """The file has no bytes, or contains only blank lines."""
+    """The file has no bytes, or only blank lines or cells, apart from skipped lines."""
 
 
 class FileTooLarge(FileRejected):
-    """The file is larger than a limit, before or after decompression."""
+    """The file is larger than a limit, before or after decompression, or a sheet has too many cells."""
 
 
 class ExpandsTooMuch(FileRejected):
@@ -124,8 +124,7 @@ class SheetMissing(FileRejected):
 
 
 class SheetNotChosen(FileRejected):
-    """The first sheet of a workbook has no rows, and the contract does not declare which of the other sheets to
-    read."""
+    """The first sheet of a workbook has no rows, and the contract does not declare which sheet to read."""
 
 
 class ReaderKilled(FileRejected):

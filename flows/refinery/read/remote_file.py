@@ -19,7 +19,7 @@ class RemoteFile:
 
     size_bytes: int
     folder: Path  # a local folder for decompressed content
-    # returns bytes, given their offset and their number; several threads may call it at once if `keeps_blocks`
+    # returns bytes, given their offset and their number; with `keeps_blocks`, several threads call it concurrently
     read_range: Callable[[int, int], bytes]
     keeps_blocks: bool = True  # whether some blocks are kept in memory and the next ones are fetched in advance
 
@@ -33,12 +33,10 @@ Source = Path | RemoteFile
 
 
 def size_of(source: Source) -> int:
-    """Return a file's size in bytes."""
     return source.size_bytes if isinstance(source, RemoteFile) else source.stat().st_size
 
 
 def open_source(source: Source) -> IO[bytes]:
-    """Open a file for reading."""
     return source.open() if isinstance(source, RemoteFile) else source.open("rb")
 
 

@@ -124,7 +124,7 @@ def _same_family(declared: str, name: str) -> bool:
 
 
 def _utf32_by_proof(head: bytes) -> str | None:
-    """Recognise UTF-32 without a byte order mark: every fourth byte is zero, and there are no control characters."""
+    """Recognize UTF-32 without a byte order mark: every fourth byte is zero, and there are no control characters."""
     for start, name in ((3, "utf-32-le"), (0, "utf-32-be")):
         if not head or head[start::4].strip(b"\0"):
             continue
@@ -137,7 +137,7 @@ def _utf32_by_proof(head: bytes) -> str | None:
 
 
 def _utf16_by_proof(head: bytes) -> str | None:
-    """Recognise UTF-16 without a byte order mark: at least half of the characters have a NUL byte, always in the
+    """Recognize UTF-16 without a byte order mark: at least half of the characters have a NUL byte, always in the
     same position, and there are no control characters."""
     for start, name in ((1, "utf-16-le"), (0, "utf-16-be")):
         signs = len(head) // 2

@@ -159,8 +159,8 @@ def _partitions(
 
 
 def _no_such_date(row: list[Any], number: int, errors: UnusableCells) -> int | None:
-    """Return the number (from 1) of the first column with a date that does not exist, which is Excel's day 60
-    (1900-02-29) or a day before day 0. Return None if there is none."""
+    """Return the number (from 1) of the first column with a date that does not exist (Excel's day 60, 1900-02-29, or a
+    day before day 0), or None if there is none."""
     if not errors or not any(isinstance(value, dt.date | dt.time) for value in row):
         return None
     places = errors.numbers_that_are_no_day(number)
@@ -327,7 +327,7 @@ def _archive(file: IO[bytes]) -> zipfile.ZipFile:
 
 
 def _content(file: IO[bytes], name: str) -> bytes:
-    """Return the content of a part, or b"" if there is no such part. Its size must already have been checked."""
+    """Return the content of a part, or b"" if there is no such part. The part's size must have been checked before."""
     with zipfile.ZipFile(file) as archive:
         parts = [part for part in archive.infolist() if part.filename.lower() == name]
         return b"".join(piece for part in parts[-1:] for piece in _pieces(archive, part))

@@ -39,7 +39,8 @@ _WORKBOOK, _RELATIONS = "xl/workbook.xml", "xl/_rels/workbook.xml.rels"
 
 
 class UnusableCells:
-    """The rows of one sheet that have cells without a usable value. It takes one byte per row, up to the last such row.
+    """The rows of one sheet that have cells without a usable value. They take at most two bytes per row, and eight
+    bytes per number that is not a valid day.
 
     Args:
         max_rows: cells in later rows are ignored, because a sheet with more rows is rejected.
@@ -74,7 +75,7 @@ class UnusableCells:
                 self._mark(row, NEVER_CALCULATED)
 
     def look_at(self, text: bytes, start: int, end: int, row: int, column: int) -> None:
-        """Check one cell.
+        """Check one cell, and record it if it has no usable value.
 
         Args:
             start, end: the cell's position in a piece of the sheet's XML.

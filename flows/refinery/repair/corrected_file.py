@@ -45,8 +45,8 @@ def read_corrected_file(path: Path, exported: Rows) -> CorrectedFile:
             them.
 
     Raises:
-        CorrectionsUnusable: the file is not Parquet, XLSX or CSV, its encoding cannot be determined, a row has more
-            fields than the header, or a row number is missing, not a number, or a duplicate.
+        CorrectionsUnusable: the file is not Parquet, XLSX or CSV, its encoding cannot be determined, it has no column
+            of row numbers, a row has more fields than the header, or a row number is missing, invalid or a duplicate.
     """
     content = path.read_bytes()
     try:
@@ -118,8 +118,7 @@ def _parquet_rows(content: bytes) -> Iterator[Sequence[Any]]:
 
 
 def _workbook_rows(content: bytes) -> Iterator[Sequence[Any]]:
-    """Return the rows of the first sheet that has a column of row numbers. If none has one, return those of the first
-    sheet."""
+    """Return the rows of the first sheet that has a column of row numbers, or else of the first sheet."""
     workbook = CalamineWorkbook.from_filelike(io.BytesIO(content))
     sheets = [workbook.get_sheet_by_name(name).to_python(skip_empty_area=False) for name in workbook.sheet_names]
     return iter(next((rows for rows in sheets if rows and ROW_NUMBER in rows[0]), sheets[0] if sheets else []))

@@ -23,7 +23,7 @@ class QuarantinedRow:
     """One row of a quarantine file."""
 
     values: Mapping[str, str | None]  # by column of the upload, the string in it, or None for a missing value
-    rules: Sequence[str] = ()  # the ids of the rules that it broke
+    rules: Sequence[str] = ()  # the IDs of the rules that it broke
     is_decoded: bool = True  # whether the row could be decoded; if not, its values are unknown
 
     def is_bad(self, column: str) -> bool:
@@ -77,12 +77,12 @@ def _table(path: Path) -> pa.Table:
     except (pa.ArrowException, OSError) as error:
         raise CorrectionsUnusable(f"{path.name} is not a Parquet file: {type(error).__name__}") from None
     if not set(QUARANTINE_COLUMNS) <= set(table.column_names):
-        raise CorrectionsUnusable(f"{path.name} has no column {ROW_NUMBER}: it is not a quarantine file")
+        raise CorrectionsUnusable(f"{path.name} is not a quarantine file: it lacks columns that such a file has")
     return table
 
 
 def _concerns(rule: str, column: str) -> bool:
-    """Return whether a rule id, such as not_a_number(price) or name(a, b)#2, names the column or names no column."""
+    """Return whether a rule ID, such as not_a_number(price) or name(a, b)#2, names the column or names no column."""
     _, bracket, arguments = rule.partition("(")
     named = arguments.rpartition(")")[0]
     return not bracket or named == column or column in named.split(", ")

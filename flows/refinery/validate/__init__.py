@@ -1,1 +1,1 @@
-"""Separates good rows from bad rows, by the types and expectations in the contract, and quarantines the bad rows."""
+"""Separate good rows from bad rows, by the types and expectations in the contract, and quarantine the bad rows."""

@@ -42,15 +42,15 @@ class Counts:
 
 @dataclass(frozen=True)
 class InOrder:
-    """The state of a column that should increase or decrease, for some consecutive rows. It has their counts, their
-    first and last values, and the rows that fail because of the last value in the partition before."""
+    """The state of a column that should increase or decrease, for some consecutive rows: their counts, their first and
+    last values, and the rows that fail because of the last value in the partition before."""
 
     counts: Counts
     in_order: Callable[[Any, Any], bool]  # whether two consecutive values are in the right order
     first: Any = None  # the first and last value; None if there are no values
     last: Any = None
     first_row: int | None = None  # the row number of `first`
-    broken_rows: tuple[int, ...] = ()  # row numbers that fail because of the last value before a merge
+    broken_rows: tuple[int, ...] = ()  # the numbers of rows that fail because of the last value in the partition before
 
     def merge(self, later: Self) -> Self:
         counts = self.counts.merge(later.counts)
@@ -129,7 +129,7 @@ class Proportion:
 
 @dataclass(frozen=True, eq=False)
 class DistinctCount:
-    """The number or proportion of distinct values, which are counted by their 64-bit hashes. If two values have the
+    """The number or proportion of distinct values, which are counted by their 64-bit hashes. If two of them have the
     same hash, the count is too low by one. For a million values, the probability of that is 3 in 100 million."""
 
     hashes: np.ndarray
@@ -169,7 +169,6 @@ class ValueCounts:
         return list(self.counts[self.counts == self.counts.max()].sort_index().index)
 
     def distinct_values(self) -> pd.Series:
-        """Return the distinct values."""
         return self.counts.index.to_series().reset_index(drop=True)
 
     def _within_limit(self) -> Self:

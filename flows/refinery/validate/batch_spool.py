@@ -1,4 +1,4 @@
-"""Stores record batches until they are needed. They stay in memory up to a total size; each further batch is written to
+"""Store record batches until they are needed. They stay in memory up to a total size; each further batch is written to
 an Arrow file."""
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,6 @@ class BatchSpool:
         self.rows = 0
 
     def append(self, batch: pa.RecordBatch) -> None:
-        """Add a batch at the end."""
         self.rows += batch.num_rows
         self._memory_bytes -= batch.nbytes
         if self._memory_bytes >= 0:

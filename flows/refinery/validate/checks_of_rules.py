@@ -1,4 +1,4 @@
-"""Converts what the rules found in a file into the checks and rejection reasons that the receipt shows."""
+"""Convert what the rules found in a file into the checks and rejection reasons that the receipt shows."""
 
 import datetime as dt
 import math
@@ -37,7 +37,6 @@ _MAY_BE_SHOWN = (
 
 
 def check_of(verdict: Verdict) -> Check:
-    """Convert an expectation's verdict into the Check that the receipt stores."""
     return unjudged_check(verdict.rule).model_copy(
         update={
             "success": verdict.success,
@@ -57,7 +56,7 @@ def unjudged_check(rule: Rule) -> Check:
 
 
 def sheet_checks(found: SourceFormat) -> list[Check]:
-    """Return a check that names the sheet that was read and the other sheets in the workbook. It also names two things
+    """Return a check that names the sheet that was read and other sheets of the workbook. It also reports two things
     that a spreadsheet shows but the cells' values lack: merged ranges, and number formats with leading zeros. Return []
     if the file is not a workbook."""
     if found.sheet is None:
@@ -82,7 +81,7 @@ def folder_checks(folders: Folders, contract: Contract) -> list[Check]:
 
 
 def row_rule_check(rule: RowRule, rows: int, broken: int, hint: str | None = None) -> Check:
-    """Return the Check for a rule that some rows broke. The rule is about columns, types or missing values.
+    """Return the Check for a rule on columns, types or missing values that some rows broke.
 
     Args:
         rows: the number of rows that could be decoded.
@@ -138,7 +137,7 @@ def judge_columns(
 
 
 def reason_of(verdict: Verdict) -> RejectionReason | None:
-    """Return the reason for which a verdict rejects the file, or None if it does not reject the file."""
+    """Return the reason why a verdict rejects the file, or None if it does not."""
     rule = verdict.rule
     if verdict.success or not rejects(rule):
         return None
@@ -150,7 +149,8 @@ def reason_of(verdict: Verdict) -> RejectionReason | None:
 def reasons_of_bad_rows(
     limits: BadRows, quarantined: Mapping[str, int], rows: int, hints: Sequence[str] = ()
 ) -> list[RejectionReason]:
-    """Return the reasons to reject a file because of its bad rows, or [] if the contract allows that many.
+    """Return the reasons to reject a file because of its bad rows, or [] if the contract allows that many and at least
+    one row is good.
 
     Args:
         quarantined: the number of bad rows by rule.
@@ -182,8 +182,8 @@ def reasons_of_bad_rows(
 def first_cause(
     reasons: Sequence[RejectionReason], found: SourceFormat, misfits: Mapping[str, int], rows: int
 ) -> list[RejectionReason]:
-    """Return the single cause behind the reasons for a rejection, which is the file's layout or its encoding. Return []
-    if there is no such cause."""
+    """Return the reason from which the other reasons for a rejection follow (the file's layout or its encoding), or []
+    if there is none."""
     lacks_columns = any(reason.code == "missing_columns" for reason in reasons)
     if found.layout_fault and (lacks_columns or 2 * sum(misfits.values()) > rows):
         message = f"{found.layout_fault} in the contract"
@@ -196,8 +196,8 @@ def first_cause(
 
 
 def rejects(rule: Rule) -> bool:
-    """Return whether the failure of an expectation rejects the file. With severity info, it never rejects the file. An
-    expectation that checks rows rejects it only with severity critical or with `mostly`."""
+    """Return whether the failure of an expectation rejects the file. With severity info, it never does. If the
+    expectation checks rows, it does so only with severity critical or with `mostly`."""
     if rule.severity == "info":
         return False
     return rule.severity == "critical" or rule.level == "table" or rule.mostly < 1
@@ -210,7 +210,7 @@ def expected_of(rule: Rule) -> dict[str, Any]:
 
 
 def observed_of(verdict: Verdict) -> Any:
-    """Return the value that GX observed or, for an expectation on rows, the fraction of rows that pass."""
+    """Return the value that GX observed, if any, or, for an expectation on rows, the fraction of rows that pass."""
     if verdict.rows_failing is not None:
         return round(1 - verdict.rows_failing / verdict.rows_evaluated, 6) if verdict.rows_evaluated else None
     observed = verdict.result.get("observed_value")
@@ -232,7 +232,7 @@ def column_list(names: Sequence[str]) -> str:
 
 
 def json_value(value: Any) -> Any:
-    """Convert a value, and the values inside it, to types that JSON has."""
+    """Convert a value, and the values inside it, to types that JSON has. NaN and infinity become None."""
     if isinstance(value, Mapping):
         return {str(key): json_value(part) for key, part in value.items()}
     if isinstance(value, list | tuple | set | frozenset | np.ndarray):

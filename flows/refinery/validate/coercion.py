@@ -1,5 +1,4 @@
-"""Converts the columns of a partition to the contract's types. Rows with a value that cannot be converted are
-quarantined."""
+"""Convert the columns of a partition to the contract's types, and mark the values that cannot be converted."""
 
 import json
 from collections.abc import Callable
@@ -137,7 +136,7 @@ def dtype_of(kind: str, *, nulls: bool) -> str:
 def _read_boolean(raw: pd.Series, *_: object) -> pa.Array:
     if pd.api.types.is_bool_dtype(raw.dtype):
         return pa.array(raw, from_pandas=True)
-    texts = text_array(raw).dictionary_encode()  # each text once
+    texts = text_array(raw).dictionary_encode()  # so that each distinct string is converted once
     text = pc.utf8_lower(pc.utf8_trim_whitespace(texts.dictionary))
     yes = pc.is_in(text, pa.array(_TRUE))
     no = pc.is_in(text, pa.array(_FALSE))

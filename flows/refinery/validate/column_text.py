@@ -1,4 +1,4 @@
-"""Converts the columns of a partition to strings and to Arrow arrays, without changing a value."""
+"""Convert the columns of a partition to strings and to Arrow arrays, without changing a value."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _SET_ASIDE = 32
 TEXT = pa.large_string()
 """The Arrow type of strings while a file is processed. pandas uses the same type, so no conversion is needed. Published
 files have the type `string`."""
-EXACT_IN_FLOAT = float(1 << 53)  # a float64 can hold every integer below this limit
+EXACT_IN_FLOAT = float(1 << 53)  # a float64 can represent every integer below this limit
 
 
 def as_text(raw: pd.Series) -> pd.Series:
@@ -37,7 +37,7 @@ def raw_array(raw: pd.Series) -> pa.Array:
 
 
 def text_of(raw: pa.Array) -> pa.Array:
-    """Convert an array that `raw_array` returned to strings."""
+    """Convert the result of `raw_array` to strings."""
     if pa.types.is_floating(raw.type):
         return _float_text(raw)
     text = raw.cast(TEXT)
@@ -53,7 +53,6 @@ def arrow_array(values: pd.Series) -> pa.Array:
 
 
 def pandas_column(array: pa.Array | pa.ChunkedArray, dtype: str) -> pd.Series:
-    """Convert an Arrow column to a pandas column with the given dtype."""
     return pd.Series(pandas_values(array, dtype), copy=False)
 
 
@@ -72,8 +71,8 @@ def pandas_values(array: pa.Array | pa.ChunkedArray, dtype: str) -> Any:
 class Unreadable:
     """A few strings in a column that are known not to be values of its type, such as "n/a" in a column of numbers.
 
-    Without these strings, the whole column can be converted at once instead of value by value. They do not change the
-    result.
+    Without these strings, the whole column can be converted in one operation instead of value by value. The result is
+    the same.
     """
 
     def __init__(self) -> None:

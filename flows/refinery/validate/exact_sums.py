@@ -125,7 +125,7 @@ class ExactMoments:
 
 
 def _root(square: Fraction) -> float:
-    """Return the square root of a fraction, which may itself be too large or too small for a float."""
+    """Return the square root of a fraction. The fraction itself may be too large or too small for a float."""
     shift = (square.numerator.bit_length() - square.denominator.bit_length()) // 2
     return math.ldexp(math.sqrt(square / Fraction(4) ** shift), shift)
 

@@ -1,4 +1,4 @@
-"""Finds errors in a contract's expectations before any row is checked.
+"""Find errors in a contract's expectations before any row is checked.
 
 Great Expectations (GX) finds most of them. Its expectation objects reject arguments that are unknown, missing or of the
 wrong type, and checking sample rows with the contract's types shows what cannot be compared. The code here only finds
@@ -53,7 +53,7 @@ _SAMPLES = {
 
 
 def gx_arguments(name: str) -> dict[str, Any]:
-    """Return the fields of GX's model for the arguments of an expectation that a contract may set. This imports GX."""
+    """Return the fields of GX's model of an expectation for the arguments that a contract may set. This imports GX."""
     fields: Mapping[str, Any] = gx().get_expectation_impl(name).__fields__
     return {argument: field for argument, field in fields.items() if argument not in _INTERNAL_ARGUMENTS}
 
@@ -161,8 +161,7 @@ def _unsatisfiable_faults(expectation: Expectation, contract: Contract) -> Itera
 
 
 def _rule_of(contract: Contract, name: str, arguments: Mapping[str, Any]) -> Rule:
-    """Return an expectation as a rule, whose arguments are in the form for GX. Dates, and strings that contain dates,
-    are timestamps."""
+    """Return an expectation as a rule with the arguments that GX gets, in which dates are timestamps."""
     expectation = Expectation(name=name, arguments=dict(arguments))
     return rules_of(contract.model_copy(update={"expectations": (expectation,)}))[0]
 

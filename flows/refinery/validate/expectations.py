@@ -1,4 +1,4 @@
-"""Checks a file that is read in partitions with Great Expectations (GX).
+"""Check a file with Great Expectations (GX), partition by partition.
 
 For each partition, GX's metric graph computes a mask for each expectation on rows, and a metric for each expectation on
 the file as a whole. Masks show which rows break which rule, and metrics become mergeable states. At the end, GX itself
@@ -27,7 +27,7 @@ _RUNTIME = {"catch_exceptions": False, "result_format": {"result_format": "BASIC
 
 
 class ExpectationRaised(FileRejected):
-    """Great Expectations raised an error instead of giving a verdict, because the expectation cannot check such
+    """Great Expectations raised an error instead of giving a verdict, because the expectation cannot check the column's
     values."""
 
     def __init__(self, message: str, cause_type: type[BaseException] | None = None) -> None:
@@ -50,8 +50,7 @@ class Verdict:
 class RuleFinding:
     """What a rule found in a partition."""
 
-    # the positions of the failing rows; None if one partition is not enough to find them
-    failing: np.ndarray | None = None
+    failing: np.ndarray | None = None  # the positions of the failing rows; None if a single partition cannot show them
     # the state to merge with the states of other partitions; None if the rule needs nothing from this partition
     state: Any = None
     key_hashes: np.ndarray | None = None  # one hash for each row if the rule is on uniqueness, None otherwise
@@ -67,7 +66,7 @@ def merge_states(earlier: Sequence[Any], later: Sequence[Any]) -> tuple[Any, ...
 
 
 class Judge:
-    """Checks partitions with a list of rules. Several threads may use a judge, but only one at a time does its work.
+    """Checks partitions with a list of rules. Several threads may use a judge, but it serves only one at a time.
     Everything that depends only on the rules is created once: GX's objects, their metrics, and the order in which the
     metrics are computed."""
 
@@ -125,7 +124,7 @@ class Judge:
         """Check the rule at `position` on all rows of a file at once. This is for rules whose results cannot be merged.
 
         Returns:
-            the verdict, and the positions of the failing rows, of which an expectation on the file as a whole has none.
+            the verdict, and the positions of the failing rows (none for an expectation on the file as a whole).
         """
         rule, expectation = self.rules[position], self._expectations[position]
         nothing = np.empty(0, dtype=np.int64)
@@ -140,8 +139,8 @@ class Judge:
             return self._verdict_on_counts(position, counts), failing
 
     def key_rows(self, position: int, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return the rows and key columns in `frame` that a uniqueness rule compares. The index of the result holds the
-        positions of the rows in `frame`."""
+        """Return the rows and key columns in `frame` that a uniqueness rule compares, with the rows' positions in
+        `frame` as the index."""
         with self._loaded(frame, [self.rules[position]]):
             return self._keys(position)
 
@@ -205,7 +204,7 @@ class Judge:
         return values
 
     def _domain(self, position: int) -> Mapping[str, Any]:
-        """Return the keyword arguments with which GX selects the rows that a rule checks."""
+        """Return the arguments with which GX selects the rows that a rule checks."""
         if position not in self._domains:
             expectation = self._expectations[position]
             map_metric = getattr(expectation, "map_metric", None)
@@ -243,7 +242,7 @@ class Judge:
         return found
 
     def _blame(self, error: Any) -> NoReturn:
-        """Find the rule whose metric failed, and raise ExpectationRaised with the rule's name."""
+        """Raise ExpectationRaised with the name of the rule whose metric failed, or without it if there is none."""
         failed = {metric.id for metric in error.failed_metrics}
         for rule, metrics in zip(self.rules, self._metrics, strict=True):
             for metric in metrics.values():
@@ -398,8 +397,8 @@ def _rows(rule: Rule, metric: Callable[[str], Any], rows: int) -> int:
 def _marked(rule: Rule, metric: Callable[[str], Any], condition: str, rows: int) -> tuple[np.ndarray, Counts]:
     """Return the positions of the rows that the condition of GX's metric marks as failing, and the row counts.
 
-    A row fails if pandas' result for its comparison with a missing value is NA, as it does with NumPy's NaN. Otherwise
-    the verdict would depend on which of the two represents missing values in a partition's column.
+    A row also fails if its comparison with a missing value results in pandas' NA, because it fails if the missing value
+    is NumPy's NaN. Otherwise the verdict would depend on how a partition represents missing values.
 
     Args:
         metric: returns the value of a metric by its name.

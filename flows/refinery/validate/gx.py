@@ -1,4 +1,4 @@
-"""Imports the part of Great Expectations (GX) that checks data, on first use.
+"""Import the part of Great Expectations (GX) that checks data, on first use.
 
 GX's public entry points validate one frame in memory, and compute a fingerprint of it first, which takes most of the
 time. Sluice uses the layer below them, the metric graph, with one partition at a time. Its classes are public, but in

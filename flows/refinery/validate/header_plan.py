@@ -1,5 +1,5 @@
-"""Plans how the partitions of a file are checked. The header and the contract decide which columns are checked, with
-which types and which rules."""
+"""Plan how the partitions of a file are checked. The header and the contract decide which columns are checked, and with
+which types and rules."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class HeaderPlan:
     columns: Mapping[str, Column]
     filled: tuple[str, ...]  # the declared columns that the file lacks
     unknown: tuple[str, ...]  # the columns of the file that are not published
-    # all rules that single rows can break; a bad row is counted for the first blocking rule that it breaks
+    # the rules on types and columns, then all expectations; a bad row counts for the first blocking rule that it breaks
     row_rules: tuple[RowRule, ...]
     judged: tuple[Rule, ...]  # the expectations whose columns the file has
     source_format: SourceFormat  # how the file is written
@@ -112,7 +112,7 @@ class HeaderPlan:
 
     @cached_property
     def judge(self) -> Judge | None:
-        """Return the judge that checks the expectations in `judged`, or None if there are no expectations."""
+        """Return the judge that checks the expectations in `judged`, or None if there are none."""
         return judge_of(self.judged) if self.judged else None
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Infers the types of columns that the contract does not name. A column's type is the narrowest type that fits all of
+"""Infer the types of columns that the contract does not name. A column's type is the narrowest type that fits all of
 its values."""
 
 import datetime as dt
@@ -33,12 +33,12 @@ def infer_kind(
     """Infer the type of a column that the contract does not name from its values in one partition. Return None if there
     are no values.
 
-    Args:
-        marks: the strings that mean a missing value in a column whose other values are not text.
-
     The type of a column in a file is the join of its types in all partitions, and must not depend on where the file is
     cut. So each value counts by itself. For example, whole numbers are integers even if pandas has stored them as
     floats because a value is missing.
+
+    Args:
+        marks: the strings that mean a missing value in a column whose other values are not text.
     """
     if raw.notna().sum() == 0:
         return None
@@ -109,7 +109,7 @@ def _infer_objects(values: pd.Series) -> Inferred:
 
 
 def _infer_texts(values: pd.Series, source_format: SourceFormat, marks: Collection[str]) -> Inferred:
-    """Infer the type of the strings in a CSV column. Each string counts by itself."""
+    """Infer the type of the strings in a CSV column."""
     if values.iloc[0].strip() in _FLAGS:
         return "boolean" if values.isin([*_FLAGS, *marks]).all() else "string"
     if not _LIKE_NUMBER.match(values.iloc[0]):
@@ -147,7 +147,7 @@ def _plain_kind(texts: pa.Array) -> Inferred | None:
 
 
 def _loses_digits(fractions: pa.Array) -> bool:
-    """Return whether any of the numbers has more digits than a float can hold."""
+    """Return whether any of the numbers has more digits than a float keeps."""
     many = fractions.filter(pc.match_substring_regex(fractions, MANY_DIGITS))
     if not len(many):
         return False

@@ -1,4 +1,4 @@
-"""Validates one partition of a file, in the main process or in a worker process."""
+"""Validate one partition of a file, in the main process or in a worker process."""
 
 import numpy as np
 import pyarrow as pa

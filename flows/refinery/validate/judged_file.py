@@ -1,4 +1,4 @@
-"""Merges the validated partitions of a file. The result is the good rows, as soon as they are known, the files of bad
+"""Merge the validated partitions of a file. The result is the good rows, as soon as they are known, the files of bad
 rows, and the findings on the whole file."""
 
 from collections import Counter, defaultdict
@@ -57,7 +57,7 @@ class JudgedPartition:
     bad_masks: np.ndarray  # an array of shape (row rules, bad rows), which is true where a row breaks a rule
     broken: np.ndarray  # for each row rule, the number of rows that break it
     no_numbers: dict[str, Texts]  # for each rule ID, some strings that should be numbers
-    nulls: frozenset[str]  # the columns with missing values in good or bad rows; empty if no rule checks types
+    nulls: frozenset[str]  # the columns with missing or unconvertible values in good or bad rows
     # all rows, with the columns that rules need at the end of the file; None if there are no such rules, or if `rows`
     # has these columns
     whole_file_rows: pa.RecordBatch | None
@@ -117,9 +117,8 @@ class JudgedFile:
         self._states: tuple[Any, ...] = (None,) * len(plan.judged)
         self._waiting = BatchSpool(folder / "waiting", memory_bytes=_IN_MEMORY_BYTES, is_large=is_large)
         self._waiting_misfits = BatchSpool(folder / "misfits", memory_bytes=_IN_MEMORY_BYTES, is_large=is_large)
-        self._bad_rows: list[
-            tuple[int, np.ndarray, np.ndarray]
-        ] = []  # for each partition: the number of its last row, the numbers of its bad rows, and their packed masks
+        # For each waiting partition: the number of its last row, the numbers of its bad rows, and their packed masks.
+        self._bad_rows: list[tuple[int, np.ndarray, np.ndarray]] = []
         as_parquet = OutputOptions(max_file_bytes=contract.output.max_file_bytes)
         self._quarantine = FileSeries("quarantine", folder / "quarantine", "", as_parquet, take_away)
         kinds = plan.kinds if plan.waits else plan.whole_file_kinds
@@ -127,8 +126,8 @@ class JudgedFile:
         self._whole_file = WholeFileJudge(judge, self._waiting, kinds, folder) if judge else None
 
     def quarantine(self) -> tuple[OutputFile, ...]:
-        """Return the Parquet files with the bad rows (see quarantine.py). All bad rows must already be known. Without
-        bad rows, there are no files."""
+        """Return the Parquet files with the bad rows (see quarantine.py), or none if there are no bad rows. Call this
+        only once `good_rows` has ended."""
         with self._seconds.of("write"):
             return self._quarantine.finish()
 

@@ -1,4 +1,4 @@
-"""Suggests which decimal and thousands separators to declare in the contract, from values that could not be read as
+"""Suggest which decimal and thousands separators to declare in the contract, from values that could not be read as
 numbers."""
 
 from collections.abc import Mapping, Sequence
@@ -45,8 +45,8 @@ def no_numbers(partition: Partition, rules: Sequence[RowRule], masks: np.ndarray
 
 
 def mark_hints(values: Mapping[str, Texts], found: SourceFormat) -> dict[str, str]:
-    """Return suggestions for the contract, by the ID of a rule. They name the separators with which all values that
-    broke the rule can be read as numbers.
+    """Return suggestions for the contract, by the ID of a rule. They name the separators with which all of the rule's
+    values in `values` can be read as numbers.
 
     Args:
         values: the merged results of `no_numbers` for all partitions.

@@ -1,12 +1,12 @@
-"""Finds columns of a file whose names are almost those in the contract, and describes the difference."""
+"""Find columns of a file whose names are almost those in the contract, and describe the difference."""
 
 import unicodedata
 from collections.abc import Iterable
 
 
 def near_misses(missing: Iterable[str], seen: Iterable[str]) -> str:
-    """Return the end of a rejection's message, which names the file's columns that may be the missing ones and how
-    their names differ. Return "" if no name is close.
+    """Return the end of a rejection's message: which columns of the file may be the missing ones, and how their names
+    differ. Return "" if no name is close.
 
     Args:
         missing: the columns in the contract that the file lacks.

@@ -1,4 +1,4 @@
-"""Converts the values in a file to integers and floats, according to the file's decimal and thousands separators."""
+"""Convert the values in a file to integers and floats, according to the file's decimal and thousands separators."""
 
 import re
 from functools import partial
@@ -112,8 +112,7 @@ def _numbers(text: pa.Array) -> pa.Array:
 
 
 def _long_integers(text: pa.Array) -> pa.Array:
-    """Convert strings to integers one by one, because long integers may not fit into 64 bits. Those that do not fit
-    become null."""
+    """Convert strings to integers one by one. Other strings, and integers that do not fit into 64 bits, become null."""
     low, high = -MAX_INTEGER - 1, MAX_INTEGER
 
     def read(value: str | None) -> int | None:

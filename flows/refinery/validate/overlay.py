@@ -1,4 +1,4 @@
-"""Replaces rows of a file with corrected rows, one partition at a time, for all formats.
+"""Replace rows of a file with corrected rows, one partition at a time, for all formats.
 
 A cell changes only if its corrected text differs from what the quarantine file showed. All other cells keep their value
 and type. A changed cell becomes what a clean file would have contained. In CSV this is text, and the CSV reader reads

@@ -1,4 +1,4 @@
-"""Opens Parquet files for writing, with dictionaries only where they save space."""
+"""Open Parquet files for writing, with dictionaries only where they save space."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ _SAMPLED = 20_000
 
 
 def parquet_writer(path: Path, first: pa.Table, compression: str) -> pq.ParquetWriter:
-    """Open a Parquet file for tables with the same schema as `first`. Only columns whose values repeat get a
-    dictionary, because in other columns it would cost time and space."""
+    """Open a Parquet file for tables with the same schema as `first`. Only lists and columns whose values repeat in
+    `first` get a dictionary, because in other columns it would cost time and space."""
     sample = first.slice(0, _SAMPLED)
     repeating = []
     for field in first.schema:

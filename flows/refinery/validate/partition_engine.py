@@ -1,5 +1,5 @@
-"""A pandas engine for GX that holds one partition. It selects rows and columns only once, even if several metrics read
-them.
+"""A pandas engine for GX that works on one partition. It selects rows and columns only once, even if several metrics
+read them.
 
 GX's own engine filters the frame again for each metric. The comparisons are still GX's code: the metrics that this
 module adds to GX's registry only pass the selected columns to them.
@@ -52,7 +52,6 @@ class _OfOnePartition:
         self.batch_manager.batch_data_cache.clear()
 
     def columns_of(self, batch: str) -> list[str]:
-        """Return the names of the columns of a batch."""
         return list(self._columns.get(batch, self.frame.columns))
 
     def column(self, domain_kwargs: Mapping[str, Any], *, with_missing: bool) -> Any:
@@ -65,7 +64,7 @@ class _OfOnePartition:
         return self._kept[key]
 
     def get_domain_records(self, domain_kwargs: Mapping[str, Any]) -> Any:
-        """Return the rows of a domain, which GX selects. Only the first call for a domain selects them."""
+        """Return the rows of a domain. GX selects them only in the first call for the domain."""
         key, batch = str(domain_kwargs), domain_kwargs["batch_id"]
         if batch not in self.batch_manager.batch_data_cache:
             columns = {name: self.frame[name] for name in self.columns_of(batch)}

@@ -1,5 +1,5 @@
-"""Creates the rows of the quarantine file, which has the bad rows with their original values, their row numbers, the
-rules that they broke and the offending values."""
+"""Create the rows of the quarantine file: the bad rows with their original values, their row numbers, the rules that
+they broke and the offending values."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,8 +74,7 @@ def _broken(texts: dict[str, pa.Array], masks: np.ndarray, rules: Sequence[RowRu
 
 
 def misfit_rows(misfits: Sequence[Misfit]) -> pa.RecordBatch:
-    """Convert misfits, which are rows that could not be decoded, to a record batch with the number, the reason and the
-    text of each row."""
+    """Convert rows that could not be decoded to a record batch with the number, the reason and the text of each row."""
     arrays = [
         pa.array([misfit.row_number for misfit in misfits], pa.int64()),
         pa.array([misfit.reason for misfit in misfits], pa.string()),

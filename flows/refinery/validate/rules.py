@@ -147,7 +147,6 @@ class Rule:
 
     @property
     def method(self) -> Method:
-        """Return how the expectation is checked on a file."""
         return METHODS[self.name]
 
     @property
@@ -158,7 +157,7 @@ class Rule:
 
     @property
     def is_late(self) -> bool:
-        """Return whether the rows that break the rule are known only at the end of the file."""
+        """Return whether some rows that break the rule may be known only at the end of the file."""
         return self.method in (Method.UNIQUE, Method.WHOLE, Method.ORDER)
 
     def columns_needed(self, available: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Finds which numbers of an array are in a sorted array."""
+"""Find which numbers of an array are in a sorted array."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Functions on Arrow record batches that hold rows in the contract's types, each with its row number."""
+"""Functions on Arrow record batches of rows in the contract's types, each with its row number."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -37,7 +37,6 @@ def _schema(kinds: Mapping[str, str]) -> pa.Schema:
 
 
 def numbers_of(batch: pa.RecordBatch) -> np.ndarray:
-    """Return the row numbers of a batch."""
     numbers: np.ndarray = batch.column(ROW_NUMBER).to_numpy()
     return numbers
 

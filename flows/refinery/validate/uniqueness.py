@@ -1,4 +1,4 @@
-"""Finds duplicate rows in a file of any size.
+"""Find duplicate rows in a file of any size.
 
 Rows with equal 64-bit hashes are suspects, and only a comparison of their values confirms that they are duplicates. So
 a hash collision between different values never quarantines a good row.
@@ -27,8 +27,8 @@ not compared."""
 
 
 class HashCollector:
-    """Stores the hashes of all rows of a file, and finds those that repeat. When there are too many for the memory,
-    they are written to local disk: once in the order of the rows, and once in buckets by their first byte.
+    """Stores the hashes of all rows of a file, and finds those that repeat. If there are more than a million, all are
+    written to local disk: once in the order of the rows, and once in buckets by their first byte.
 
     Args:
         folder: where hashes are stored on disk. It must not exist yet.

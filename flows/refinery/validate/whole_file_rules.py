@@ -1,4 +1,4 @@
-"""Checks rules whose failing rows are known only at the end of a file: rules on uniqueness, on the order of rows, and
+"""Check rules whose failing rows may be known only at the end of a file: rules on uniqueness, on the order of rows, and
 on whole columns."""
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Writes the Parquet or CSV files that are published: one file, or several files in folders. The same rows always give
+"""Write the Parquet or CSV files that are published: one file, or several files in folders. The same frames always give
 the same bytes."""
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # the folder of missing values in Hive
 
 
 class OutputImpossible(FileRejected):
-    """The clean rows cannot be written as the contract declares. Either a column in output.partition_by does not exist
-    or has too many values, or a custom step returned values of another type than for earlier rows."""
+    """The clean rows cannot be written as the contract declares. Either output.partition_by cannot be used, because a
+    column does not exist, has no dates, has too many values or is the only one, or a custom step returned values of
+    another type than for earlier rows."""
 
 
 class OutputWriter:
@@ -38,10 +39,10 @@ class OutputWriter:
     Args:
         folder: the local folder in which the files are written.
         kinds: the columns to write as "date" or "time", because pandas has no such types.
-        take_away: receives each full file.
+        take_away: receives each file that is finished before `close`.
 
     Attributes:
-        columns: the names of the columns of the rows that were written.
+        columns: the names of the columns of the rows that were written, including those in folder names.
     """
 
     def __init__(
@@ -181,8 +182,8 @@ def _plain_type(found: pa.DataType) -> pa.DataType:
 
 
 def require_columns_of(partition_by: Sequence[str], frame: pd.DataFrame) -> None:
-    """Raise OutputImpossible if a frame lacks a column in partition_by, or if the column in an entry `day(column)` does
-    not hold timestamps or dates."""
+    """Raise OutputImpossible if a frame lacks a column in partition_by, or if an entry `day(column)` names a column
+    without timestamps or dates."""
     for name in partition_by:
         _folder_names(name, frame, {})
 
