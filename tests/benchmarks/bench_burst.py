@@ -40,7 +40,7 @@ it."""
 
 @contextmanager
 def running(parameters: dict[str, str]) -> Iterator[Chain]:
-    """Run the local pipeline as `sluice up` does, but in a temporary folder, and count its requests."""
+    """Run the local pipeline as `sluice up` does, but in a temporary folder and with counted requests to Prefect."""
     extensions = [name for name in EXTENSIONS if not name.endswith(("memory_limit", "warm_tasks"))]
     extensions.append("tests.emulator.lambda_queue")
     with (

@@ -128,7 +128,7 @@ class Counts:
 
 
 class CountedCloud(LocalCloud):
-    """A local cloud whose Prefect server counts its requests."""
+    """A local cloud whose Prefect server counts the requests that it receives."""
 
     def _begin(self, name: str, log: str, command: list[str], *rest: Any, **more: Any) -> Service:
         counted = ["tests.benchmarks.counted_prefect" if part.endswith(".serve_prefect") else part for part in command]

@@ -161,8 +161,8 @@ def _data_of(uploaded: Uploaded, receipt: Receipt) -> dict[str, tuple[Uploaded, 
 
 
 def _index_agrees(ground: Ground, entry_key: str, newest: tuple[Uploaded, Receipt] | None, found: Audit) -> bool:
-    """Check that readers see the newest published version. Return False if a re-run has withdrawn a newer version or
-    moved it to another dataset, so that there is nothing to see."""
+    """Check that the current run in an index entry is the newest published one. Return False if readers see nothing,
+    because a re-run has withdrawn a newer version or moved it to another dataset, and otherwise True."""
     try:
         entry = IndexEntry.model_validate_json(ground.read(entry_key))
     except ground.missing:

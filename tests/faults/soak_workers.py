@@ -169,7 +169,7 @@ class Crew:
         self._start(Task(process, folder, rerun=(key, version_id, dataset)))
 
     def reap(self) -> list[Task]:
-        """Remove the tasks that have ended, and return them."""
+        """Remove the tasks that have ended, count their exits, and return them."""
         over = [task for task in self.tasks if not task.process.is_alive()]
         self.tasks = [task for task in self.tasks if task not in over]
         for task in over:
