@@ -1,4 +1,4 @@
-"""Creates boto3 clients with the same settings for every part of Sluice."""
+"""Creates boto3 clients, all with the same timeouts and retries."""
 
 from collections.abc import Callable
 from threading import Lock

@@ -22,7 +22,7 @@ class Drains:
     state_machine_arn: str
     queue_url: str
     published_bucket: str
-    window_seconds: int  # all uploads within this time share one execution
+    window_seconds: int  # the length of a window, in which all uploads share one execution
     client: Callable[[str], Any] = client_of  # returns a boto3 client for a service
 
     @cached_property

@@ -67,8 +67,8 @@ class Dispatcher:
 
 
 def start_drain(step_functions: Any, state_machine_arn: str, name: str, given: dict[str, object]) -> str | None:
-    """Start an execution of the state machine with the name `name` and the input `given`. Return its ARN, or None if an
-    execution with this name already exists."""
+    """Start an execution of the state machine with the name `name` and the input `given`. Return its ARN, or None if
+    Step Functions reports that the name was used before."""
     try:
         started = step_functions.start_execution(stateMachineArn=state_machine_arn, name=name, input=json.dumps(given))
     except ClientError as error:

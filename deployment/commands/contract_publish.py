@@ -164,7 +164,7 @@ def _show_shared_files(console: Console, store: ObjectStore, before: Contract | 
 
 
 def _parsed(console: Console, stored: StoredObject | None) -> Contract | None:
-    """Return a stored contract as a model; None if there is none, or if this release cannot read it."""
+    """Return a stored contract as a model. Return None if there is none, or print why this release cannot read it."""
     if stored is None:
         return None
     try:

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def prefect_of(environment: Mapping[str, str]) -> Iterator[None]:
-    """Use the Prefect API that the variables in `environment` name while the block runs. Setting these variables in the
-    process would not be enough, because Prefect reads them when it is imported, which may already have happened."""
+    """While the block runs, use the Prefect API that the variables in `environment` name. Setting these variables in
+    the process would not be enough, because Prefect reads them when it is imported, perhaps before that."""
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 
     settings = (PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL)

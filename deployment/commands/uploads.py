@@ -234,7 +234,7 @@ class Uploads:
         return find_runs(self.store, wanted, self._cloud.outputs["IncomingPrefix"], limit)
 
     def receipts(self, run_ids: Iterable[str]) -> Iterator[Receipt]:
-        """Yield the receipts of these runs; skip runs whose receipt does not exist or cannot be read."""
+        """Yield the receipts of these runs. Skip missing receipts, and add unreadable ones to `unreadable`."""
         return filter(None, at_once(self._readable_receipt, run_ids))
 
     def _readable_receipt(self, run_id: str) -> Receipt | None:
@@ -255,12 +255,12 @@ class Uploads:
         return dict(sorted(runs_with_attempt(self.store), key=lambda one: one[1], reverse=True))
 
     def attempts(self, run_ids: Iterable[str]) -> Iterator[Attempt]:
-        """Yield the last failed attempts of these runs; skip runs that have none or whose attempt cannot be read."""
+        """Yield the last failed attempts of these runs; skip runs for which `find_attempt` returns None."""
         return (found.attempt for found in at_once(self.find_attempt, run_ids) if found)
 
     def find_attempt(self, run_id: str) -> FoundAttempt | None:
-        """Return the last failed attempt of a run with its stored object, or None if there is none or it cannot be
-        read."""
+        """Return the last failed attempt of a run with its stored object, or None if there is none. Also return None,
+        and add the reason to `unreadable`, if it cannot be read."""
         try:
             return find_attempt(self.store, run_id)
         except AttemptUnreadable as error:

@@ -73,7 +73,7 @@ class FlowRunner:
         return self._connection.is_open()
 
     def process(self, job: UploadJob) -> Receipt:
-        """Process one upload and return its receipt.
+        """Process one upload and return its receipt. If Prefect fails, continue without a flow run.
 
         Raises:
             UploadCancelled: a person cancelled the flow run; nothing was committed.

@@ -2,9 +2,9 @@
 
 The index page contains its entries as JSON, so one object, replaced by compare-and-swap, is both the page and its data.
 It lists at most 2 x ENTRIES_PER_PAGE uploads. If there are more, the oldest ENTRIES_PER_PAGE move to an archive page,
-which never changes afterwards and links to the archive page before it. So adding the uploads of a batch costs one small
-read and one small write, no matter how many uploads are already listed. Monthly pages would grow with the dataset's
-traffic, and listing the prefix would cost a request per thousand pages.
+which never changes afterwards and links to the archive page before it. So adding the uploads of a batch usually costs
+one small read and one small write, no matter how many uploads are already listed. Monthly pages would grow with the
+dataset's traffic, and listing the prefix would cost a request per thousand pages.
 """
 
 from __future__ import annotations
