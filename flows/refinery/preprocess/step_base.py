@@ -136,8 +136,8 @@ class OnColumns(Step):
 
 
 class FittedStep(OnColumns):
-    """A step that learns something from all rows before it changes them, such as their mean. With the argument
-    `fitted`, it uses instead what an earlier run learned, which is in that run's receipt."""
+    """A step that learns something from all rows, such as a column's mean, before it changes them. With the argument
+    `fitted`, it uses what an earlier run learned instead; the receipt of that run shows it."""
 
     fitted: dict[str, Any] | None = None
 

@@ -121,7 +121,7 @@ def _is_set(column: ColumnProfile) -> bool:
 
 def wider(low: float, high: float, *, whole: bool) -> tuple[float, float] | None:
     """Return rounded bounds that extend the range from `low` to `high` by at least a tenth on each side, but not beyond
-    zero, or beyond 1 if whole numbers begin there. Fractions between 0 and 1 get the bounds 0 and 1. Return None if the
+    zero, nor below 1 for whole numbers from 1. Fractions between 0 and 1 get the bounds 0 and 1. Return None if the
     numbers are too large or too close together for useful rounding."""
     spread = high - low or abs(high)
     if max(abs(low), abs(high)) >= EXACT_FLOAT or 0 < spread < _TINY:

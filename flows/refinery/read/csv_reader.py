@@ -395,7 +395,8 @@ class _CsvReader:
     # --- frames -------------------------------------------------------------------------------------------
 
     def _to_frame(self, block: _Block) -> pd.DataFrame | None:
-        """Return the strings of a block as a DataFrame, or None if Arrow finds other rows or strings are not UTF-8."""
+        """Return the strings of a block as a DataFrame, or None if Arrow finds another number of rows or invalid
+        UTF-8."""
         if not len(block.row_numbers):
             return self._no_rows()
         table = self._parsed(block.content, _PARSED_BYTES)

@@ -212,7 +212,7 @@ def _limit_memory() -> None:
 
 
 def memory_bytes() -> int:
-    """Return the memory of this machine or container, in bytes."""
+    """Return the memory of this machine or, if it is lower, the container's memory limit, in bytes."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for path in _CGROUP_LIMITS:
         with suppress(OSError, ValueError):

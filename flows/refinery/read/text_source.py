@@ -162,8 +162,8 @@ def _utf8_by_proof(head: bytes) -> str | None:
 
 
 def _unknown_encoding(head: bytes) -> EncodingUnknown:
-    """Return an error with the likely encodings, and with the first line that is not ASCII, decoded with each of
-    them."""
+    """Return an error with the likely encodings and, except for ISO-2022, the first line that is not ASCII, decoded
+    with each of them."""
     from charset_normalizer import from_bytes  # hardly ever needed, and slow to import
 
     lines = head.split(b"\n")

@@ -143,7 +143,7 @@ class _Overlay:
         return texts
 
     def _missing_mark(self, name: str) -> str:
-        """Return a string that means a missing value in a column."""
+        """Return a string that means a missing value in a column, or "" if there is none."""
         marks = missing_texts(self._contract, name)
         return "" if "" in marks or not marks else marks[0]
 
