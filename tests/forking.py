@@ -104,7 +104,8 @@ class _Warm:
 def popen(python_path: str = str(Path(sys.executable).parent)) -> type[subprocess.Popen[Any]]:
     """Return a class to use in place of `subprocess.Popen`.
 
-    It forks the warm process that this process was given, or starts one with the Python interpreter in `python_path`.
+    The class forks the warm process that this process was given, or starts one with the Python interpreter in
+    `python_path`.
     """
     return _popen(python_path) if sys.platform == "linux" else subprocess.Popen
 
@@ -262,7 +263,7 @@ def _supervised(program: _Program) -> _Program:
 
 
 def _take_code_of(folder: str) -> None:
-    """From now on, import the project's code from `folder`, which is that of an image or a copy."""
+    """From now on, import the project's code from `folder`, which belongs to an image or is a copy of the project."""
     sys.path[0] = folder
     for name in [name for name in sys.modules if name.partition(".")[0] in _OF_PROJECT]:
         del sys.modules[name]

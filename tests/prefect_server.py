@@ -47,7 +47,12 @@ class PrefectServer:
     service: Service
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """Call the API and return the response's JSON. Raise httpx.HTTPStatusError if the server rejects the call."""
+        """Call the API and return the response's JSON.
+
+        Raises:
+            httpx.HTTPStatusError: the server rejected the call.
+            AssertionError: the server was busy for a minute.
+        """
 
         def answer() -> httpx.Response | None:
             response = httpx.request(method, f"{self.url}{path}", json=body, timeout=60)

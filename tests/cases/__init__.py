@@ -1,7 +1,7 @@
-"""Test cases: files like those that people really send and that broke other pipelines, each with its expected result.
+"""Test cases: files like those that people send and that broke other pipelines, each with its expected result.
 
     make cases
 
-The expected result of a case was written down before the case was run. Each module has the cases for one part of the
-reader. The content of the files is created in the code, so that it can be read there.
+The expected result of a case was written before the case was first run. Most modules contain the cases of one format or
+subject. The code creates the files' contents, so that they can be read there.
 """

@@ -1,6 +1,6 @@
-"""Runs the test cases, and prints the number of cases with each verdict and the cases whose result is not right. It
-also reads each hostile file, and prints the result and the memory limit. The exit code is 1 if a case is wrong,
-needlessly rejected or badly explained, or if reading a hostile file does not end as expected."""
+"""Runs the test cases, and prints how many have each verdict, and each case that is wrong, needlessly rejected or badly
+explained. It also reads the hostile files, and prints the result and the memory limit of each. The exit code is 1 if it
+prints such a case, or if the result of a hostile file is not allowed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _BAD = (Verdict.WRONG, Verdict.REFUSED, Verdict.UNEXPLAINED)
 
 
 def main() -> int:
-    """Run the cases whose kind or name contains one of the command's arguments, or all cases if there are none. Return
-    the exit code."""
+    """Run the cases and hostile files whose title contains one of the command-line arguments, or all of them if there
+    are no arguments. Return the exit code."""
 
     def is_wanted(title: str) -> bool:
         return not sys.argv[1:] or any(word in title for word in sys.argv[1:])

@@ -19,7 +19,7 @@ from flows.refinery.refine import REJECTING, Refined, refine_file
 
 
 class Verdict(StrEnum):
-    """How the result of a case compares with the expected result."""
+    """How the result of a case compares with the expected one. RIGHT, QUARANTINED and REJECTED are as expected."""
 
     RIGHT = "right"
     QUARANTINED = "quarantined"
@@ -37,13 +37,13 @@ class Case:
         kind: what the case is about, such as "encoding", "quotes", "types", "workbook", "header" or "JSON".
         name: a description of the case in a few words.
         content: the bytes of the file.
-        published: the values to publish, by column, without the quarantined rows. None means that no row may be
-            published.
+        published: the values to publish, by column, without the quarantined rows. None means that Sluice must reject
+            the file.
         contract: the fields of the contract; None means the default contract.
-        quarantined: the numbers of the rows that belong in quarantine.
-        may_reject: whether Sluice may also reject the file. It always may if `published` is None.
-        codes: the codes of correct reasons for a rejection; any code is correct if there are none.
-        mentions: strings that must be in the messages of a rejection, such as the line to write into the contract.
+        quarantined: the row numbers of the rows to quarantine.
+        may_reject: whether Sluice may reject the file even though `published` gives values.
+        codes: the correct codes of a rejection's first reason. Empty means that any code is correct.
+        mentions: strings that the reasons of a rejection must contain, such as the line to write into the contract.
         key: the object key of the upload. Folders in it may become columns.
     """
 
@@ -60,21 +60,19 @@ class Case:
 
     @property
     def title(self) -> str:
-        """Return the kind and the name of the case."""
+        """The kind and the name of the case."""
         return f"{self.kind}: {self.name}"
 
 
 @dataclass(frozen=True)
 class Result:
-    """The result of running a case."""
-
     verdict: Verdict
     details: str = ""
     values: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 def run(case: Case) -> Result:
-    """Refine the file of a case in the same way as the pipeline, and compare the result with the expected one."""
+    """Refine the file of a case as the pipeline does, and compare the result with the expected one."""
     with tempfile.TemporaryDirectory() as folder:
         upload = Path(folder) / "upload"
         upload.write_bytes(case.content)
@@ -97,7 +95,7 @@ def _judge_rejection(case: Case, reasons: list[tuple[str, str]]) -> Result:
     details = "; ".join(f"{code}: {message}" for code, message in reasons)
     if case.published is not None and not case.may_reject:
         return Result(Verdict.REFUSED, details)
-    explained = (not case.codes or reasons[0][0] in case.codes) and all(text in details for text in case.mentions)
+    explained = (not case.codes or reasons[0][0] in case.codes) and all(words in details for words in case.mentions)
     return Result(Verdict.REJECTED if explained else Verdict.UNEXPLAINED, details)
 
 
@@ -118,8 +116,8 @@ def _judge_published(case: Case, refined: Refined) -> Result:
 
 
 def _are_same(right: Mapping[str, Sequence[Any]], values: Mapping[str, Sequence[Any]]) -> bool:
-    """Return whether the columns' names, their order, and the values with their types are the same. For example, 1, 1.0
-    and "1" are different values."""
+    """Return whether the columns have the same names in the same order, and the same values with the same types. For
+    example, 1, 1.0 and "1" are different values."""
     return [*right] == [*values] and all(
         [(type(value), value) for value in right[name]] == [(type(value), value) for value in values[name]]
         for name in right

@@ -1,4 +1,4 @@
-"""Cases with CSV files, about encodings, quotes, decimal separators and headers."""
+"""Cases with CSV files: encodings, quotes, decimal and thousands separators, headers, delimiters and file ends."""
 
 from __future__ import annotations
 
@@ -53,7 +53,12 @@ _ENCODINGS = (
         for encoding, names in _NAMES.items()
     ),
     *(
-        Case("encoding", f"{encoding} with a mark", mark + _named(names, encoding), {"id": [1, 2], "name": names})
+        Case(
+            "encoding",
+            f"{encoding} with a byte order mark",
+            mark + _named(names, encoding),
+            {"id": [1, 2], "name": names},
+        )
         for names in (["Łukasz", "Ζωή"],)
         for encoding, mark in (
             ("utf-8", b"\xef\xbb\xbf"),
@@ -70,7 +75,7 @@ _ENCODINGS = (
     ),
     Case(
         "encoding",
-        "read alike by cp1250 and cp1252",
+        "the same characters in cp1250 and cp1252",
         "Kunde;Ort\nMüller;Köln\nWeiß;Gräfelfing\n".encode("cp1252"),
         None,
         codes=["encoding_unknown"],
@@ -93,14 +98,14 @@ _ENCODINGS = (
     ),
     Case(
         "encoding",
-        "iso2022_jp, first after 64 KiB",
+        "iso2022_jp, only after 64 KiB",
         b"id,name\n" + 10_000 * b"1,Tokyo\n" + "2,大阪\n".encode("iso2022_jp"),
         {"id": 10_000 * [1], "name": 10_000 * ["Tokyo"]},
         quarantined=[10_001],
     ),
     Case(
         "encoding",
-        "a mark of UTF-8 where cp1252 is declared",
+        "the byte order mark of UTF-8 where cp1252 is declared",
         _named(["a", "b"], "utf-8-sig"),
         None,
         contract={"format": {"encoding": "cp1252"}},
@@ -109,7 +114,7 @@ _ENCODINGS = (
     ),
     Case(
         "encoding",
-        "one broken byte among proper UTF-8",
+        "one invalid byte in UTF-8",
         "id,name\n1,Łukasz\n2,Ζωή\n".encode() + b"3,\xff\n",
         {"id": [1, 2], "name": ["Łukasz", "Ζωή"]},
         quarantined=[3],
@@ -167,7 +172,7 @@ _QUOTES = (
     ),
     Case(
         "quotes",
-        "a backslash before a quote in a text of two lines, not declared",
+        "a backslash before a quote in a string of two lines, not declared",
         b'id,text\n1,"say \\"hi\nmore\\" x"\n2,"a"\n',
         None,
         codes=["quote_misplaced"],
@@ -182,14 +187,14 @@ _QUOTES = (
     ),
     Case(
         "quotes",
-        "backslashes outside of quotes and over lines, declared",
+        "backslashes outside quotes and in strings of several lines, declared",
         b'id,text\n1,a\\,b\n2,"x \\"y\n\\"z\\""\n3,\\N\n',
         {"id": [1, 2, 3], "text": ["a,b", 'x "y\n"z"', None]},
         contract={"format": {"escape": "\\", "missing_values": ["\\N"]}},
     ),
     Case(
         "quotes",
-        "blanks after a closing quote, doubled quotes and line ends in quotes",
+        "spaces after a closing quote, doubled quotes and line ends in quotes",
         b'id,text\n1,"a" \n2,"say ""hi"""\n3,"x\ny"\n4,5" pipe\n',
         {"id": [1, 2, 3, 4], "text": ["a ", 'say "hi"', "x\ny", '5" pipe']},
     ),
@@ -197,36 +202,36 @@ _QUOTES = (
 
 _LATE = "k;betrag\n" + "".join(f"{n};{n % 9 + 1}.{n % 1000:03}\n" for n in range(9_000)) + "9000;12,50\n9001;1.234,56\n"
 _NUMBERS = {"columns": {"k": "string", "betrag": "number"}}
-_MARKS = (
+_SEPARATORS = (
     Case(
-        "marks",
+        "separators",
         "German, with grouped whole numbers",
         b"land;faelle;inzidenz\nBayern;2.155;19,47\nHessen;1.020;8,5\nBerlin;6;0,3\n",
         {"land": ["Bayern", "Hessen", "Berlin"], "faelle": ["2.155", "1.020", "6"], "inzidenz": [19.47, 8.5, 0.3]},
     ),
     Case(
-        "marks",
-        "three digits after each mark",
+        "separators",
+        "three digits after each separator",
         b"day;a;b\n2024-01-15;1.250;1,250\n2024-01-16;3.400;3,400\n",
         {"day": ["2024-01-15", "2024-01-16"], "a": ["1.250", "3.400"], "b": ["1,250", "3,400"]},
     ),
     Case(
-        "marks",
-        "three digits after each point, declared as a decimal",
+        "separators",
+        "three digits after each point, declared as a decimal separator",
         b"a;b\n1.250;x\n3.400;y\n",
         {"a": [1.25, 3.4], "b": ["x", "y"]},
         contract={"format": {"decimal": "."}},
     ),
     Case(
-        "marks",
-        "three digits after each point, declared as thousands",
+        "separators",
+        "three digits after each point, declared as a thousands separator",
         b"a;b\n1.250;x\n3.400;y\n",
         {"a": [1250, 3400], "b": ["x", "y"]},
         contract={"format": {"thousands": ".", "decimal": ","}, "columns": {"a": "integer", "b": "string"}},
     ),
     Case(
-        "marks",
-        "three digits after each point in a declared column, nothing shows the mark",
+        "separators",
+        "three digits after each point in a declared column, with nothing that shows which separator it is",
         b"k;betrag\na;1.250\nb;3.400\n",
         None,
         contract=_NUMBERS,
@@ -234,8 +239,8 @@ _MARKS = (
         mentions=["`decimal: "],
     ),
     Case(
-        "marks",
-        "the first decimal comma after the file's beginning",
+        "separators",
+        "the first decimal comma far from the beginning of the file",
         _LATE.encode(),
         None,
         contract=_NUMBERS,
@@ -243,15 +248,17 @@ _MARKS = (
         mentions=["`decimal: "],
     ),
     Case(
-        "marks",
+        "separators",
         "decimal points and decimal commas",
         b"a;b\n10.5;3,25\n",
         None,
         codes=["marks_contradict"],
         mentions=["`decimal: "],
     ),
-    Case("marks", "ordinary decimals", b"a,b\n1.5,1.250\n2.25,3.400\n", {"a": [1.5, 2.25], "b": [1.25, 3.4]}),
-    Case("marks", "below one", b"a\n0.125\n1.250\n", {"a": [0.125, 1.25]}),
+    Case("separators", "ordinary decimals", b"a,b\n1.5,1.250\n2.25,3.400\n", {"a": [1.5, 2.25], "b": [1.25, 3.4]}),
+    Case(
+        "separators", "a decimal below 1 among decimals with three digits", b"a\n0.125\n1.250\n", {"a": [0.125, 1.25]}
+    ),
 )
 
 _NO_TABLES = {
@@ -268,26 +275,26 @@ _NO_TABLES = {
         "`skip_lines: 2`",
     ),
     "the header again as a row": (b"id,name\n1,a\n2,b\nid,name\n3,c\n", "repeated"),
-    "the header again, with a mark": (b"\xef\xbb\xbfid,name\n1,a\n\xef\xbb\xbfid,name\n2,b\n", "repeated"),
+    "the header again, with a byte order mark": (b"\xef\xbb\xbfid,name\n1,a\n\xef\xbb\xbfid,name\n2,b\n", "repeated"),
     "no header": (b"1001,Alice,2024-01-01\n1002,Bob,2024-01-02\n", "`header: false`"),
     "tildes": (b"id~name~n\n1~a~2\n2~b~3\n", 'delimiter: "~"'),
     "two bars": (b"id||name||n\n1||a||2\n2||b||3\n", 'delimiter: "||"'),
-    "a preamble over tildes": (b"Report\nid~name~n\n1~a~2\n", '`skip_lines: 1` and `delimiter: "~"`'),
+    "a preamble above tildes": (b"Report\nid~name~n\n1~a~2\n", '`skip_lines: 1` and `delimiter: "~"`'),
     "a delimiter at the end of each row": (b"A,B,C\n1,4,7,\n2,5,8,\n3,6,9,\n", "`trailing_delimiter: true`"),
-    "names of rows as R writes them": (b'"id","v"\n"1",10,2.5\n"2",11,3.5\n', "`skip_lines: 1` and `header: false`"),
+    "row names as R writes them": (b'"id","v"\n"1",10,2.5\n"2",11,3.5\n', "`skip_lines: 1` and `header: false`"),
     "a delimiter at the end of the header": (b"season,day,pos,\n1,2024-01-04,1\n2,2024-01-05,2\n", "`header: false`"),
-    "a log of a web server": (
+    "a web server's log": (
         b'127.0.0.1 - - [10/Oct/2000] "GET /a" 200\n::1 - - [11/Oct/2000] "GET /b" 200\n',
         "`header: false`",
     ),
-    "a log of a system": (
+    "a system log": (
         b"Dec 31 10:00:00 host app[1]: started\nDec 31 10:00:01 host app[1]: stopped\n",
         "`header: false`",
     ),
     "a record with a date as header": (b"Ann,1.5,2025-01-01\nBob,2.5,2025-01-02\n", "`header: false`"),
     "a record with an address as header": (b"Ann,a@x.com\nBob,b@x.com\n", "`header: false`"),
-    "settings": (b"key: 1\nother: 2\n", "`header: false`"),
-    "columns of a fixed width": (b"ID    NAME      AMT\n0001  Alice    12.5\n0002  Bob       3.0\n", "delimiter"),
+    "key-value pairs": (b"key: 1\nother: 2\n", "`header: false`"),
+    "fixed-width columns": (b"ID    NAME      AMT\n0001  Alice    12.5\n0002  Bob       3.0\n", "delimiter"),
     "commas next to semicolons": (b"Datum;Betrag, EUR\n2024-01-01;2,50\n2024-01-02;3,75\n", "`delimiter`"),
 }
 _INDEX = b",name,score\n0,Ann,1.5\n1,Bob,2.5\n"
@@ -335,7 +342,7 @@ _DELIMITERS = (
     Case("delimiter", "several at the end of every line", b"a;b;;\r\n1;x;;\r\n2;y;;\r\n", _TWO),
     Case(
         "delimiter",
-        "at the end of every line, and late a value after one",
+        "at the end of every line, with a value after it in a late row",
         b'a,b,\n1,"x,",\n' + 300 * b"2,y,\n" + b"3,z,9\n4,w\n",
         {"a": [1, *300 * [2]], "b": ["x,", *300 * ["y"]]},
         quarantined=[302, 303],
@@ -356,7 +363,7 @@ _DELIMITERS = (
     ),
     Case(
         "delimiter",
-        "at the end of every row, the contract names the columns",
+        "at the end of every row, where the contract declares the columns",
         b"a,b\n1,x,\n2,y,\n",
         None,
         {"columns": {"a": "integer", "b": "string"}},
@@ -389,7 +396,7 @@ _DELIMITERS = (
     ),
     Case(
         "delimiter",
-        "another than the declared one",
+        "other than declared",
         b"a,b\n1,x\n2,y\n",
         None,
         {"format": {"delimiter": ";"}, "columns": {"a": "integer", "b": "string"}},
@@ -411,7 +418,7 @@ _ENDS = (
             contract,
             quarantined=[2001],
         )
-        for mark, what in ((b"", ""), (b"\xef\xbb\xbf", " behind a mark"))
+        for mark, what in ((b"", ""), (b"\xef\xbb\xbf", " after a byte order mark"))
         for contract in ({"columns": {"a": "string", "b": "string"}},)
     ),
     Case(
@@ -421,17 +428,19 @@ _ENDS = (
         {"a": [*2000 * [1], 2], "b": [*2000 * ["x"], "y"]},
         quarantined=[2001],
     ),
-    Case("end", "a row of one column like its header", b"a\nb\na\n", {"a": ["b", "a"]}, {"columns": {"a": "string"}}),
+    Case(
+        "end", "a row like the header of its only column", b"a\nb\na\n", {"a": ["b", "a"]}, {"columns": {"a": "string"}}
+    ),
     Case(
         "end",
-        "a first byte that is no UTF-8 after 64 KiB",
+        "the first byte that is not UTF-8 is after 64 KiB",
         b"a,b\n" + 20_000 * b"1,x\n" + b"2,\xe4\n3,y\n",
         {"a": [*20_000 * [1], 3], "b": [*20_000 * ["x"], "y"]},
         quarantined=[20_001],
     ),
     Case(
         "end",
-        "mostly bytes that are no UTF-8 after 64 KiB, no bad rows allowed",
+        "mostly bytes that are not UTF-8 after 64 KiB, no bad rows allowed",
         b"a,b\n" + 20_000 * b"1,x\n" + 30_000 * b"2,\xe4\n",
         None,
         {"columns": {"a": "integer", "b": "string"}, "bad_rows": {"policy": "reject_file"}},
@@ -447,4 +456,4 @@ _ENDS = (
     ),
 )
 
-CASES = (*_ENCODINGS, *_QUOTES, *_MARKS, *_TABLES, *_DELIMITERS, *_ENDS)
+CASES = (*_ENCODINGS, *_QUOTES, *_SEPARATORS, *_TABLES, *_DELIMITERS, *_ENDS)

@@ -1,4 +1,4 @@
-"""Cases with columns whose values are in the folders of the object key, in the form that Hive uses."""
+"""Cases with columns whose values come from folders in the object key, such as `dt=2024-01-31/` (Hive's form)."""
 
 from __future__ import annotations
 
@@ -44,16 +44,14 @@ CASES = (
         contract={"path_columns": ["city", "b", "zip"]},
     ),
     _folders(
-        "with a value that is no date",
+        "with a value that is not a date",
         b"id\n1\n",
         "dt=tomorrow/hour=7",
         None,
         codes=("no_good_row",),
     ),
-    _folders(
-        "not there", b"id\n1\n", "dt=2024-01-31", None, codes=("path_column_unusable",), mentions=("hour=value/",)
-    ),
+    _folders("missing", b"id\n1\n", "dt=2024-01-31", None, codes=("path_column_unusable",), mentions=("hour=value/",)),
     _folders("twice", b"id\n1\n", "dt=1/dt=2/hour=7", None, codes=("path_column_unusable",)),
-    _folders("in the file, too", b"id,dt\n1,2\n", "dt=1/hour=7", None, codes=("path_column_unusable",)),
+    _folders("also in the file", b"id,dt\n1,2\n", "dt=1/hour=7", None, codes=("path_column_unusable",)),
     _folders("not declared", b"id,v\n1,2\n", "dt=2024-01-31", {"id": [1], "v": [2]}, contract=None),
 )

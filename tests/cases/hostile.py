@@ -1,4 +1,4 @@
-"""Hostile files, which claim to be or expand to much more than they contain. They are created when they are needed."""
+"""Hostile files, which would fill the memory of a careless reader. Each one is created when it is read."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Hostile:
 
     Attributes:
         content: a function that creates the file's bytes.
-        ends: how reading the file may end, as codes of rejections, or "read" if it may be read to its end.
-        megabytes: how much memory the process that reads the file may use.
+        ends: the allowed results: codes of rejections, or "read" if the whole file may be read.
+        megabytes: how much more address space the process may use while it reads the file, in MiB.
     """
 
     content: Callable[[], bytes]
@@ -55,11 +55,12 @@ class Hostile:
     megabytes: int = 1024
 
     def ending(self) -> str:
-        """Read the file in a process whose memory is limited. Return the code of the rejection, or "read" if there is
-        none. The limit also applies to each process that this process starts.
+        """Read the file in a process whose address space is limited, and whose child processes have the same limit.
+        Return the code of the rejection, or "read" if there is none.
 
         Raises:
             subprocess.CalledProcessError: the process failed, for example because it needed more memory.
+            subprocess.TimeoutExpired: the process took more than a minute.
         """
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "upload"
@@ -129,8 +130,8 @@ FILES = {
     "JSON Lines with short rows, then 10,000 names": Hostile(_many_names_after_short_rows, megabytes=512),
     "CSV with a quoted field of 200 MB": Hostile(_a_long_quoted_field, ("record_too_long",)),
     "CSV with a quoted field of 60,000,000 lines": Hostile(_many_quoted_lines, ("record_too_long",)),
-    "Parquet with one text in 1,500 structs": Hostile(_texts_in_structs),
-    "Parquet with bytes of a fixed size": Hostile(_bytes_of_fixed_size, ("read",)),
-    "a workbook that claims 4,000,000,000 shared texts": Hostile(_claimed_texts),
-    "a workbook with one long shared text in 40,000 cells": Hostile(_one_long_text),
+    "Parquet with one string in 1,500 structs": Hostile(_texts_in_structs),
+    "Parquet with fixed-size binary values": Hostile(_bytes_of_fixed_size, ("read",)),
+    "a workbook that claims 4,000,000,000 shared strings": Hostile(_claimed_texts),
+    "a workbook with one long shared string in 40,000 cells": Hostile(_one_long_text),
 }

@@ -8,8 +8,8 @@ _DECLARED = {"columns": {"id": "integer", "Störung": "string"}}
 _NEAR_MISSES = {
     "in another case": ("ID,Störung", "as 'ID', in another case"),
     "with a no-break space": ("id,Störung\u00a0", "as 'Störung\\u00a0', with a no-break space (U+00A0) after it"),
-    "with a blank in front": ("id, Störung", "as ' Störung', with a space (U+0020) in front"),
-    "with a second mark": ("\ufeff\ufeffid,Störung", "as '\\ufeffid', with a byte order mark in front"),
+    "with a space in front": ("id, Störung", "as ' Störung', with a space (U+0020) in front"),
+    "with a second byte order mark": ("\ufeff\ufeffid,Störung", "as '\\ufeffid', with a byte order mark in front"),
     "decomposed": ("id,Sto\u0308rung", "as 'Sto\\u0308rung', in Unicode's other form (NFD)"),
     "without accents": ("id,Storung", "as 'Storung', with other accents or punctuation"),
 }
@@ -28,7 +28,7 @@ CASES = (
     ),
     Case(
         "names",
-        "of other scripts than Latin",
+        "in several scripts",
         "番号,Имя,الاسم,Größe,ชื่อ\n1,a,b,2,c\n".encode(),
         {"番号": [1], "имя": ["a"], "الاسم": ["b"], "grosse": [2], "ชื่อ": ["c"]},
     ),

@@ -1,5 +1,4 @@
-"""Cases with compressed files and with containers, such as ZIP files. Sluice reads the data inside, or rejects the file
-with a message on what to do."""
+"""Cases with compressed files and archives, such as ZIP files. Sluice reads the data inside, or rejects the file."""
 
 from __future__ import annotations
 
@@ -49,7 +48,7 @@ def _zip(*names: str) -> bytes:
 
 
 def _good_bytes(file: Any) -> int:
-    """Return how many bytes can be unpacked from a compressed file that was cut short."""
+    """Return how many bytes can be decompressed from a file that was cut short."""
     count = 0
     with file, suppress(EOFError, OSError):
         while file.read(1):
@@ -80,19 +79,19 @@ CASES = (
         for name, content in _REFUSED.items()
     ),
     Case("packed", "tar with gzip", gzip.compress(_tar(_CSV)), None, codes=("format_not_allowed",), mentions=("tar",)),
-    Case("packed", "gzip with zero bytes behind it", gzip.compress(_CSV) + bytes(100_000), _VALUES),
+    Case("packed", "gzip with zero bytes after it", gzip.compress(_CSV) + bytes(100_000), _VALUES),
     Case(
         "packed",
-        "gzip of members with zero bytes between",
+        "gzip members with zero bytes between them",
         gzip.compress(_CSV[:9]) + bytes(512) + gzip.compress(_CSV[9:]),
         _VALUES,
     ),
     Case(
-        "packed", "gzip with other bytes behind it", gzip.compress(_CSV) + b"junk", None, codes=("compression_broken",)
+        "packed", "gzip with other bytes after it", gzip.compress(_CSV) + b"junk", None, codes=("compression_broken",)
     ),
     Case(
         "packed",
-        "zstd behind skippable frames",
+        "zstd after skippable frames",
         _skippable(b"1234") + _zstd(_CSV[:9]) + _skippable(b"") + _zstd(_CSV[9:]),
         _VALUES,
     ),

@@ -1,4 +1,4 @@
-"""Cases with Parquet files, about types that pandas does not have, nested values, bytes and encodings."""
+"""Cases with Parquet files: types that pandas does not have, nested values, bytes, encodings and a file cut short."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TEXTS = ["alpha", "alphabet", None, "beta"]
 CASES = (
     Case(
         "parquet",
-        "INT96 far away",
+        "INT96 timestamps in distant years",
         parquet({"t": pa.array(_FAR, pa.timestamp("us"))}, use_deprecated_int96_timestamps=True),
         {"t": _FAR},
     ),
@@ -45,7 +45,7 @@ CASES = (
     ),
     Case(
         "parquet",
-        "bytes that are no text",
+        "bytes that are not text",
         parquet({"id": [1, 2], "b": pa.array([b"\xff", b"ab"], pa.binary())}),
         None,
         codes=("bytes_without_text",),
@@ -59,14 +59,14 @@ CASES = (
     ),
     Case(
         "parquet",
-        "bytes that are no text in a struct",
+        "bytes that are not text in a struct",
         parquet({"id": [1], "b": pa.array([{"x": b"\xff"}], pa.struct({"x": pa.binary()}))}),
         None,
         codes=("bytes_without_text",),
     ),
     Case(
         "parquet",
-        "bytes of text, as old writers put it",
+        "strings stored as bytes, as old writers do",
         parquet(
             {
                 "b": pa.array(["ä".encode(), b"\\xff", None], pa.binary()),

@@ -21,7 +21,7 @@ def _column(
     quarantined: Sequence[int] = (),
     mentions: Sequence[str] = (),
 ) -> Case:
-    """Return a case with a CSV file that has a column `v`, next to a column that numbers the rows."""
+    """Return a case whose CSV file has two columns: `id`, which numbers the rows, and `v`, with these strings."""
     content = "".join(["id;v\n", *(f"{place};{text}\n" for place, text in enumerate(texts, 1))])
     ids = [place for place in range(1, len(texts) + 1) if place not in quarantined]
     contract = None if declared is None else {"columns": {"id": "integer", "v": declared}, "format": form or {}}
@@ -36,19 +36,19 @@ def _json_lines(*values: Any) -> bytes:
 
 _MISSING = (
     _column("NA of Namibia", ["NA", "DE", "FR"], ["NA", "DE", "FR"], kind="missing"),
-    _column("None and null among texts", ["None", "null", "Ann", ""], ["None", "null", "Ann", None], kind="missing"),
+    _column("None and null among strings", ["None", "null", "Ann", ""], ["None", "null", "Ann", None], kind="missing"),
     _column("nothing but NA", ["NA", "NA"], ["NA", "NA"], kind="missing"),
     _column("NA among codes", ["NA", "01234", "98765"], ["NA", "01234", "98765"], kind="missing"),
     _column("NA among numbers", ["NA", "5", "", "7"], [None, 5, None, 7], kind="missing"),
     _column("\\N among numbers", ["\\N", "5.5"], [None, 5.5], kind="missing"),
-    _column("\\N among texts", ["\\N", "x"], ["\\N", "x"], kind="missing"),
-    _column("NA among flags", ["true", "NA", "false"], [True, None, False], kind="missing"),
+    _column("\\N among strings", ["\\N", "x"], ["\\N", "x"], kind="missing"),
+    _column("NA among booleans", ["true", "NA", "false"], [True, None, False], kind="missing"),
     _column("NA among integers beyond 2^53", ["NA", "9007199254740993"], [None, 9007199254740993], kind="missing"),
-    _column("blanks among numbers", [" ", "5", "  7 "], [None, 5, 7], kind="missing"),
-    _column("blanks among declared numbers", [" ", "1.5", " 2.5"], [None, 1.5, 2.5], "number", kind="missing"),
-    _column("blanks among texts", [" ", "x"], [" ", "x"], kind="missing"),
+    _column("spaces among numbers", [" ", "5", "  7 "], [None, 5, 7], kind="missing"),
+    _column("spaces among declared numbers", [" ", "1.5", " 2.5"], [None, 1.5, 2.5], "number", kind="missing"),
+    _column("spaces among strings", [" ", "x"], [" ", "x"], kind="missing"),
     _column(
-        "declared marks",
+        "declared missing values",
         ["-", "5", "#N/A", "n.a.", "-999", "\\N"],
         [None, 5, None, None, None, None],
         {"type": "integer", "missing_values": ["-", "#N/A", "n.a.", "-999", "\\N"]},
@@ -56,61 +56,69 @@ _MISSING = (
     ),
     Case(
         "missing",
-        "NA far behind numbers, then texts",
+        "NA long after numbers, then a string",
         ("v,w\n" + "1,a\n" * 50_000 + "NA,b\n" + "x,c\n").encode(),
         {"v": ["1"] * 50_000 + ["NA", "x"], "w": ["a"] * 50_000 + ["b", "c"]},
     ),
     Case("missing", "NA among JSON numbers", _json_lines("NA", 1.5), {"v": [None, 1.5]}),
-    Case("missing", "NA among JSON texts", _json_lines("NA", "DE"), {"v": ["NA", "DE"]}),
+    Case("missing", "NA among JSON strings", _json_lines("NA", "DE"), {"v": ["NA", "DE"]}),
 )
 
 _DIGITS = (
     *(
         _column(name, [text, "1.5"], [text, "1.5"], kind="digits")
         for name, text in {
-            "more before the point than a float keeps": "12345678901234567.89",
-            "more after the point than a float keeps": "0.123456789012345678",
-            "nearer to 0 than a float keeps": "1.5e-400",
-            "nearer to 0 than a float keeps all digits": "1.23456789012e-320",
+            "more before the decimal point than a float keeps": "12345678901234567.89",
+            "more after the decimal point than a float keeps": "0.123456789012345678",
+            "nearer to 0 than any float": "1.5e-400",
+            "so near to 0 that a float loses digits": "1.23456789012e-320",
         }.items()
     ),
     _column("all that a float keeps", ["0.12345678901234568", "1.5"], [0.12345678901234568, 1.5], kind="digits"),
     _column("a float with 17 digits", ["0.10000000000000001", "1.5"], [0.1, 1.5], kind="digits"),
     _column("more, declared as a number", ["0.123456789012345678"], [0.12345678901234568], "number", kind="digits"),
-    _column("codes in the form of numbers", ["12E3", "1e10", "00E1"], ["12E3", "1e10", "00E1"], kind="digits"),
-    _column("a code far behind numbers", [*40_000 * ["1.5"], "12E3"], [*40_000 * ["1.5"], "12E3"], kind="digits"),
+    _column("codes that look like numbers", ["12E3", "1e10", "00E1"], ["12E3", "1e10", "00E1"], kind="digits"),
+    _column("a code long after numbers", [*40_000 * ["1.5"], "12E3"], [*40_000 * ["1.5"], "12E3"], kind="digits"),
     _column("exponents as programs write them", ["1.2E4", "1e+16", "1.5"], [12000.0, 1e16, 1.5], kind="digits"),
-    _column("days before months", ["01.02", "15.10"], ["01.02", "15.10"], kind="digits"),
+    _column("days and months that look like decimals", ["01.02", "15.10"], ["01.02", "15.10"], kind="digits"),
     Case(
         "digits",
-        "more than a JSON float keeps",
+        "more than a float keeps, in JSON",
         b'{"v": 12345678901234567.89, "w": 1.5}\n{"v": 1.5, "w": 0.25}\n',
         {"v": ["12345678901234567.89", "1.5"], "w": [1.5, 0.25]},
     ),
-    Case("digits", "nearer to 0 than a JSON float keeps", b'{"v": 1e-400}\n{"v": 2}\n', {"v": ["1e-400", "2"]}),
+    Case("digits", "nearer to 0 than any float, in JSON", b'{"v": 1e-400}\n{"v": 2}\n', {"v": ["1e-400", "2"]}),
 )
 
 _FRENCH = {"decimal": ",", "thousands": " "}
 _SPACED = (
     *(
         _column(
-            f"{name} as thousands",
+            f"{name} as thousands separators",
             [f"1{sign}234,56", "12,5", f"1{sign}000{sign}000"],
             [1234.56, 12.5, 1000000.0],
             "number",
             form=_FRENCH | {"thousands": written},
-            kind="marks",
+            kind="separators",
         )
         for name, sign, written in (
             ("no-break spaces", "\u00a0", " "),
             ("narrow no-break spaces", "\u202f", " "),
             ("thin spaces", "\u2009", " "),
-            ("narrow no-break spaces, written so,", "\u202f", "\u202f"),
-            ("blanks", " ", "\u00a0"),
-            ("Swiss quotes", "\u2019", "'"),
+            ("narrow no-break spaces, declared exactly,", "\u202f", "\u202f"),
+            ("spaces", " ", "\u00a0"),
+            ("Swiss apostrophes", "\u2019", "'"),
         )
     ),
-    _column("no thousands between spaces", ["1\u202f23", "5"], [5.0], "number", _FRENCH, kind="marks", quarantined=[1]),
+    _column(
+        "a space before two digits only",
+        ["1\u202f23", "5"],
+        [5.0],
+        "number",
+        _FRENCH,
+        kind="separators",
+        quarantined=[1],
+    ),
 )
 
 _UTC = dt.UTC
@@ -122,28 +130,28 @@ def _noon(hour: int = 12, month: int = 7, day: int = 1) -> dt.datetime:
 
 _MOMENTS = (
     _column(
-        "names of zones",
+        "names of time zones",
         ["2024-07-01 12:00 UTC", "2024-07-01 12:00 EST", "2024-01-01 12:00 CET", "2024-07-01 12:00 Europe/Berlin"],
         [_noon(), _noon(17), _noon(11, month=1), _noon(10)],
         {"type": "timestamp", "format": "%Y-%m-%d %H:%M %Z", "timezone": "Europe/Berlin"},
-        kind="moments",
+        kind="dates and times",
     ),
     _column(
-        "a name of a zone next to fractions of seconds",
+        "the name of a time zone after fractions of seconds",
         ["01.07.2024 21:00:00.5 Asia/Tokyo"],
         [_noon().replace(microsecond=500_000)],
         {"type": "timestamp", "format": "%d.%m.%Y %H:%M:%S.%f %Z"},
-        kind="moments",
+        kind="dates and times",
     ),
     _column(
-        "names that are no zone, or no single one, at that moment",
+        "names of time zones that are unknown, or ambiguous at that time",
         [
             *("2024-07-01 12:00 CET", "2024-07-01 12:00 PST", "2024-07-01 12:00 utc"),
             *("2024-10-27 02:30 Europe/Berlin", "2024-07-01 12:00 GMT"),
         ],
         [_noon()],
         {"type": "timestamp", "format": "%Y-%m-%d %H:%M %Z"},
-        kind="moments",
+        kind="dates and times",
         quarantined=[1, 2, 3, 4],
     ),
     _column(
@@ -154,7 +162,7 @@ _MOMENTS = (
         ],
         [dt.date(2024, 1, day) for day in (1, 2, 5, 6)],
         "date",
-        kind="moments",
+        kind="dates and times",
         quarantined=[3, 4, 7],
     ),
     _column(
@@ -162,31 +170,31 @@ _MOMENTS = (
         ["05.01.2024 00:00 +0200", "06.01.2024 22:00 -0200"],
         [dt.date(2024, 1, 5)],
         {"type": "date", "format": "%d.%m.%Y %H:%M %z"},
-        kind="moments",
+        kind="dates and times",
         quarantined=[2],
     ),
     _column(
-        "days out of the calendar",
+        "days that are not in the calendar",
         ["10000-01-01", "0000-01-01", "99999-12-31", "2024-02-30", "9999-12-31", "0001-01-01"],
         [dt.date(9999, 12, 31), dt.date(1, 1, 1)],
         "date",
-        kind="moments",
+        kind="dates and times",
         quarantined=[1, 2, 3, 4],
     ),
     _column(
-        "hours of one digit, and UTC",
+        "hours with one digit, and UTC",
         ["2024-07-01 7:05", "2024-07-01 12:00:00 UTC", "2024-07-01 12:00 GMT", "2024-07-01 12:00 XYZ"],
         [dt.datetime(2024, 7, 1, 5, 5, tzinfo=_UTC), _noon(), _noon()],
         {"type": "timestamp", "timezone": "Europe/Berlin"},
-        kind="moments",
+        kind="dates and times",
         quarantined=[4],
     ),
     _column(
-        "times of one digit",
+        "times with one digit",
         ["7:05", "07:05:06.5", "24:00", "7:5"],
         [dt.time(7, 5), dt.time(7, 5, 6, 500_000)],
         "time",
-        kind="moments",
+        kind="dates and times",
         quarantined=[3, 4],
     ),
     _column(
@@ -194,7 +202,7 @@ _MOMENTS = (
         ["2024-07-01 7:05 PM", "2024-07-01 12:00 AM", "2024-07-01 13:00 PM"],
         [dt.datetime(2024, 7, 1, 19, 5, tzinfo=_UTC), dt.datetime(2024, 7, 1, tzinfo=_UTC)],
         {"type": "timestamp", "format": "%Y-%m-%d %I:%M %p"},
-        kind="moments",
+        kind="dates and times",
         quarantined=[3],
     ),
 )

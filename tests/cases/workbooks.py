@@ -1,5 +1,4 @@
-"""Cases with XLSX workbooks, about sheets, formulas, dates that do not exist, durations, and wrong counts of shared
-strings."""
+"""Cases with XLSX workbooks: sheets, formulas, dates that do not exist, times, number formats and durations."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ def _saved(book: openpyxl.Workbook) -> bytes:
 
 
 def workbook(*rows: Sequence[Any], change: Callable[[openpyxl.Workbook], None] | None = None) -> bytes:
-    """Return the bytes of a workbook with the given rows in its sheet "Data"."""
+    """Return the bytes of a workbook with the given rows in its sheet "Data", to which `change` has been applied."""
     book = openpyxl.Workbook()
     book.active.title = "Data"
     for row in rows:
@@ -40,7 +39,8 @@ def workbook(*rows: Sequence[Any], change: Callable[[openpyxl.Workbook], None] |
 
 
 def raw_workbook(sheet_data: bytes, shared: bytes = b"", calculation: bytes = b"") -> bytes:
-    """Return the bytes of a workbook whose only sheet has the given XML, because no library would write such XML."""
+    """Return the bytes of a workbook with XML that openpyxl would not write, for the rows of its only sheet, its shared
+    strings and its calculation settings."""
     parts = {
         "[Content_Types].xml": _CONTENT_TYPES,
         "_rels/.rels": b'<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
@@ -139,7 +139,7 @@ CASES = (
     ),
     Case(
         "workbook",
-        "formulas that give 0 and empty text",
+        "formulas that give 0 and an empty string",
         raw_workbook(
             _HEADER + b'<row r="2"><c r="A2"><v>1</v></c><c r="B2"><f>A2*0</f><v>0</v></c></row>'
             b'<row r="3"><c r="A3"><v>2</v></c><c r="B3" t="str"><f>IF(A3,"")</f><v></v></c></row>',
@@ -167,7 +167,7 @@ CASES = (
     ),
     Case(
         "workbook",
-        "a sheet by its name next to a cover",
+        "a declared sheet after a cover",
         workbook(["id"], [7], change=_with_cover),
         {"id": [7]},
         contract={"format": {"sheet": "Data"}},
@@ -194,7 +194,7 @@ CASES = (
     ),
     Case(
         "workbook",
-        "numbers that a format shows with zeros in front",
+        "numbers that a format shows with leading zeros",
         workbook(["id", "zip"], [1, 1234], [2, 98765], change=_padded_cells),
         {"id": [1, 2], "zip": ["1234", "98765"]},
         contract={"columns": {"id": {"type": "integer"}, "zip": {"type": "string"}}},

@@ -1,4 +1,4 @@
-"""Save the objects and messages that this release writes, so that tests can read them with later releases.
+"""Saves the objects and messages that this release writes, so that tests can read them with later releases.
 
     python -m tests.compatibility.write
 
@@ -34,7 +34,8 @@ _FILES = {"published": dirty_orders(), "rejected": b"order_id,quantity\nORD-0000
 
 
 def write(folder: Path) -> None:
-    """Process one good and one bad file in an in-memory AWS account, and save the results to `folder`."""
+    """Publish one file and reject another in an in-memory AWS account. Save to `folder` their receipts and messages, an
+    index entry, an attempt, a batch note, a run ID and the shipped contract for orders."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["AWS_DEFAULT_REGION"] = "us-east-1"
     with mock_aws(), tempfile.TemporaryDirectory() as work:

@@ -3,9 +3,9 @@
     python -m tests.linters.plain_english          check everything
     python -m tests.linters.plain_english FOLDER   check some folders or files
 
-It reads documentation, YAML and the Makefile line by line. In Python files it reads comments, docstrings and messages
-(strings that contain a space). A comment that gives a reason exempts its line: `plain: quoted from AWS`.
-Generated pages and tables are not read, because their text comes from files that are.
+It reads documentation, YAML, TOML, SVG and build scripts line by line. In Python files it reads comments, docstrings
+and messages (strings that contain a space). A comment that gives a reason exempts its line: `plain: quoted from AWS`.
+Generated pages and tables are not read, because their words come from files that are read.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ Line = tuple[int, str]
 
 
 def texts_of_python(source: str, module: ast.Module) -> Iterator[Line]:
-    """Yield each line of a module's comments, docstrings and messages, with its line number."""
+    """Yield each line of a module's comments and of its strings that contain a space, with its line number."""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield token.start[0], token.string
@@ -116,7 +116,7 @@ def findings(path: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def files() -> list[str]:
-    """Return every file that people read, as a path relative to the project root."""
+    """Return every tracked file to check, as a path relative to the project root."""
     listed = subprocess.run(["git", "ls-files"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)  # noqa: S607
     return [
         name

@@ -30,7 +30,8 @@ def main() -> None:
 
 
 def findings(policy: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
-    """Return the actions, resources and condition keys that AWS does not have or that an action does not accept."""
+    """Return a message for each action that does not exist, and for each resource or condition key that an action does
+    not accept."""
     return [one for statement in policy["Statement"] for one in _statement(statement, data)]
 
 

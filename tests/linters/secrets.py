@@ -19,12 +19,12 @@ FILES = {
     r"(^|/)[a-z-]+\.lock$": "hashes of packages",
     r"package-lock\.json$": "hashes of packages",
     r"^tests/events/.*\.json$": "payloads as AWS documents them",
-    r"^tests/compatibility/.*\.json$": "hashes of files and of contracts, written on an account in memory",
+    r"^tests/compatibility/.*\.json$": "hashes of files and contracts, from an in-memory account",
     r"^docs/images/": "pictures",
 }
 # Regular expression for a line → why the line contains no secret.
 LINES = {
-    r"d41d8cd98f00b204e9800998ecf8427e": "the MD5 of nothing, an ETag of examples",
+    r"d41d8cd98f00b204e9800998ecf8427e": "the MD5 of an empty object, an ETag in examples",
     r"0055AED6DCD90281E": "the sequencer of AWS's own example",
     r"(AWS_SECRET_ACCESS_KEY|AUTHORIZATION_TOKEN)\W{1,4}test\b|aws_secret_access_key=.test\b": "MiniStack's root user",
     r"arn:aws:ecs:[\w-]+:123456789012:task/": "the name of a task in AWS's example account",
@@ -38,7 +38,8 @@ LINES = {
 
 def findings(paths: Sequence[str], folder: Path = PROJECT_ROOT) -> str:
     """Return a report of what looks like a secret in these files, or "" if nothing does."""
-    # Tests use made-up passwords, which only the keyword detector reports. The others would still find a real secret.
+    # Tests use made-up passwords, which only the keyword detector reports. The other detectors
+    # would still find a real secret.
     planted = [path for path in paths if path.startswith("tests/")]
     others = [path for path in paths if not path.startswith("tests/")]
     return _scan(others, folder) + _scan(planted, folder, "--disable-plugin", "KeywordDetector")

@@ -1,2 +1,2 @@
-"""Tests with random tables in files of random forms. Sluice must publish exactly what was written, or reject it for a
-correct reason."""
+"""Tests with random tables, written to files in random formats. Sluice must publish exactly what was written, or have a
+correct reason to reject the file or to quarantine a row."""

@@ -1,7 +1,7 @@
-"""Writes random files, refines them, and prints how many were published, quarantined, rejected or wrong. The exit code
-is 1 if the result for any file is wrong.
+"""Generates random files, refines them, and prints for each format how many were published, published with rows in
+quarantine, rejected, or wrong. The exit code is 1 if the result for any file is wrong.
 
-Each file depends only on the seed and on its number. `--only NUMBER` runs a single file again and shows it.
+Each file depends only on the seed and its number. `--only NUMBER` runs a single file again and shows it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _WARM_UP_FILES = 20
 
 
 def main() -> int:
-    """Run the files that are generated from one seed."""
+    """Run the files that are generated from one seed. Return the exit code."""
     parser = argparse.ArgumentParser(prog="round_trip", description=__doc__)
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)

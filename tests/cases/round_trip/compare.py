@@ -20,8 +20,11 @@ from tests.cases.round_trip.table import Column, Written
 
 
 def outcome(written: Written, rows_per_partition: int) -> tuple[str, str]:
-    """Refine a file. Return the result ("published", "quarantined", "rejected" or "wrong"), with details if it is
-    wrong."""
+    """Refine a file. Return the result and its details.
+
+    The result is "published", "quarantined" (rows are in quarantine, as they should be), "rejected" or "wrong". The
+    details are the code of a rejection, or what is wrong.
+    """
     with tempfile.TemporaryDirectory() as folder:
         upload = Path(folder) / "upload"
         upload.write_bytes(written.content)
@@ -69,7 +72,7 @@ def _published(written: Written, refined: Refined) -> tuple[str, str]:
     for place, column in enumerate(written.columns):
         texts = written.texts[place] if written.texts else None
         if column.name not in got.column_names:
-            continue  # a JSON file does not contain the names of columns without values
+            continue  # a JSON file may lack the name of a column without values
         values = got[column.name].to_pylist()
         fault = _fault_of(column, texts, good, values, written.decimal, is_declared=column.name in declared)
         if fault:
@@ -109,7 +112,7 @@ def _is_declared_value(kind: str, right: Any, got: Any, text: str | None) -> boo
 
 def _is_said(right: Any, text: str | None, got: Any, decimal: str, *, holds_text: bool) -> bool:
     """Return whether Sluice may publish the value `got` for the value `right`, which is written as `text`, in a column
-    that the contract does not declare."""
+    that the contract does not declare. `holds_text` is whether Sluice published any string in this column."""
     mark = text if text is not None else right
     if got is None:
         return right is None or (not holds_text and isinstance(mark, str) and mark.strip() in _marks())
@@ -132,7 +135,7 @@ def _marks() -> frozenset[str]:
 
 
 def _is_text_of(right: Any, got: str) -> bool:
-    """Return whether a string is a way to write a typed value."""
+    """Return whether `got` is a way to write the value `right`."""
     if right is None or isinstance(right, str):
         return right == got
     if isinstance(right, bool):
@@ -146,8 +149,8 @@ def _is_text_of(right: Any, got: str) -> bool:
 
 
 def _number_in(text: str, decimal: str) -> Decimal | None:
-    """Return the number that is written in a string. Return None if it is not a number, or if leading zeros or a plus
-    sign show that it is an identifier."""
+    """Return the number that is written in a string with this decimal separator. Return None if there is none, or if a
+    leading zero or a plus sign shows that the string is an identifier."""
     text = text.strip(" \t").replace(decimal, ".") if decimal == "." or "." not in text else ""
     plain = text.lstrip("-")
     if text.startswith("+") or (plain[:1] == "0" and plain[1:2].isdigit() and plain.isdigit()):
@@ -159,7 +162,8 @@ def _number_in(text: str, decimal: str) -> Decimal | None:
 
 
 def _is_kept(number: float | Decimal, got: float) -> bool:
-    """Return whether a published number is equal to the original one, with all of its digits."""
+    """Return whether a published number is equal to the original one. A float is equal to a Decimal if its shortest
+    form, or its form with as many digits, is."""
     if isinstance(got, int) or isinstance(number, float):
         return Decimal(number) == Decimal(got)
     exact = Decimal(number)
@@ -168,8 +172,8 @@ def _is_kept(number: float | Decimal, got: float) -> bool:
 
 
 def _as_moment(value: Any) -> Any:
-    """Convert a value to a timestamp in UTC if it is a date, which becomes midnight, or a timestamp. Return other
-    values unchanged."""
+    """Convert a date (to midnight), a timestamp or a string in ISO 8601 to a timestamp in UTC. Without an offset, a
+    timestamp is in UTC. Return other values unchanged."""
     if isinstance(value, str):
         try:
             value = dt.datetime.fromisoformat(value)

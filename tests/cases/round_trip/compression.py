@@ -1,4 +1,4 @@
-"""Random compression of a file's content."""
+"""Compresses the contents of random files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pyarrow as pa
 
 
 def compressed(random: Random, form: str, content: bytes) -> tuple[str, bytes]:
-    """Sometimes compress the content. Return the form's name, which then includes the compression, and the content."""
+    """Compress the content with gzip or zstd, or leave it as it is. Return the name of the format, with that of the
+    compression if there is one, and the content."""
     way = random.choice(["", "", "", "gzip", "zstd"])
     if way == "gzip":
         return f"{form} gzip", gzip.compress(content, mtime=0)

@@ -1,4 +1,4 @@
-"""Random tables as CSV, in the dialects that people and programs write. The contract may declare the dialect."""
+"""Random CSV files, in the dialects that people and programs write, with contracts that declare some of the dialect."""
 
 from __future__ import annotations
 
@@ -53,8 +53,7 @@ class _Dialect:
 
 
 def csv_file(random: Random) -> Written:
-    """Return a random CSV file. Its contract declares what cannot be detected; if that is nothing, the file may have
-    the default contract."""
+    """Return a random CSV file. If its contract has no format to declare, it may be the default contract."""
     dialect = _a_dialect(random)
     columns = a_table(random, LETTERS + dialect.delimiter + _LETTERS_OF[dialect.encoding], (*KINDS, "json"))
     for column in columns:
@@ -71,7 +70,8 @@ def csv_file(random: Random) -> Written:
 
 
 def _contract(random: Random, columns: list[Column], form: dict[str, Any]) -> dict[str, Any] | None:
-    """Return a contract with or without columns, or None for the default contract."""
+    """Return a contract with or without columns, or None for the default contract. Set the options of the columns that
+    it declares."""
     if not form and random.random() < 0.4:
         return None
     if random.random() < 0.2 and form.get("header", True):
@@ -82,7 +82,8 @@ def _contract(random: Random, columns: list[Column], form: dict[str, Any]) -> di
 
 
 def _allow_refusals(dialect: _Dialect, form: dict[str, Any], written: Written) -> None:
-    """Note the correct reasons for which Sluice may reject the file or quarantine rows."""
+    """Add the correct reasons to reject the file, and the rows that may be quarantined because of the dialect. Set the
+    decimal separator that Sluice should use."""
     texts = written.texts or []
     numbers = [text for column in texts for text in column]
     if "decimal" not in form:
@@ -97,7 +98,7 @@ def _allow_refusals(dialect: _Dialect, form: dict[str, Any], written: Written) -
     if written.contract is None:
         written.may_reject |= {"no_table"}
     elif dialect.decimal != written.decimal or "decimal" not in form:
-        # The decimal comma is not shown by any number, and timestamps do not show it.
+        # Numbers may fail if Sluice uses another decimal separator than the file, timestamps if none is declared.
         kinds = ("number", "timestamp") if dialect.decimal != written.decimal else ("timestamp",)
         written.may_fail |= {
             row
@@ -129,13 +130,13 @@ def _a_dialect(random: Random) -> _Dialect:
 
 
 def _as_encoded(value: Any, encoding: str) -> Any:
-    """Replace the characters of a string that the encoding does not have. Return other values unchanged."""
+    """Replace the characters of a string that the encoding lacks. Return other values unchanged."""
     return value.encode(encoding, errors="replace").decode(encoding) if isinstance(value, str) else value
 
 
 def _declared(random: Random, dialect: _Dialect) -> dict[str, Any]:
-    """Return the contract's `format` section. It declares everything that cannot be detected, and sometimes also what
-    can."""
+    """Return the contract's `format` section. It declares what cannot be detected, and sometimes what can. The encoding
+    and the decimal separator are sometimes left out."""
     declares = random.random() < 0.5
     form: dict[str, Any] = {}
     if dialect.delimiter not in ",;\t|" or declares or not dialect.header:
@@ -157,11 +158,11 @@ def _declared(random: Random, dialect: _Dialect) -> dict[str, Any]:
     return form
 
 
-# --- texts ------------------------------------------------------------------------------------------------------------
+# --- values as strings ------------------------------------------------------------------------------------------------
 
 
 def _options(random: Random, column: Column) -> dict[str, Any]:
-    """Return the contract's options on how the values of a declared column are written."""
+    """Return random contract options for the way in which the values of a declared column are written."""
     if column.kind == "timestamp":
         way = random.choice(["iso", "zone", "format", "offset", *_SINCE_1970])
         if way in _SINCE_1970:
@@ -215,7 +216,7 @@ def _day_text(random: Random, day: dt.date, options: dict[str, Any]) -> str:
 
 
 def _formatted(moment: dt.date | dt.time, written: str) -> str:
-    """Format a value with strftime, with all four digits of the year."""
+    """Format a value with strftime and a four-digit year."""
     year = f"{moment.year:04}" if isinstance(moment, dt.date) else ""
     return moment.strftime(written.replace("%Y", year))
 
@@ -253,8 +254,8 @@ def _time_text(random: Random, time: dt.time, options: dict[str, Any]) -> str:
 
 
 def _show_both_marks(texts: list[str]) -> bool:
-    """Return whether some strings can only be numbers with a decimal point, and others only numbers with a decimal
-    comma."""
+    """Return whether some strings are like numbers whose last separator is a point, and others like numbers whose last
+    separator is a comma."""
     shown = {mark for text in texts for mark in ".," if re.fullmatch(rf"\s*[+-]?[0-9.,]*[{mark}][0-9]+\s*", text)}
     return shown == {".", ","}
 
@@ -263,7 +264,8 @@ def _show_both_marks(texts: list[str]) -> bool:
 
 
 def _plant_values(random: Random, written: Written) -> None:
-    """Replace a value in some rows with a string that does not have the column's type."""
+    """In 3 of 10 files, replace a value in some rows with a string that is invalid for its column. Note that these rows
+    must be quarantined."""
     typed = [place for place, column in enumerate(written.columns) if column.kind != "string"]
     assert written.texts is not None
     if random.random() < 0.7:

@@ -1,4 +1,4 @@
-"""Random files of all formats."""
+"""Random files in random formats."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ _FORMATS = (csv_file, csv_file, csv_file, json_file, json_file, parquet_file, xl
 
 
 def a_file(seed: int, number: int) -> tuple[Written, int]:
-    """Return the file that is generated from a seed and a number, and the number of rows per partition with which to
-    read it."""
+    """Return the file that is generated from a seed and a number, and the rows per partition to read it with."""
     random = Random(f"{seed}:{number}")
     written = random.choice(_FORMATS)(random)
     return written, random.choice([3, 100_000, 100_000])

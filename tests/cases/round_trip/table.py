@@ -1,4 +1,4 @@
-"""Random tables, which are then written into files of various forms."""
+"""Random tables, which other modules write to files."""
 
 from __future__ import annotations
 
@@ -56,7 +56,13 @@ LETTERS = "abcdefgh XYZ0123456789"
 
 @dataclass
 class Column:
-    """A column with the values that a file should contain. None is a missing value."""
+    """A column of a random table.
+
+    Attributes:
+        name, kind: the name and the contract type of the column.
+        values: the values that the file should contain. None is a missing value.
+        options: the other options of the column in the contract.
+    """
 
     name: str
     kind: Kind
@@ -69,14 +75,14 @@ class Written:
     """A random file, and the results that are correct for it.
 
     Attributes:
-        form: the format of the file, under which it is counted.
+        form: the format and compression of the file, such as "csv gzip". Results are counted by it.
         content: the bytes of the file.
         contract: the fields of the contract; None means the default contract.
-        columns: the columns that were written.
+        columns: the columns in the file.
         texts: for each column, the strings in the file. None if the format stores typed values instead of strings.
-        must_fail, may_fail: the numbers of the rows that must be quarantined, and of those that may be.
-        may_reject: the codes of rejections that are correct.
-        decimal: the decimal separator of the numbers.
+        must_fail, may_fail: the row numbers of the rows that must be quarantined, and of those that may be.
+        may_reject: the correct codes for a rejection.
+        decimal: the decimal separator that Sluice should use.
     """
 
     form: str
@@ -91,7 +97,7 @@ class Written:
 
 
 def a_table(random: Random, letters: str = LETTERS, kinds: tuple[Kind, ...] = KINDS) -> list[Column]:
-    """Return some columns of random types. The column `id`, which is the first or the last one, numbers the rows."""
+    """Return two to five columns. The first or the last one, `id`, numbers the rows; the others are random."""
     rows = random.choice([1, 2, 3, 5, 8, 12, 30])
     columns = [Column("id", "integer", list(range(1, rows + 1)))]
     for place in range(random.randint(1, 4)):
@@ -106,7 +112,7 @@ def a_table(random: Random, letters: str = LETTERS, kinds: tuple[Kind, ...] = KI
 
 
 def _generator(random: Random, kind: Kind, letters: str) -> Any:
-    """Return a function that generates random values of a type. All of its values have the same style."""
+    """Return a function that generates random values of a type, all in one randomly chosen style."""
     style = random.randrange(4)
     return {
         "string": lambda: _text(random, letters, style),

@@ -1,4 +1,4 @@
-"""Random tables as files in formats whose values have types: JSON, Parquet and XLSX."""
+"""Random files in the formats whose values have types: JSON, Parquet and XLSX."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _EXCEL_KINDS: tuple[Kind, ...] = ("string", "string", "integer", "number", "bool
 
 
 def contract_of(random: Random, columns: list[Column], form: dict[str, Any]) -> dict[str, Any] | None:
-    """Return a contract that declares the types of the columns. If there are no options in `form`, sometimes return
-    None instead, for the default contract."""
+    """Return a contract that declares the columns and the format. If `form` is empty, it may instead be None, for the
+    default contract."""
     if not form and random.random() < 0.5:
         return None
     declared = {column.name: {"type": column.kind, **column.options} for column in columns}
@@ -70,7 +70,8 @@ def _json_text(value: Any, as_ascii: bool) -> str:
 
 
 def plant_faults(random: Random, columns: list[Column]) -> set[int]:
-    """Replace a value in some rows with one that does not have the column's type. Return the numbers of these rows."""
+    """In 3 of 10 files, replace a value in some rows with a string that is invalid for its column. Return the numbers
+    of these rows."""
     typed = [column for column in columns if column.kind not in ("string", "json")]
     rows = len(columns[0].values)
     planted = {row for row in range(1, rows + 1) if random.random() < 0.1} if random.random() < 0.3 else set()
@@ -83,8 +84,7 @@ def plant_faults(random: Random, columns: list[Column]) -> set[int]:
 
 
 def parquet_file(random: Random) -> Written:
-    """Return a random Parquet file, whose columns have random physical types and whose row groups have a random
-    size."""
+    """Return a random Parquet file, with random physical types, row group sizes and compression."""
     columns = a_table(random, _UNICODE)
     arrays = {column.name: _arrow(random, column) for column in columns}
     content = io.BytesIO()
@@ -136,7 +136,7 @@ def _arrow(random: Random, column: Column) -> pa.Array:
 
 
 def xlsx_file(random: Random) -> Written:
-    """Return a random XLSX file with a single sheet, in which lines to skip sometimes precede the table."""
+    """Return a random XLSX file with a single sheet. Sometimes the contract skips two lines above the table."""
     columns = a_table(random, LETTERS + "äéßЖ中😀", _EXCEL_KINDS)
     for column in columns:
         column.values = [_for_excel(value) for value in column.values]
@@ -163,8 +163,8 @@ def xlsx_file(random: Random) -> Written:
 
 
 def _for_excel(value: Any) -> Any:
-    """Convert a value to one that a workbook can hold. Workbooks have only floats, whole seconds and the days in their
-    calendar."""
+    """Convert a value to one that is read from a workbook as it was written: an integer below 2^53, a number with at
+    most 15 digits, a time in whole seconds, or a date since March 1900."""
     if isinstance(value, str):
         return value if value.strip() else "x"  # openpyxl does not write strings of only spaces
     if isinstance(value, bool) or value is None:

@@ -86,14 +86,14 @@ KINDS: dict[str, st.SearchStrategy[Any]] = {
 # These values are used only in formats that keep every digit.
 EXACT: dict[str, st.SearchStrategy[Any]] = {
     "uint64": st.integers(2**63, 2**64 - 1),
-    "great": st.integers(2**53, 2**63 - 1),
+    "large": st.integers(2**53, 2**63 - 1),
     "decimal": st.decimals(Decimal("1e17"), Decimal("1e18"), places=5),
 }
 
 
 @st.composite
 def tables(draw: st.DrawFn, kinds: Mapping[str, st.SearchStrategy[Any]]) -> dict[str, list[Any]]:
-    """Generate tables of at least two rows, with columns of random types, each of which is named after its type."""
+    """Generate tables of at least two rows: a column `id`, and columns of random types, named after their types."""
     chosen = draw(st.lists(st.sampled_from(sorted(kinds)), min_size=2, max_size=5, unique=True))
     rows = draw(st.integers(2, 12))
     table: dict[str, list[Any]] = {"id": list(range(1, rows + 1))}
@@ -172,8 +172,8 @@ WRITERS: dict[str, tuple[Callable[[Table], bytes], bool]] = {
 
 
 def _right(table: Table, form: str) -> dict[str, list[Any]]:
-    """Return the table as it should be published, with numbers that have too many digits as strings."""
-    kept = {"uint64", "decimal"} | ({"great"} if "SV" in form else set())
+    """Return the table as it should be published: numbers with too many digits for a number column become strings."""
+    kept = {"uint64", "decimal"} | ({"large"} if "SV" in form else set())
     return {
         name: [str(value) if name in kept and value is not None else value for value in column]
         for name, column in table.items()
@@ -201,7 +201,7 @@ OPTIONS: dict[str, tuple[bytes, Table]] = {
         {"id": [1, 2], "name": ["Doe, Jane", "Roe"], "n": [5, 6]},
     ),
     "single quotes that nothing needs": (b"id,name\n1,'Doe'\n2,'Roe'\n", {"id": [1, 2], "name": ["Doe", "Roe"]}),
-    "apostrophes are no quotes": (
+    "apostrophes that are not quotes": (
         b"id,name\n1,'tis\n2,rock 'n' roll\n",
         {"id": [1, 2], "name": ["'tis", "rock 'n' roll"]},
     ),
@@ -220,7 +220,7 @@ OPTIONS: dict[str, tuple[bytes, Table]] = {
     ),
     "one title line over two columns": (b"Sales\nid,n\n1,2.5\n2,3.5\n", {"id": [1, 2], "n": [2.5, 3.5]}),
     "an index of pandas": (b",name,n\n0,a,1.5\n1,b,2.5\n", {"row_name": [0, 1], "name": ["a", "b"], "n": [1.5, 2.5]}),
-    "an index, and numbers of which one could have a thousands mark": (
+    "an index, and numbers of which one could have a thousands separator": (
         b",name,n,m\n0,a,0.0155,2\n1,b,4.603,NA\n",
         {"row_name": [0, 1], "name": ["a", "b"], "n": [0.0155, 4.603], "m": [2, None]},
     ),
@@ -233,19 +233,25 @@ OPTIONS: dict[str, tuple[bytes, Table]] = {
         b'"id","v"\n"a",10,2.5\n"b",11,3.5\n',
         {"row_name": ["a", "b"], "id": [10, 11], "v": [2.5, 3.5]},
     ),
-    "an American thousands mark": (
+    "American thousands separators": (
         b'a,b\nx,"1,234"\ny,12\nz,"1,000,000"\n',
         {"a": ["x", "y", "z"], "b": [1234, 12, 1000000]},
     ),
-    "a German thousands mark": (
+    "German thousands separators": (
         b"a;b;c\nx;2.155;0,3\ny;6;19,47\n",
         {"a": ["x", "y"], "b": [2155, 6], "c": [0.3, 19.47]},
     ),
-    "a French thousands mark": ("a;b\nx;1\u202f234,56\ny;12,50\n".encode(), {"a": ["x", "y"], "b": [1234.56, 12.5]}),
+    "French thousands separators": (
+        "a;b\nx;1\u202f234,56\ny;12,50\n".encode(),
+        {"a": ["x", "y"], "b": [1234.56, 12.5]},
+    ),
     "a number that can be read in two ways": (b"a;b\nx;1.250\ny;3.400\n", {"a": ["x", "y"], "b": ["1.250", "3.400"]}),
     "MySQL's NULL": (b"id,n,t\n1,5,\\N\n2,\\N,x\n", {"id": [1, 2], "n": [5, None], "t": [None, "x"]}),
-    "marks of missing numbers": (b"id,n\n1,5\n2,-\n3,#N/A\n4,n.a.\n", {"id": [1, 2, 3, 4], "n": [5, None, None, None]}),
-    "marks among texts": (b"id,t\n1,NA\n2,-\n3,DE\n", {"id": [1, 2, 3], "t": ["NA", "-", "DE"]}),
+    "strings for missing numbers": (
+        b"id,n\n1,5\n2,-\n3,#N/A\n4,n.a.\n",
+        {"id": [1, 2, 3, 4], "n": [5, None, None, None]},
+    ),
+    "the same strings among others": (b"id,t\n1,NA\n2,-\n3,DE\n", {"id": [1, 2, 3], "t": ["NA", "-", "DE"]}),
     "an encoding": (
         "id,name\n1,Γιώργος\n2,Αθήνα\n3,Θεσσαλονίκη\n".encode("cp1253"),
         {"id": [1, 2, 3], "name": ["Γιώργος", "Αθήνα", "Θεσσαλονίκη"]},
@@ -263,7 +269,7 @@ def test_an_option_that_no_file_proves_is_proposed(option: str) -> None:
 @pytest.mark.parametrize(
     "content",
     [b"id,name\n1,a\n2,b\nid,name\n3,c\n", b"a,a\nx,1\ny,2\n", b"1,2\nx\n3\n4,5,6\n7\n"],
-    ids=["the header comes again", "two columns of one name", "ragged"],
+    ids=["the header is repeated", "two columns have the same name", "ragged"],
 )
 def test_no_row_is_skipped_to_make_the_others_fit(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "sample.csv").write_bytes(content)
@@ -275,14 +281,14 @@ def test_no_row_is_skipped_to_make_the_others_fit(content: bytes, tmp_path: Path
     assert proposal.profile.found.doubt in proposal.text
 
 
-def test_numbers_that_can_be_read_in_two_ways_are_text_with_a_remark(tmp_path: Path) -> None:
+def test_numbers_that_can_be_read_in_two_ways_are_strings_with_a_note(tmp_path: Path) -> None:
     (tmp_path / "sample.csv").write_bytes(b"a;b;c\nx;1.250;t\ny;3.400;u\n")
     columns = {column.name: column for column in propose_contract(tmp_path / "sample.csv", "things").profile.columns}
     assert [columns[name].column.type for name in "abc"] == ["string"] * 3
     assert [bool(columns[name].note) for name in "abc"] == [False, True, False]
 
 
-def test_a_sheet_is_proposed_where_the_first_one_is_a_cover(tmp_path: Path) -> None:
+def test_a_sheet_is_proposed_if_the_first_one_is_a_cover(tmp_path: Path) -> None:
     book = openpyxl.Workbook()
     book.active.title = "Cover"
     sheet = book.create_sheet("Data")
@@ -292,7 +298,7 @@ def test_a_sheet_is_proposed_where_the_first_one_is_a_cover(tmp_path: Path) -> N
     assert_same(published((tmp_path / "book.xlsx").read_bytes()), {"id": [1, 2], "v": [2.5, 3.5]})
 
 
-def test_a_sample_of_which_no_row_can_be_decoded_is_refused(tmp_path: Path) -> None:
+def test_a_sample_of_which_no_row_can_be_decoded_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "sample.jsonl").write_bytes(b'{"a": 1,\n{"a": 2,\n')
     with pytest.raises(FileRejected):
         propose_contract(tmp_path / "sample.jsonl", "things")
@@ -300,17 +306,17 @@ def test_a_sample_of_which_no_row_can_be_decoded_is_refused(tmp_path: Path) -> N
 
 # --- the cases ----------------------------------------------------------------------------------------------------
 
-# Values for which the proposed contract guesses a type and the default contract does not.
+# Values that the proposed contract publishes with another type than the default contract.
 GUESSED: dict[str, Table] = {
-    "marks: German, with grouped whole numbers": {"faelle": [2155, 1020, 6]},
+    "separators: German, with grouped whole numbers": {"faelle": [2155, 1020, 6]},
     "parquet: decimals without a fraction": {"price": [1.5, 2.0]},
-    "missing: \\N among texts": {"v": [None, "x"]},
+    "missing: \\N among strings": {"v": [None, "x"]},
     "missing: NA among integers beyond 2^53": {"v": ["NA", "9007199254740993"]},
 }
 PROVEN = [case for case in CASES if case.contract is None and case.published and not case.quarantined]
 
 
 @pytest.mark.parametrize("case", PROVEN, ids=lambda case: case.title)
-def test_a_proposed_contract_publishes_what_a_case_holds(case: Case) -> None:
+def test_a_proposed_contract_publishes_the_values_of_a_case(case: Case) -> None:
     assert case.published
     assert_same(published(case.content), {**case.published, **GUESSED.get(case.title, {})})
