@@ -1,6 +1,6 @@
 """Settings for all unit tests, and the option `--quick` of `make quick`.
 
-The option skips tests that import Great Expectations or take seconds each.
+The option skips tests that import Great Expectations or are marked as heavy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _GX = "great_expectations"
 
 
 class _SkipAtImport:
-    """Import hook that skips the current test when it is about to import Great Expectations, which takes seconds."""
+    """Import hook that skips the test or the module that is about to import Great Expectations, which takes seconds."""
 
     def find_spec(
         self, name: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
@@ -28,7 +28,6 @@ class _SkipAtImport:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option --quick."""
     parser.addoption("--quick", action="store_true", help="skip tests that import Great Expectations, and heavy ones")
 
 

@@ -14,8 +14,8 @@ from moto import mock_aws
 from moto.core.base_backend import BaseBackend
 from moto.s3.responses import S3Response
 
-# Moto computes a service's URLs for each request. For each account, it also registers those of all services for the
-# library requests, which is not used here.
+# Moto computes a service's URLs for each request. For each account, it also registers the URLs of all services for
+# the library requests, which the tests do not use.
 _urls: Any = cached_property(BaseBackend.urls.fget)
 _urls.__set_name__(BaseBackend, "urls")
 BaseBackend.urls = _urls
@@ -36,7 +36,7 @@ S3Response.put_object = _put_object_alone
 
 @contextmanager
 def empty_account() -> Iterator[None]:
-    """Simulate an account. Tests share one boto3 session, because creating a session takes longer than most of them."""
+    """Simulate an account. Tests share one boto3 session, because creating one takes longer than most tests."""
     with mock_aws():
         boto3.DEFAULT_SESSION = _session()
         yield

@@ -1,4 +1,4 @@
-"""This release can read everything that an earlier release wrote to S3 and to the queue."""
+"""This release can read what earlier releases wrote to S3 and to the queue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.compatibility.write import FOLDER
 RELEASES = sorted(path for path in FOLDER.iterdir() if path.is_dir() and path.name[0].isdigit())
 
 
-def test_there_is_something_to_be_compatible_with() -> None:
+def test_the_files_of_the_first_release_are_kept() -> None:
     assert [path.name for path in RELEASES][:1] == ["0.3.0"]
 
 

@@ -1,4 +1,4 @@
-"""Only the composition root and the settings modules that it uses read environment variables."""
+"""In flows and blocks, only the composition root and the settings modules read environment variables."""
 
 from __future__ import annotations
 

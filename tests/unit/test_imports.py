@@ -21,13 +21,13 @@ def _imports(graph: grimp.ImportGraph, importer: str) -> set[str]:
     return graph.find_modules_directly_imported_by(importer)
 
 
-def test_no_module_imports_itself_by_way_of_others() -> None:
+def test_no_module_imports_itself_indirectly() -> None:
     graph = grimp.build_graph(*_PACKAGES, cache_dir=None)
     assert len(graph.modules) > 200
     assert import_cycles(graph) == []
 
 
-def test_a_circle_is_found() -> None:
+def test_a_cycle_is_found() -> None:
     graph = grimp.ImportGraph()
     for importer, imported in (("a", "b"), ("b", "c"), ("c", "a"), ("c", "d")):
         graph.add_import(importer=importer, imported=imported)

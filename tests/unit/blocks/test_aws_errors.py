@@ -1,4 +1,4 @@
-"""AWS errors are mapped to the same Sluice errors for the pipeline and for the commands."""
+"""Each error of AWS becomes the Sluice error for its cause."""
 
 from __future__ import annotations
 
@@ -65,16 +65,16 @@ def answer(code: str, status: int, message: str = "") -> ClientError:
     ],
     ids=lambda value: getattr(value, "__name__", None) or aws_error_code(value) or type(value).__name__,
 )
-def test_an_aws_error_has_one_meaning(error: Any, meaning: type[Exception]) -> None:
+def test_each_aws_error_becomes_the_error_for_its_cause(error: Any, meaning: type[Exception]) -> None:
     assert type(explain_aws_error(error, "reading")) is meaning
 
 
-def test_whatever_may_be_corrected_from_outside_gives_no_upload_up() -> None:
+def test_errors_that_people_can_correct_outside_the_file_are_transient() -> None:
     refused = (AwsRefused, CredentialsMissing, CredentialsExpired, CredentialsInvalid, ProfileUnknown, RegionUnset)
     assert all(issubclass(meaning, TransientError) for meaning in (*refused, AwsUnavailable, QuotaReached))
 
 
-def test_the_message_holds_what_was_done_the_call_and_what_aws_reported() -> None:
+def test_the_message_contains_the_action_the_call_and_the_error_of_aws() -> None:
     error = answer("AccessDenied", 403, "not authorized to perform: s3:GetObject.")
     with pytest.raises(AwsRefused) as raised, explaining_aws_errors("reading s3://bucket/key"):
         raise error

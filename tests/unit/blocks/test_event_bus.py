@@ -1,4 +1,4 @@
-"""Events are put on the bus in as few calls as EventBridge allows, and each rejected event gets its reason."""
+"""Events are put on the bus in batches within EventBridge's limits, and each rejected event gets its error."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def calls_of(bus: EventBus) -> list[list[dict[str, Any]]]:
     return calls
 
 
-def test_events_are_put_on_the_default_bus_ten_a_call_in_their_order(aws: None) -> None:
+def test_events_are_put_on_the_default_bus_in_order_ten_per_call(aws: None) -> None:
     bus = EventBus()
     calls = calls_of(bus)
     assert bus.put([event(json.dumps({"number": number})) for number in range(25)]) == [None] * 25
@@ -44,14 +44,14 @@ def test_a_call_is_no_larger_than_eventbridge_allows(aws: None) -> None:
     assert [len(entries) for entries in calls] == [2, 2, 1]
 
 
-def test_no_events_are_no_call(aws: None) -> None:
+def test_putting_no_events_makes_no_call(aws: None) -> None:
     bus = EventBus()
     calls = calls_of(bus)
     assert bus.put([]) == []
     assert calls == []
 
 
-def test_an_event_that_is_refused_does_not_take_the_others_of_its_call_along(aws: None) -> None:
+def test_a_rejected_event_does_not_affect_the_others_in_its_call(aws: None) -> None:
     answers = EventBus().put([event('{"number": 1}'), event("no JSON"), event('{"number": 3}')])
     assert [type(answer) for answer in answers] == [type(None), AwsCallInvalid, type(None)]
 
@@ -64,7 +64,7 @@ def test_an_event_that_is_refused_does_not_take_the_others_of_its_call_along(aws
         ("AccessDeniedException", AwsRefused),
     ],
 )
-def test_the_code_of_a_refused_event_is_explained_by_the_table_of_aws_errors(
+def test_the_code_of_a_rejected_event_becomes_the_error_for_its_cause(
     aws: None, monkeypatch: pytest.MonkeyPatch, code: str, meaning: type[Exception]
 ) -> None:
     bus = EventBus()
@@ -73,7 +73,7 @@ def test_the_code_of_a_refused_event_is_explained_by_the_table_of_aws_errors(
     assert [type(answer) for answer in bus.put([event(), event()])] == [type(None), meaning]
 
 
-def test_a_call_without_an_answer_refuses_its_events_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_event_of_a_call_that_gets_no_response_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL_EVENTS", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")

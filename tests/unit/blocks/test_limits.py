@@ -1,4 +1,4 @@
-"""The time limits for a stage, upload, task, message and drain each include the previous one, or are rejected."""
+"""The time limits of a stage, an upload, a task, a launch and a drain fit into each other, or they are rejected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deployment.aws.templates import default_parameters
 MEMORY = 2_048
 
 
-def test_each_limit_contains_the_one_before() -> None:
+def test_each_limit_is_longer_than_the_one_before() -> None:
     limits = Limits()
     limits.check(memory_mib=MEMORY)
     order = [
@@ -27,7 +27,7 @@ def test_each_limit_contains_the_one_before() -> None:
     assert limits.lifetime_seconds + limits.upload_seconds < limits.task_seconds <= MAX_MESSAGE_SECONDS
 
 
-def test_the_template_the_settings_and_the_state_machine_have_the_same_limits() -> None:
+def test_the_template_and_the_settings_have_the_same_limits_and_the_state_machine_waits_longer() -> None:
     parameters = default_parameters(TEMPLATE)
     fields = PipelineSettings.model_fields
     assert Limits.of_parameters(parameters) == Limits()
@@ -45,7 +45,7 @@ def test_the_template_the_settings_and_the_state_machine_have_the_same_limits() 
         (Limits(), 512, ["TaskMemory=1024"]),
     ],
 )
-def test_what_no_upload_could_keep_to_is_refused_with_the_parameter_and_the_fix(
+def test_inconsistent_limits_are_rejected_with_the_parameters_to_change(
     limits: Limits, memory_mib: int, parameters: list[str]
 ) -> None:
     with pytest.raises(LimitsInconsistent) as refused:
@@ -53,11 +53,11 @@ def test_what_no_upload_could_keep_to_is_refused_with_the_parameter_and_the_fix(
     assert all(parameter in str(refused.value) for parameter in parameters)
 
 
-def test_the_advice_for_the_lifetime_is_enough() -> None:
+def test_a_lifetime_that_is_shorter_by_the_excess_is_accepted() -> None:
     limits = Limits(lifetime_seconds=42_000)
     excess = limits.task_seconds - MAX_MESSAGE_SECONDS
     Limits(lifetime_seconds=42_000 - excess).check(memory_mib=MEMORY)
 
 
-def test_a_stack_of_an_earlier_release_has_the_defaults() -> None:
+def test_limits_that_a_stack_has_no_parameters_for_are_the_defaults() -> None:
     assert Limits.of_parameters({"TaskMemory": "4096"}) == Limits()

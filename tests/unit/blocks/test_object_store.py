@@ -1,4 +1,4 @@
-"""The object store reads exactly the requested version, and supports conditional writes."""
+"""The object store reads exactly the requested version, in one piece or in ranges, and uploads an output once."""
 
 from __future__ import annotations
 
@@ -78,22 +78,22 @@ def test_a_deleted_version_is_gone(store: ObjectStore, tmp_path: Path) -> None:
             read(LANDING, KEY, version_id=message.version_id)
 
 
-def test_an_archived_object_is_no_want_of_permission(store: ObjectStore, tmp_path: Path) -> None:
+def test_an_archived_object_is_not_reported_as_a_missing_permission(store: ObjectStore, tmp_path: Path) -> None:
     written = boto3.client("s3").put_object(Bucket=LANDING, Key=KEY, Body=b"rows", StorageClass="GLACIER")
     with pytest.raises(ObjectArchived):
         store.download(LANDING, KEY, tmp_path / "file", written["VersionId"])
 
 
-def test_an_entry_that_is_gone_when_it_should_be_replaced_is_a_condition_that_does_not_hold(store: ObjectStore) -> None:
+def test_an_object_that_is_gone_is_not_replaced(store: ObjectStore) -> None:
     assert not store.put_if_unchanged("index/orders/a.json", "{}", StoredObject(b"", '"an etag"'))
 
 
-def test_a_name_that_aws_cannot_have_is_no_trouble_that_passes(store: ObjectStore) -> None:
+def test_an_invalid_bucket_name_is_an_invalid_call(store: ObjectStore) -> None:
     with pytest.raises(AwsCallInvalid):
         store.head("not a bucket", KEY)
 
 
-def test_a_large_output_that_lies_there_already_is_not_uploaded_again(
+def test_a_large_output_that_exists_already_is_not_uploaded_again(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(object_store, "_TRANSFER", TransferConfig(multipart_threshold=1))
@@ -108,11 +108,9 @@ def test_a_large_output_that_lies_there_already_is_not_uploaded_again(
     assert after["LastModified"] == before
 
 
-def test_a_refused_upload_is_told_from_an_unavailable_s3(
+def test_an_upload_that_s3_denies_is_not_reported_as_unavailable(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If S3 rejects an upload, the error is AwsRefused, and not AwsUnavailable as it is when S3 cannot be reached."""
-
     def refuse(*_: Any, **__: Any) -> Any:
         raise ClientError({"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}, "PutObject")  # type: ignore[typeddict-item]
 
@@ -132,7 +130,7 @@ def test_a_refused_upload_is_told_from_an_unavailable_s3(
         ("ExpiredToken", 400, AwsRefused),
     ],
 )
-def test_an_aws_error_is_named_for_what_it_means(
+def test_an_error_of_s3_is_raised_as_the_error_for_its_cause(
     store: ObjectStore, code: str, status: int, expected: type[Exception]
 ) -> None:
     def refuse(**_: Any) -> Any:
@@ -149,7 +147,9 @@ def test_an_aws_error_is_named_for_what_it_means(
 # --- reading in ranges ------------------------------------------------------------------------------------------------
 
 
-def test_an_object_that_is_too_large_for_the_disk_is_not_downloaded(store: ObjectStore, tmp_path: Path) -> None:
+def test_an_object_that_is_too_large_is_not_downloaded_but_can_be_read_in_ranges(
+    store: ObjectStore, tmp_path: Path
+) -> None:
     upload = put(b"0123456789")
     facts = store.download(LANDING, KEY, tmp_path / "file", upload.version_id, at_most=9)
     assert (facts.size_bytes, facts.version_id) == (10, upload.version_id)
@@ -158,7 +158,7 @@ def test_an_object_that_is_too_large_for_the_disk_is_not_downloaded(store: Objec
     assert pickle.loads(pickle.dumps(store)).read_range(LANDING, KEY, facts, 2, 3) == b"234"  # noqa: S301 (ours)
 
 
-def test_a_range_of_an_object_that_was_overwritten_or_deleted_is_refused(store: ObjectStore) -> None:
+def test_a_range_of_an_object_that_was_overwritten_or_deleted_is_not_read(store: ObjectStore) -> None:
     facts = store.head(LANDING, KEY, put(b"0123456789").version_id)
     for changed in (replace(facts, version_id=None, etag="0" * 32), replace(facts, version_id="0" * 32)):
         with pytest.raises((ObjectGone, AwsCallInvalid)):
@@ -186,7 +186,7 @@ def test_a_range_whose_body_breaks_off_is_read_again(store: ObjectStore, monkeyp
 EARLY = "data/orders/early.parquet"
 
 
-def test_an_upload_in_parts_is_an_object_once_it_is_completed(store: ObjectStore) -> None:
+def test_a_multipart_upload_becomes_an_object_when_it_is_completed(store: ObjectStore) -> None:
     parts = [b"a" * 5 * 1024**2, b"b"]
     pending = store.create_upload(EARLY, sha256="aa")
     etags = tuple(store.upload_part(pending, number, part) for number, part in enumerate(parts, start=1))
@@ -199,7 +199,7 @@ def test_an_upload_in_parts_is_an_object_once_it_is_completed(store: ObjectStore
     store.complete_upload(pending)  # as if the first response had been lost
 
 
-def test_an_upload_that_was_deleted_before_it_was_completed_is_tried_again() -> None:
+def test_completing_an_aborted_multipart_upload_is_a_transient_error() -> None:
     in_memory = ObjectStore(LANDING, PUBLISHED, client=InMemoryS3())  # moto fails in this case
     pending = in_memory.create_upload(EARLY, sha256="aa")
     in_memory.abort_upload(pending)

@@ -27,7 +27,7 @@ def test_no_two_stacks_have_a_name_in_common() -> None:
         assert not names_of(one) & names_of(other), (one, other)
 
 
-def test_a_stack_owns_its_own_automations_and_limits_and_no_other_stacks() -> None:
+def test_a_stack_owns_only_its_own_automations_and_limits() -> None:
     for one in STACKS:
         for other in STACKS:
             automation, limit = f"Sluice: a run crashed ({other})", PrefectNames(other).limit("orders")
@@ -35,7 +35,7 @@ def test_a_stack_owns_its_own_automations_and_limits_and_no_other_stacks() -> No
             assert limit.startswith(PrefectNames(one).limit("")) is (one == other)
 
 
-def test_what_a_stack_of_the_products_name_has_is_not_named_twice() -> None:
+def test_the_names_of_a_stack_called_sluice_contain_sluice_once() -> None:
     names = PrefectNames("sluice")
     assert (names.credentials_block, names.pool("ecs"), names.limit("orders")) == (
         "sluice-aws",

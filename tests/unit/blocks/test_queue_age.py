@@ -1,4 +1,4 @@
-"""An upload that is older than the oldest message in the queue, whose age CloudWatch knows, is not in the queue."""
+"""The age of the oldest message comes from CloudWatch, unless the queue is empty."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from blocks.queue_age import oldest_message_since
 
 
 class Ages:
-    """CloudWatch with these data points for the age of the oldest message: (minutes ago, age in seconds)."""
+    """A CloudWatch client with these data points for the age of the oldest message: (minutes ago, age in seconds)."""
 
     def __init__(self, *points: tuple[int, float]) -> None:
         self.points = points
@@ -44,7 +44,7 @@ def test_an_empty_queue_has_no_message_before_now(queue_url: str) -> None:
 
 
 @pytest.mark.parametrize("is_held", [False, True])
-def test_of_a_queue_with_messages_cloudwatch_knows_the_oldest(queue_url: str, is_held: bool) -> None:
+def test_the_oldest_message_is_as_old_as_cloudwatch_reports(queue_url: str, is_held: bool) -> None:
     boto3.client("sqs").send_message(QueueUrl=queue_url, MessageBody="a")
     if is_held:
         boto3.client("sqs").receive_message(QueueUrl=queue_url)
@@ -54,11 +54,11 @@ def test_of_a_queue_with_messages_cloudwatch_knows_the_oldest(queue_url: str, is
     assert ages.asked["Dimensions"] == [{"Name": "QueueName", "Value": "uploads"}]
 
 
-def test_a_delayed_message_is_a_message(queue_url: str) -> None:
+def test_a_queue_with_a_delayed_message_is_not_empty(queue_url: str) -> None:
     boto3.client("sqs").send_message(QueueUrl=queue_url, MessageBody="a", DelaySeconds=60)
     assert oldest_message_since(queue_url, cloudwatch=Ages()) is None
 
 
-def test_without_the_metric_it_cannot_be_told(queue_url: str) -> None:
+def test_without_the_metric_the_age_is_unknown(queue_url: str) -> None:
     boto3.client("sqs").send_message(QueueUrl=queue_url, MessageBody="a")
     assert oldest_message_since(queue_url) is None

@@ -1,4 +1,4 @@
-"""Settings are read once and validated, and the error for a missing setting names it."""
+"""Settings come from the environment or from a stack's outputs, and an error names what is missing or invalid."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_stacks_outputs_configure_the_pipeline() -> None:
     assert settings.contracts_folder is None, "the folder of the machine that registers the block is not the worker's"
 
 
-def test_another_stack_is_told_by_the_outputs_that_it_lacks() -> None:
+def test_outputs_that_a_stack_lacks_are_named() -> None:
     with pytest.raises(SettingsMissing) as error:
         PipelineSettings.from_outputs({"LandingBucket": "landing"})
     assert "QueueUrl" in error.value.names

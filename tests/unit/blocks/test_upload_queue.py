@@ -25,11 +25,11 @@ def receive(queue: UploadQueue) -> ReceivedMessage:
     return message
 
 
-def test_an_empty_queue_gives_nothing(queue: UploadQueue) -> None:
+def test_receiving_from_an_empty_queue_returns_nothing(queue: UploadQueue) -> None:
     assert queue.receive(wait_seconds=0) == []
 
 
-def test_up_to_ten_messages_come_at_once_and_are_invisible_to_others(queue: UploadQueue) -> None:
+def test_up_to_ten_messages_are_received_together_and_become_invisible(queue: UploadQueue) -> None:
     send(queue, *map(str, range(12)))
     assert queue.count_waiting() == 12
     assert [len(queue.receive(wait_seconds=0)) for _ in range(3)] == [10, 2, 0]
@@ -37,28 +37,28 @@ def test_up_to_ten_messages_come_at_once_and_are_invisible_to_others(queue: Uplo
     assert queue.count_waiting() == 0
 
 
-def test_a_released_message_comes_again_and_says_how_often(queue: UploadQueue) -> None:
+def test_a_released_message_is_received_again_with_a_higher_receive_count(queue: UploadQueue) -> None:
     send(queue)
     assert queue.release([receive(queue)]) == {}
     assert queue.held == []
     assert receive(queue).receive_count == 2
 
 
-def test_more_messages_than_fit_into_a_call_are_released_all_the_same(queue: UploadQueue) -> None:
+def test_more_messages_than_fit_into_one_call_are_all_released(queue: UploadQueue) -> None:
     send(queue, *map(str, range(12)))
     messages = [message for _ in range(2) for message in queue.receive(wait_seconds=0)]
     assert queue.release(messages) == {}
     assert queue.count_waiting() == 12
 
 
-def test_an_acknowledged_message_never_comes_again(queue: UploadQueue) -> None:
+def test_an_acknowledged_message_is_not_received_again(queue: UploadQueue) -> None:
     send(queue)
     queue.release([receive(queue)])
     assert queue.acknowledge([receive(queue)]) == {}
     assert queue.receive(wait_seconds=0) == queue.held == []
 
 
-def test_a_message_that_was_given_up_rests_in_the_dead_letter_queue(queue: UploadQueue) -> None:
+def test_a_message_that_was_given_up_is_in_the_dead_letter_queue(queue: UploadQueue) -> None:
     queue.dead_letter_queue_url = boto3.client("sqs").create_queue(QueueName="dead")["QueueUrl"]
     send(queue)
     assert queue.give_up([receive(queue)]) == {}
@@ -73,7 +73,7 @@ def test_a_message_that_cannot_be_given_up_is_still_held(queue: UploadQueue) -> 
     assert list(queue.give_up([message])) == queue.held == [message]
 
 
-def test_extending_a_message_that_is_gone_says_that_it_is_lost_and_keeps_the_others(queue: UploadQueue) -> None:
+def test_extending_messages_reports_only_a_deleted_one_as_lost(queue: UploadQueue) -> None:
     send(queue, "a", "b")
     gone, kept = queue.receive(wait_seconds=0)
     queue.acknowledge([gone])
@@ -81,7 +81,7 @@ def test_extending_a_message_that_is_gone_says_that_it_is_lost_and_keeps_the_oth
     assert {message: type(error) for message, error in problems.items()} == {gone: MessageLost}
 
 
-def test_a_call_that_is_refused_fails_for_each_message_and_raises_nothing(
+def test_a_denied_call_is_reported_for_each_message_and_raises_nothing(
     queue: UploadQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send(queue, "a", "b")
@@ -97,7 +97,7 @@ def test_a_call_that_is_refused_fails_for_each_message_and_raises_nothing(
 
 
 @pytest.mark.parametrize("code", ["ReceiptHandleIsInvalid", "AWS.SimpleQueueService.MessageNotInflight"])
-def test_every_way_in_which_sqs_says_that_a_message_is_not_held_means_that_it_is_lost(
+def test_each_sqs_error_for_a_message_that_is_not_in_flight_means_that_it_is_lost(
     queue: UploadQueue, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     send(queue)
@@ -107,7 +107,7 @@ def test_every_way_in_which_sqs_says_that_a_message_is_not_held_means_that_it_is
     assert isinstance(queue.extend([message], 30)[message], MessageLost)
 
 
-def test_the_heartbeat_keeps_extending_what_is_held_while_the_work_goes_on(
+def test_the_heartbeat_keeps_extending_held_messages_during_the_work(
     queue: UploadQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send(queue)
@@ -130,7 +130,7 @@ def test_the_heartbeat_keeps_extending_what_is_held_while_the_work_goes_on(
     assert touched
 
 
-def test_the_heartbeat_lets_go_of_a_message_that_was_lost(queue: UploadQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_heartbeat_drops_a_lost_message(queue: UploadQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     send(queue)
     quick = UploadQueue(queue.queue_url, visibility_timeout_seconds=1)
     message = receive(quick)

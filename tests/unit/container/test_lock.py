@@ -19,7 +19,7 @@ scipy==1.18.1 ; python_full_version >= '3.12' \\
 """
 
 
-def test_what_belongs_to_other_systems_and_pythons_is_left_out() -> None:
+def test_packages_for_other_systems_and_python_versions_are_left_out() -> None:
     assert packages(lock=_LOCK) == {
         "click": ("8.5.1", ["--hash=sha256:aa", "--hash=sha256:bb"]),
         "scipy": ("1.17.1", ["--hash=sha256:dd"]),
@@ -27,12 +27,12 @@ def test_what_belongs_to_other_systems_and_pythons_is_left_out() -> None:
     assert packages(IN_THE_IMAGE | {"python_full_version": "3.12.1"}, _LOCK)["scipy"][0] == "1.18.1"
 
 
-def test_it_is_written_as_pip_reads_it() -> None:
+def test_requirements_are_written_in_the_format_of_pip() -> None:
     first, *_ = as_requirements(packages(lock=_LOCK)).splitlines()
     assert first == "click==8.5.1 --hash=sha256:aa --hash=sha256:bb"
 
 
-def test_every_package_of_the_projects_own_lock_has_hashes() -> None:
+def test_every_package_of_the_lock_file_of_the_project_has_hashes() -> None:
     found = packages()
     assert {"prefect", "great-expectations", "pandas", "pyarrow", "boto3"} <= found.keys()
     assert all(hashes for _, hashes in found.values())

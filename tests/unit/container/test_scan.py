@@ -1,4 +1,4 @@
-"""A vulnerability scan that could not reach the database never looks like a scan without findings."""
+"""A vulnerability scan that is incomplete, or that had no database, is never reported as a scan without findings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from container.lock import packages
 from container.scan import EXIT_NOT_SCANNED, EXIT_VULNERABLE, scan
 
-# Behaves like pip-audit, which prints JSON to standard output and exits with 1 both for findings and for errors.
+# Prints JSON to standard output and exits with 1 for errors, like pip-audit, which also exits with 1 for findings.
 _SCANNER = """\
 import json, pathlib, sys
 asked = [line.split("==") for line in pathlib.Path(sys.argv[-1]).read_text().splitlines()]
@@ -56,6 +56,6 @@ def test_a_vulnerable_package_is_named_with_the_version_that_fixes_it(
     ],
     ids=["no database", "no network", "one skipped", "one missing"],
 )
-def test_a_scan_that_did_not_see_everything_is_neither_good_nor_bad(behaviour: str, tmp_path: Path) -> None:
-    """A package index mirror without the vulnerability database reports no findings for every package."""
+def test_an_incomplete_scan_is_neither_a_success_nor_a_finding(behaviour: str, tmp_path: Path) -> None:
+    """A package index mirror without the vulnerability database reports no findings for any package."""
     assert scan(scanner(tmp_path, behaviour)) == EXIT_NOT_SCANNED

@@ -1,4 +1,4 @@
-"""The image omits only unused files, and keeps files that are needed although they look unused."""
+"""trim.py deletes unused files, and keeps files that are needed although they look unused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def put(root: Path, *names: str) -> None:
         (root / name).write_bytes(b"x" * 10)
 
 
-def test_tests_headers_and_pip_go_and_are_counted(trim: ModuleType, tmp_path: Path) -> None:
+def test_tests_headers_and_pip_are_deleted_and_their_bytes_counted(trim: ModuleType, tmp_path: Path) -> None:
     gone = ["pandas/tests/test_a.py", "pyarrow/include/arrow.h", "pip/__init__.py", "scipy/stats/tests/test_b.py"]
     put(tmp_path, *gone, "pandas/core/frame.py")
     assert trim.trim(tmp_path) == 40
@@ -36,14 +36,14 @@ def test_tests_headers_and_pip_go_and_are_counted(trim: ModuleType, tmp_path: Pa
     assert (tmp_path / "pandas/core/frame.py").exists()
 
 
-def test_what_is_needed_although_it_looks_unused_stays(trim: ModuleType, tmp_path: Path) -> None:
+def test_files_that_are_needed_although_they_look_unused_stay(trim: ModuleType, tmp_path: Path) -> None:
     kept = ["numpy/f2py/__init__.py", "numpy/testing/__init__.py", "pyarrow/libarrow_substrait.so.2600"]
     put(tmp_path, *kept)
     assert trim.trim(tmp_path) == 0
     assert all((tmp_path / name).exists() for name in kept)
 
 
-def test_only_services_that_are_called_keep_their_description(trim: ModuleType, tmp_path: Path) -> None:
+def test_only_services_that_are_called_keep_their_botocore_data(trim: ModuleType, tmp_path: Path) -> None:
     put(tmp_path, "botocore/data/s3/x.json", "botocore/data/iot/x.json", "botocore/data/endpoints.json")
     trim.trim(tmp_path)
     assert sorted(path.name for path in (tmp_path / "botocore" / "data").iterdir()) == ["endpoints.json", "s3"]

@@ -1,4 +1,4 @@
-"""An unsupported Python version is reported in one sentence, before anything is set up."""
+"""A Python that cannot run the project is reported with advice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deployment.check_python import problem
 
 
 @pytest.mark.parametrize("version", [(3, 11), (3, 12), (3, 13)])
-def test_the_supported_versions_will_do(version: tuple[int, int]) -> None:
+def test_a_supported_version_is_accepted(version: tuple[int, int]) -> None:
     assert problem(*version, sys.executable) == ""
 
 

@@ -1,4 +1,4 @@
-"""The sluice command reports an error in one sentence, with an exit code that depends on the type of error."""
+"""The sluice command explains itself, reports errors in one sentence with an exit code, and starts quickly."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_every_command_describes_itself_and_its_options(command: str) -> None:
     assert ("--state" in shown.output) == (command in LOCAL_COMMANDS)
     assert ("--stack" in shown.output) == (command not in ("demo", "up", "clean"))
     options = [line.split() for line in shown.output.splitlines() if line.strip().startswith("--")]
-    assert [words[0] for words in options if len(words) < 3] == [], "an option without a word of help"
+    assert [words[0] for words in options if len(words) < 3] == [], "an option without help"
 
 
 def test_the_commands_are_the_ones_that_are_documented() -> None:
@@ -75,7 +75,7 @@ def test_wrong_usage_is_exit_code_2(tmp_path: Path) -> None:
     assert "--limit" in done.stderr
 
 
-def test_a_fault_of_ours_is_a_sentence_with_the_details_in_a_file(
+def test_an_internal_error_is_one_sentence_with_the_details_in_a_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def broken() -> None:
@@ -95,7 +95,7 @@ def test_a_fault_of_ours_is_a_sentence_with_the_details_in_a_file(
 
 
 @pytest.mark.parametrize("given", ["option", "variable"])
-def test_the_details_of_a_fault_are_kept_in_the_state_folder_that_was_given(
+def test_the_details_of_an_internal_error_are_kept_in_the_given_state_folder(
     given: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def broken(*_: object, **__: object) -> None:
@@ -118,7 +118,7 @@ def test_the_details_of_a_fault_are_kept_in_the_state_folder_that_was_given(
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_command_without_a_state_folder_keeps_them_where_the_variable_points(
+def test_without_the_option_the_details_are_kept_in_the_state_folder_of_the_variable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def broken(**_: object) -> None:
@@ -132,7 +132,7 @@ def test_a_command_without_a_state_folder_keeps_them_where_the_variable_points(
     assert (tmp_path / "logs" / "sluice-error.log").exists()
 
 
-def test_the_users_variables_are_gone_while_a_command_runs_and_back_afterwards(
+def test_the_variables_of_the_user_are_removed_for_a_command_and_restored_afterwards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in _USERS_OWN.items():
@@ -143,7 +143,7 @@ def test_the_users_variables_are_gone_while_a_command_runs_and_back_afterwards(
     assert "AWS_REGION" not in os.environ
 
 
-def test_the_notification_settings_reach_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notification_settings_are_passed_to_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"SLUICE_NOTIFY_URL": "https://hooks.example/1", "SLUICE_NOTIFY_QUARANTINED_PERCENT": "5"}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
@@ -154,15 +154,15 @@ def test_the_notification_settings_reach_commands(monkeypatch: pytest.MonkeyPatc
     assert [{name: each.get(name) for name in settings} for each in seen] == [settings, settings]
 
 
-def test_the_command_starts_quickly() -> None:
-    """The command does not import libraries that --help does not need, because some of them take seconds to import."""
+def test_the_command_starts_without_heavy_imports() -> None:
+    """Some of these libraries take seconds to import, and `sluice --help` does not need them."""
     heavy = {"prefect", "pandas", "great_expectations", "boto3"}
     code = f"import sys, deployment.cli; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "set()"
 
 
-def test_a_command_that_asks_the_stack_imports_no_pandas() -> None:
+def test_status_and_upload_import_no_pandas() -> None:
     """`sluice status` and `sluice upload` are used often, and importing pandas would take longer than their work."""
     heavy = {"prefect", "pandas", "pyarrow", "great_expectations"}
     code = f"import sys, deployment.commands.status, deployment.commands.upload; print({heavy} & set(sys.modules))"

@@ -1,4 +1,4 @@
-"""A command works with a stack of the same release, and reports why it cannot work with any other stack."""
+"""A stack that has all outputs of this release is used. Another one is outdated, or missing if it has no pipeline."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_stack_of_this_release_is_used() -> None:
     assert find_aws_stack(_ACCESS, "sluice").outputs["WindowSeconds"] == "60"
 
 
-def test_a_stack_of_another_release_is_named_with_what_it_lacks() -> None:
+def test_the_outputs_that_a_stack_of_another_release_lacks_are_named() -> None:
     deployed(*(output for output in STACK_OUTPUTS.values() if output != "WindowSeconds"))
     with pytest.raises(StackOutdated, match="WindowSeconds"):
         find_aws_stack(_ACCESS, "sluice")

@@ -14,13 +14,13 @@ from tests.snapshot import check_snapshot
 
 
 def commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Yield `command` and every command below it, each as the words that follow `sluice` on the command line."""
+    """Yield the words that name `command` after `sluice` on the command line, and those of each command below it."""
     yield words
     for name, part in sorted(getattr(command, "commands", {}).items()):
         yield from commands(part, (*words, name))
 
 
-def test_every_command_explains_itself_in_these_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_help_of_every_command_matches_the_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("TERMINAL_WIDTH", "100")
     pages = []

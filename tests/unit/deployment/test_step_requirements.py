@@ -24,7 +24,7 @@ def test_without_packages_there_is_nothing_to_lock(tmp_path: Path) -> None:
 
 
 @pytest.mark.heavy
-def test_packages_are_locked_with_hashes_once_and_in_versions_that_fit_the_projects(tmp_path: Path) -> None:
+def test_packages_are_locked_once_with_hashes_and_in_the_versions_of_the_project(tmp_path: Path) -> None:
     folder = contracts(tmp_path, "numpy\n")
     with pytest.raises(RequirementsNotLocked):
         require_locked(folder)

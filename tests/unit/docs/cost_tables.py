@@ -24,7 +24,7 @@ def cost_alone() -> str:
 
 
 def cost_together() -> str:
-    """Return the table of what 1,000 files cost if all arrive at once."""
+    """Return the table of what 1,000 files cost if all arrive together."""
     return _bill(prices.bill(Counts.recorded("burst")))
 
 
@@ -49,7 +49,7 @@ def cost_of_metrics() -> str:
 
 
 def quotas() -> str:
-    """Return the table of AWS quotas that limit throughput, starting with the one that is reached first."""
+    """Return the table of AWS quotas that limit throughput, lowest limit first."""
     met = sorted(prices.quotas(Counts.recorded("burst")), key=lambda quota: quota.files_per_second)
     return _table(
         ("quota", "lowest value", "each file takes", "binds at, files per second", "remark"),

@@ -124,32 +124,26 @@ def _fields_of(model: type[BaseModel], *, without: frozenset[str] = frozenset())
 
 
 def contract_fields() -> str:
-    """List the fields of contract.yaml."""
     return _fields_of(model.Contract, without=frozenset({"folder"}))
 
 
 def column_fields() -> str:
-    """List the fields of a column."""
     return _fields_of(model.Column)
 
 
 def format_fields() -> str:
-    """List the fields of `format`."""
     return _fields_of(model.FileFormat)
 
 
 def bad_rows_fields() -> str:
-    """List the fields of `bad_rows`."""
     return _fields_of(model.BadRows)
 
 
 def output_fields() -> str:
-    """List the fields of `output`."""
     return _fields_of(model.OutputOptions)
 
 
 def steps() -> str:
-    """List the built-in preprocessing steps."""
     return _table(
         ("step", "arguments", "what it does"),
         (
@@ -304,7 +298,6 @@ def _actions(role: Mapping[str, Any]) -> list[str]:
 
 
 def parameters() -> str:
-    """List the parameters of the template."""
     return _table(
         ("parameter", "default", "meaning"),
         (
@@ -322,7 +315,6 @@ def _parameter_default(parameter: Mapping[str, Any]) -> str:
 
 
 def alarms() -> str:
-    """List the alarms of the template."""
     resources = load_template()["Resources"]
     return _table(
         ("alarm", "metric", "meaning"),

@@ -73,7 +73,7 @@ def block_of_readme(kind: str, name: str) -> str:
 
 
 def commands_of(page: Path) -> list[str]:
-    """Return the commands of a page, both in shell code blocks and in inline code, such as `make test`."""
+    """Return the commands of a page: the lines of its shell blocks, and inline code such as `make test`."""
     in_blocks = [line for block in blocks_of(page) if block.kind == "sh" for line in block.text.splitlines() if line]
     prose = _FENCE.sub("", read(page))
     in_text = re.findall(r"`((?:make|sluice|prefect|python -m) [^`]+)`", prose)
@@ -97,7 +97,7 @@ def check_sluice(words: list[str]) -> None:
         context = typer.Context(command, parent=context, info_name=name)
         assert rest[0] in command.commands, f"{name} has no command {rest[0]}"
         name, command, rest = rest[0], command.commands[rest[0]], rest[1:]
-    # The text may only mention a command without its required arguments, so they are checked only if there are any.
+    # Prose may mention a command without its required arguments, so arguments are checked only if there are any.
     command.make_context(name, list(rest), parent=context, resilient_parsing=not rest or hasattr(command, "commands"))
 
 
@@ -187,9 +187,8 @@ def test_every_command_exists_with_the_options_that_it_is_given(page: Path) -> N
             words = words[: words.index(">")]
         words[0] = words[0].removeprefix(".venv/bin/")
         written = {block.name for block in blocks_of(page)} | {"FILE", "SAMPLE"}
-        words = [
-            str(README) if word in written else word for word in words
-        ]  # an existing file replaces the one that the reader has
+        # README.md, which exists, takes the place of each file that a reader would have.
+        words = [str(README) if word in written else word for word in words]
         assert words[0] in CHECKS, f"{command!r}: add a check for {words[0]!r} to CHECKS"
         try:
             CHECKS[words[0]](words)
@@ -204,7 +203,7 @@ def test_a_walk_through_names_the_region_before_it_creates_anything(name: str) -
     assert 0 < page.index("export AWS_REGION=") < page.index("\naws cloudformation ")
 
 
-def test_prefects_secret_exists_before_its_arn_is_asked_for() -> None:
+def test_the_secret_for_prefect_is_created_before_its_arn_is_needed() -> None:
     page = read(PROJECT_ROOT / "docs" / "production.md")
     assert page.index("create-secret --name prefect-api-key") < page.index("PrefectSecretArn=ARN")
 
@@ -256,7 +255,7 @@ def test_every_path_and_test_that_a_page_names_exists(page: Path) -> None:
 
 
 @pytest.mark.parametrize("image", sorted((PROJECT_ROOT / "docs" / "images").glob("*")), ids=lambda path: path.name)
-def test_every_image_is_one_and_is_shown(image: Path) -> None:
+def test_every_image_is_valid_and_shown_on_a_page(image: Path) -> None:
     if image.suffix == ".svg":
         root = ET.parse(image).getroot()  # noqa: S314 (our own file)
         assert root.tag.endswith("}svg")
@@ -293,7 +292,7 @@ def test_tables_match_the_code(page: Path) -> None:
     assert with_tables(read(page)) == read(page), "run python -m tests.unit.docs.doc_tables"
 
 
-def test_every_table_has_its_place() -> None:
+def test_every_table_is_on_a_page() -> None:
     assert {name for page in pages() for name in tables_of(read(page))} == set(TABLES)
 
 
@@ -317,7 +316,7 @@ def outcome_of(pipeline_account: Account, path: Path, key: str, name: str) -> It
     yield from (line.rstrip() for line in printed.getvalue().splitlines() if not line.strip().startswith("s3://"))
 
 
-def test_the_demo_prints_the_output_in_the_readme(account: Account, tmp_path: Path) -> None:  # noqa: F811 (the fixture)
+def test_the_files_of_the_demo_give_the_output_in_the_readme(account: Account, tmp_path: Path) -> None:  # noqa: F811 (the fixture)
     printed: list[str] = []
     for sample in SAMPLES:
         path = tmp_path / sample.file_name

@@ -1,4 +1,4 @@
-"""The docstring of every error class states when the error occurs, and docs/errors.md matches the code."""
+"""Every error class has a docstring, and docs/errors.md matches the code."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def test_docstrings_comments_and_messages_are_read(tmp_path: Path, text: str, wo
 
 
 @pytest.mark.parametrize("text", ["told = 1", 'key = "told"', "from told import door", "# Great Expectations"])
-def test_names_and_keys_are_not(tmp_path: Path, text: str) -> None:
+def test_names_and_keys_are_not_read(tmp_path: Path, text: str) -> None:
     assert words_in(tmp_path, "module.py", text) == []
 
 
@@ -37,5 +37,5 @@ def test_every_line_of_a_page_is_read(tmp_path: Path) -> None:
     assert words_in(tmp_path, "page.md", "It stands\nin a file of its own.\n") == ["stands", "of its own"]
 
 
-def test_a_line_may_give_a_reason(tmp_path: Path) -> None:
+def test_a_line_with_a_reason_is_exempt(tmp_path: Path) -> None:
     assert words_in(tmp_path, "module.py", 'TITLE = "it is told"  # plain: quoted from AWS') == []

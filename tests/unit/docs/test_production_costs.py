@@ -1,4 +1,4 @@
-"""The costs in docs/production.md follow from the recorded counts, which are within the promised bounds."""
+"""The costs in docs/production.md follow from the recorded counts. Costs and counts are within the promised bounds."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_task_is_billed_from_the_pull_of_its_image_and_for_a_minute_at_least(b
     assert prices.billed_seconds(times) == pytest.approx(billed)
 
 
-def test_every_request_that_aws_bills_is_on_the_bill() -> None:
+def test_requests_are_billed_by_their_service_and_kind() -> None:
     counts = replace(
         BURST,
         files=1_000,
@@ -77,7 +77,7 @@ def test_every_request_that_aws_bills_is_on_the_bill() -> None:
     assert lines["SQS requests"].dollars == pytest.approx(1_000 * 0.0000004)
 
 
-def test_the_counted_requests_are_of_services_that_the_bill_knows() -> None:
+def test_every_counted_request_is_to_a_service_that_is_billed_or_free() -> None:
     """Requests to services in `free` cost nothing; their work, if billed, is part of tasks, transitions and logs."""
     billed = {"s3", "sqs", "events", "states"}
     free = {"ecs", "iam", "logs", "xray", "secretsmanager", "ecr"}
@@ -96,8 +96,8 @@ def test_the_prices_of_a_task_are_for_the_templates_size() -> None:
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_names_the_quotas_of_a_new_account_that_the_defaults_meet() -> None:
-    """A new account's quota is 6 vCPUs: docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html"""
+def test_the_quotas_that_the_page_names_are_enough_for_the_defaults() -> None:
+    """A new account may run 6 vCPUs: docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html"""
     defaults = defaults_of(load_template(), "Default")
     vcpus = defaults["MaxConcurrentTasks"] * int(defaults["TaskCpu"]) / 1_024
     rows = re.findall(r"^\| ([^|]+) \| (\d+) \|.*$", PAGE, re.M)

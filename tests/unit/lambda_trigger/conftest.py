@@ -1,9 +1,8 @@
-"""The S3 events recorded in tests/events, as copies that a test may modify."""
+"""The S3 events in tests/events, as copies that a test may modify."""
 
 from __future__ import annotations
 
 import json
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ EVENTS = Path(__file__).resolve().parents[2] / "events"
 def s3_put() -> dict[str, Any]:
     """Return the event that S3 sends for one uploaded object."""
     event: dict[str, Any] = json.loads((EVENTS / "s3_put.json").read_text())
-    return deepcopy(event)
+    return event
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def test_a_key_of_1024_bytes_is_accepted_and_a_longer_one_is_not(s3_put: dict[st
         read(with_object(s3_put, key=quote_plus(longest + "x", safe="/")))
 
 
-def test_a_file_whose_name_ends_in_a_slash_is_not_lost(s3_put: dict[str, Any]) -> None:
+def test_a_file_whose_name_ends_in_a_slash_becomes_a_message(s3_put: dict[str, Any]) -> None:
     upload = read(with_object(s3_put, key="incoming/orders/", size=1))
     assert isinstance(upload, UploadMessage)
     assert upload.key == "incoming/orders/"
@@ -112,7 +112,7 @@ def test_a_file_whose_name_ends_in_a_slash_is_not_lost(s3_put: dict[str, Any]) -
         ("ObjectCreated:Copy", "incoming/", "folder_marker"),
     ],
 )
-def test_what_is_not_for_us_is_ignored_with_a_reason(
+def test_records_that_are_not_uploads_are_ignored_with_a_reason(
     s3_put: dict[str, Any], event_name: str, key: str, reason: str
 ) -> None:
     record = with_object(s3_put, key=key, size=0)
@@ -134,7 +134,7 @@ def test_an_empty_object_is_an_upload_so_that_its_rejection_can_be_seen(s3_put: 
 
 
 @pytest.mark.parametrize("missing", ["key", "size", "eTag"])
-def test_a_record_without_a_field_is_refused_by_its_name(s3_put: dict[str, Any], missing: str) -> None:
+def test_a_record_without_a_field_is_rejected_with_the_name_of_the_field(s3_put: dict[str, Any], missing: str) -> None:
     del s3_put["Records"][0]["s3"]["object"][missing]
     with pytest.raises(RecordUnreadable) as raised:
         read(s3_put["Records"][0])
@@ -148,18 +148,18 @@ def test_an_unversioned_upload_has_no_version(s3_put: dict[str, Any]) -> None:
     assert upload.version_id is None
 
 
-def test_a_suspended_buckets_null_version_is_no_identity(s3_put: dict[str, Any]) -> None:
+def test_the_null_version_of_a_suspended_bucket_is_not_used(s3_put: dict[str, Any]) -> None:
     upload = read(with_object(s3_put, versionId="null"))
     assert isinstance(upload, UploadMessage)
     assert upload.version_id is None
 
 
-def test_the_test_event_holds_nothing(s3_test_event: dict[str, Any]) -> None:
+def test_the_test_event_has_no_records(s3_test_event: dict[str, Any]) -> None:
     assert records_of_event(s3_test_event) == []
 
 
 @pytest.mark.parametrize("event", [{}, {"Records": None}, {"Records": {}}, [], None, "text", 7, {"detail": {}}])
-def test_what_is_no_s3_event_is_refused(event: object) -> None:
+def test_an_event_that_is_not_from_s3_is_rejected(event: object) -> None:
     with pytest.raises(EventUnreadable):
         records_of_event(event)
 
@@ -177,7 +177,7 @@ anything = st.recursive(
 
 
 @given(record=anything)
-def test_no_record_whatsoever_breaks_the_reader(record: object) -> None:
+def test_any_record_is_read_ignored_or_rejected(record: object) -> None:
     try:
         outcome = read(record)
     except RecordUnreadable:

@@ -85,7 +85,7 @@ class Counting:
 
 
 class Refusing:
-    """Wraps a boto3 client whose calls to one operation fail for the first `times` calls."""
+    """Wraps a boto3 client. The first `times` calls of one operation fail."""
 
     def __init__(self, inner: Any, operation: str, times: int = 1_000) -> None:
         self._inner, self._operation, self._left = inner, operation, times
@@ -107,13 +107,13 @@ def other_key(record: dict[str, Any], key: str) -> dict[str, Any]:
     return other
 
 
-def test_an_upload_is_one_message_and_the_drain_of_its_window(cloud: Cloud, s3_put: dict[str, Any]) -> None:
+def test_an_upload_becomes_one_message_and_starts_the_drain_of_its_window(cloud: Cloud, s3_put: dict[str, Any]) -> None:
     assert handle_event(s3_put, cloud.trigger()) == {"dispatched": 1, "ignored": 0, "failed": 0}
     assert len(cloud.messages()) == 1
     assert cloud.executions() == ["upload-1"]
 
 
-def test_the_drain_is_told_its_source_and_nothing_of_the_upload(cloud: Cloud, s3_put: dict[str, Any]) -> None:
+def test_the_input_of_a_drain_names_its_source_and_no_upload(cloud: Cloud, s3_put: dict[str, Any]) -> None:
     """All uploads of a window use the same input, because StartExecution is idempotent only for equal input."""
     handle_event(s3_put, cloud.trigger())
     (execution,) = cloud.step_functions.list_executions(stateMachineArn=cloud.machine_arn)["executions"]
@@ -133,7 +133,7 @@ def test_the_uploads_of_a_window_share_a_drain_and_those_of_the_next_have_anothe
     assert len(cloud.messages()) == 4
 
 
-def test_processes_that_know_nothing_of_each_other_start_a_drain_once(cloud: Cloud, s3_put: dict[str, Any]) -> None:
+def test_independent_processes_start_the_drain_of_a_window_once(cloud: Cloud, s3_put: dict[str, Any]) -> None:
     """If Step Functions responds that the execution already exists, running or closed, the window has its drain."""
     for _ in range(5):
         assert handle_event(s3_put, cloud.trigger())["dispatched"] == 1
@@ -162,7 +162,7 @@ def test_during_a_pause_messages_are_queued_and_no_drain_starts(cloud: Cloud, s3
     assert cloud.executions() == ["upload-1"], "a window that was not started is not remembered"
 
 
-def test_one_bad_record_does_not_keep_the_others(cloud: Cloud, s3_put: dict[str, Any]) -> None:
+def test_an_unreadable_record_does_not_stop_the_others(cloud: Cloud, s3_put: dict[str, Any]) -> None:
     good = s3_put["Records"][0]
     event = {"Records": [{"eventName": "ObjectCreated:Put"}, good, other_key(good, "incoming/orders/second.csv")]}
     with pytest.raises(RecordsFailed):
@@ -171,13 +171,13 @@ def test_one_bad_record_does_not_keep_the_others(cloud: Cloud, s3_put: dict[str,
     assert cloud.executions() == ["upload-1"]
 
 
-def test_a_refused_send_starts_nothing_and_fails_the_invocation(cloud: Cloud, s3_put: dict[str, Any]) -> None:
+def test_a_failed_send_starts_no_drain_and_fails_the_invocation(cloud: Cloud, s3_put: dict[str, Any]) -> None:
     with pytest.raises(RecordsFailed):
         handle_event(s3_put, cloud.trigger(sqs=Refusing(cloud.sqs, "send_message")))
     assert cloud.executions() == []
 
 
-def test_a_refused_start_fails_the_invocation_and_the_retry_heals_it(cloud: Cloud, s3_put: dict[str, Any]) -> None:
+def test_a_failed_start_fails_the_invocation_and_a_retry_starts_the_drain(cloud: Cloud, s3_put: dict[str, Any]) -> None:
     """The retry also works in the same process, because the Lambda remembers only windows whose drain it started."""
     trigger = cloud.trigger(step_functions=Refusing(cloud.step_functions, "start_execution", times=1))
     with pytest.raises(RecordsFailed):
@@ -187,15 +187,15 @@ def test_a_refused_start_fails_the_invocation_and_the_retry_heals_it(cloud: Clou
     assert len({message.run_id for message in cloud.messages()}) == 1
 
 
-def test_ignored_records_reach_neither_queue_nor_machine(cloud: Cloud, s3_put: dict[str, Any]) -> None:
+def test_ignored_records_are_not_queued_and_start_no_drain(cloud: Cloud, s3_put: dict[str, Any]) -> None:
     s3_put["Records"][0]["eventName"] = "ObjectRemoved:Delete"
     assert handle_event(s3_put, cloud.trigger()) == {"dispatched": 0, "ignored": 1, "failed": 0}
-    assert cloud.messages() == []
+    assert (cloud.messages(), cloud.executions()) == ([], [])
 
 
 @pytest.fixture
 def lines() -> Iterator[list[str]]:
-    """Return the lines that the Lambda logs. pytest does not capture them, because the logger does not propagate."""
+    """Collect the lines that the Lambda logs. pytest does not capture them, because the logger does not propagate."""
     logger, written = logging.getLogger("sluice.trigger"), list[str]()
 
     class Listening(logging.Handler):
@@ -215,7 +215,7 @@ def test_every_ignored_record_is_logged_with_its_reason(cloud: Cloud, s3_put: di
     assert (line["event"], line["reason"], line["request_id"]) == ("ignored", "folder_marker", "r-1")
 
 
-def test_every_upload_is_logged_with_its_run_and_how_long_it_took(
+def test_every_upload_is_logged_with_its_run_id_and_its_duration(
     cloud: Cloud, s3_put: dict[str, Any], lines: list[str]
 ) -> None:
     handle_event(s3_put, cloud.trigger(), request_id="r-1")
@@ -225,12 +225,12 @@ def test_every_upload_is_logged_with_its_run_and_how_long_it_took(
     assert line["seconds"] >= 0
 
 
-def test_the_test_event_is_answered_and_does_nothing(cloud: Cloud, s3_test_event: dict[str, Any]) -> None:
+def test_the_test_event_dispatches_nothing(cloud: Cloud, s3_test_event: dict[str, Any]) -> None:
     assert handle_event(s3_test_event, cloud.trigger()) == {"dispatched": 0, "ignored": 0, "failed": 0}
 
 
 @pytest.mark.parametrize("event", [{}, "not json", None])
-def test_what_is_no_event_fails_the_invocation_so_that_its_destination_keeps_it(cloud: Cloud, event: object) -> None:
+def test_an_unreadable_event_fails_the_invocation(cloud: Cloud, event: object) -> None:
     with pytest.raises(EventUnreadable):
         handle_event(event, cloud.trigger())
 

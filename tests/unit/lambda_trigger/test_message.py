@@ -61,7 +61,7 @@ def test_bucket_and_key_cannot_be_shifted_into_each_other() -> None:
     size_bytes=st.integers(0, 2**50),
     attempt=st.integers(0, 100),
 )
-def test_a_message_survives_the_queue(key: str, version_id: str | None, size_bytes: int, attempt: int) -> None:
+def test_a_message_survives_json(key: str, version_id: str | None, size_bytes: int, attempt: int) -> None:
     upload = replace(UPLOAD, key=key, version_id=version_id, size_bytes=size_bytes, attempt=attempt)
     assert UploadMessage.from_json(upload.to_json()) == upload
 
@@ -78,7 +78,7 @@ def test_a_message_survives_the_queue(key: str, version_id: str | None, size_byt
         ({"colour": "red"}, "'colour'"),
     ],
 )
-def test_a_message_of_another_form_is_refused_with_the_field(change: dict[str, object], named: str) -> None:
+def test_an_invalid_message_is_rejected_with_the_field(change: dict[str, object], named: str) -> None:
     text = json.dumps({**json.loads(UPLOAD.to_json()), **change})
     with pytest.raises(MessageUnreadable) as raised:
         UploadMessage.from_json(text)
@@ -86,7 +86,7 @@ def test_a_message_of_another_form_is_refused_with_the_field(change: dict[str, o
 
 
 @pytest.mark.parametrize("text", ["", "not json", "[]", "7", '{"schema": 1}', "null", "[" * 100_000])
-def test_anything_else_is_refused_too(text: str) -> None:
+def test_a_string_that_is_not_a_message_is_rejected(text: str) -> None:
     with pytest.raises(MessageUnreadable):
         UploadMessage.from_json(text)
 

@@ -1,4 +1,4 @@
-"""The event notification of a bucket that outlives its stack. The fake S3 validates notifications by S3's rules.
+"""A bucket that outlives its stack notifies the function of the current stack. The fake S3 follows two of S3's rules:
 
 docs.aws.amazon.com/AmazonS3/latest/userguide/notification-how-to-filtering.html (no overlapping prefixes for one event)
 docs.aws.amazon.com/AmazonS3/latest/API/API_PutBucketNotificationConfiguration.html (destinations are validated)
@@ -46,7 +46,7 @@ class Functions:
 
 
 class S3:
-    """Fake S3 client with one bucket, which rejects the notification configurations that S3 rejects."""
+    """Fake S3 client with one bucket, which rejects overlapping prefixes and functions that do not exist."""
 
     class exceptions:  # noqa: N801 (boto3's)
         class NoSuchBucket(Exception): ...
@@ -93,7 +93,7 @@ def test_a_bucket_that_still_calls_a_deleted_stacks_function_can_be_watched_agai
 
 
 @pytest.mark.parametrize("forbidden", ["", "others"])
-def test_functions_that_exist_or_may_not_be_looked_at_are_still_called(forbidden: str) -> None:
+def test_functions_that_exist_or_cannot_be_looked_up_are_still_invoked(forbidden: str) -> None:
     functions = Functions("new-trigger", "others", forbidden=forbidden)
     s3 = S3(functions, entry("others", "reports/"))
     for _ in range(2):
@@ -101,7 +101,7 @@ def test_functions_that_exist_or_may_not_be_looked_at_are_still_called(forbidden
     assert watched_by(s3) == ["others", "new-trigger"]
 
 
-def test_a_stack_that_goes_takes_away_what_cloudformation_would_leave_on_its_bucket() -> None:
+def test_a_deleted_stack_removes_only_its_own_notification_from_its_bucket() -> None:
     """CloudFormation keeps the bucket and its notification for the Lambda function, but deletes the function."""
     functions = Functions("old-trigger")
     s3 = S3(functions, entry("old-trigger", "incoming/"), entry("gone", "reports/"))

@@ -1,4 +1,4 @@
-"""Deployed images get a tag, by which the repository's lifecycle policy distinguishes them from other pushed images."""
+"""Deployed images get a tag, so that the repository's lifecycle policy can distinguish them from other images."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ def test_a_deployed_image_is_tagged_once_however_often_it_is_deployed(monkeypatc
     assert sorted(image["imageTags"]) == [f"{DEPLOYED}{digest[7:31]}", "sources"]
 
 
-def test_an_image_of_another_registry_is_left_alone() -> None:
+def test_an_image_of_another_registry_is_not_tagged() -> None:
     keep(None, "sluice:local")

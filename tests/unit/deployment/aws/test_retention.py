@@ -1,4 +1,4 @@
-"""When the retention period of a dataset is over, its objects expire with all their versions, and no others do."""
+"""The retention of a dataset becomes lifecycle rules for its objects and their old versions, and for no others."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def test_receipts_and_the_index_never_expire() -> None:
     assert set(prefixes) == {"data/", "quarantine/"}
 
 
-def test_old_versions_go_soon_but_not_before_a_waiting_message_is_processed() -> None:
-    """A message in the dead-letter queue, which waits the longest, is kept for 14 days."""
+def test_old_versions_expire_soon_but_uploads_outlast_every_waiting_message() -> None:
+    """The dead-letter queue keeps its messages the longest: 14 days."""
     body = template_body(TEMPLATE, retentions=RETENTIONS)
     days = {
         prefix: rule["NoncurrentVersionExpiration"]["NoncurrentDays"]
@@ -93,7 +93,7 @@ def environment(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def test_an_environment_names_tags_and_retention(tmp_path: Path) -> None:
+def test_an_environment_file_sets_tags_and_retention(tmp_path: Path) -> None:
     text = "tags: {cost-center: 4711}\nretention:\n  orders: {data: 30}\n"
     loaded = load_environment(str(environment(tmp_path, text)))
     assert loaded.tags == {"cost-center": "4711"}
@@ -111,6 +111,6 @@ def test_an_environment_names_tags_and_retention(tmp_path: Path) -> None:
         "'../x': {data: 1}",
     ],
 )
-def test_a_retention_that_would_lose_uploads_or_reach_elsewhere_is_refused(tmp_path: Path, wrong: str) -> None:
+def test_a_retention_that_is_too_short_or_for_other_objects_is_rejected(tmp_path: Path, wrong: str) -> None:
     with pytest.raises(EnvironmentInvalid, match="retention"):
         load_environment(str(environment(tmp_path, f"retention:\n  {wrong}\n")))

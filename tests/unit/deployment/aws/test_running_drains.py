@@ -1,4 +1,4 @@
-"""Stopping the running Step Functions executions of a stack."""
+"""The running Step Functions executions of a stack are stopped."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def running(step_functions: Any, arn: str) -> int:
     return len(step_functions.list_executions(stateMachineArn=arn, statusFilter="RUNNING")["executions"])
 
 
-def test_every_running_execution_is_stopped_with_the_reason(step_functions: Any) -> None:
+def test_every_running_execution_is_stopped_and_their_number_reported(step_functions: Any) -> None:
     arn = machine(step_functions, "drain", 3)
     told: list[int] = []
     assert end_drains(step_functions, {"StateMachineArn": arn}, told.append, reason="sluice destroy") == 3

@@ -1,4 +1,4 @@
-"""Stopping the tasks of a cluster before its deletion, with a fake ECS that responds as AWS does."""
+"""The tasks of a cluster are stopped before it is deleted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ CLUSTER = "arn:aws:ecs:eu-central-1:123456789012:cluster/sluice"
 
 
 class Ecs:
-    """Fake ECS client for a cluster whose tasks end some polls after they were stopped."""
+    """Fake ECS client for a cluster whose tasks end `looks` polls after they were stopped. While tasks end, those in
+    `later` start."""
 
     def __init__(self, *names: str, looks: int = 2, later: tuple[str, ...] = (), exists: bool = True) -> None:
         self._left = dict.fromkeys(names, looks)
@@ -66,7 +67,7 @@ class Ecs:
 
 
 def ended(ecs: Ecs, deadline_seconds: float = 60.0) -> tuple[int, list[int]]:
-    """Return how many tasks end_tasks() stopped, and the numbers of tasks that it reported while it waited."""
+    """Return how many tasks end_tasks() waited for, and the numbers of tasks that it reported in the meantime."""
     said: list[int] = []
     count = end_tasks(ecs, CLUSTER, said.append, reason="enough", deadline_seconds=deadline_seconds, delay_seconds=0.01)
     return count, said
@@ -92,17 +93,17 @@ def test_a_task_that_starts_while_others_end_is_stopped_too() -> None:
 
 
 @pytest.mark.parametrize("ecs", [Ecs(), Ecs(exists=False)])
-def test_a_cluster_without_tasks_or_none_at_all_is_not_waited_for(ecs: Ecs) -> None:
+def test_an_empty_or_missing_cluster_is_not_waited_for(ecs: Ecs) -> None:
     assert ended(ecs) == (0, [])
 
 
-def test_a_task_that_does_not_end_is_not_waited_for_forever_and_named() -> None:
+def test_a_task_that_does_not_end_in_time_is_named() -> None:
     with pytest.raises(TasksStillRunning) as raised:
         ended(Ecs("stuck", looks=1_000_000), deadline_seconds=0.05)
     assert "stuck" in str(raised.value)
 
 
-def test_a_refusal_is_not_taken_for_a_cluster_without_tasks() -> None:
+def test_a_denied_call_is_not_mistaken_for_a_cluster_without_tasks() -> None:
     class Refusing(Ecs):
         def paginate(self, **_: Any) -> list[dict[str, list[str]]]:
             raise ClientError({"Error": {"Code": "AccessDeniedException"}}, "ListTasks")

@@ -75,7 +75,7 @@ def test_with_the_default_parameters_only_the_largest_parquet_files_are_too_larg
     assert disk_warning(contract(**UNIQUE, format={"type": "parquet"}), default)
 
 
-def test_full_output_files_need_their_room_too() -> None:
+def test_the_disk_must_also_have_room_for_output_files() -> None:
     default = with_parameters()
     output = {"partition_by": ["a"], "max_file_bytes": 4 * GIB}
     assert disk_warning(contract(**UNIQUE, output=output), default)
@@ -87,7 +87,7 @@ def test_a_disk_that_fargate_does_not_have_is_not_advised() -> None:
     assert "set TaskEphemeralStorageGiB" not in warning
 
 
-def test_deploy_warns_with_the_contract_s_file(tmp_path: Path) -> None:
+def test_the_warning_of_deploy_names_the_contract_file(tmp_path: Path) -> None:
     output = io.StringIO()
     some = contract(**UNIQUE, folder=tmp_path / "some")
     warn_of_small_disk(Console(file=output), [contract(), some], {"MaxObjectBytes": str(40 * GIB)})

@@ -1,4 +1,4 @@
-"""The commands decide correctly which dataset a file belongs to, which outcome to expect, and what may be deleted."""
+"""Commands show the progress and the receipts of uploads, `demo` compares outcomes, and `clean` deletes only state."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def written(**more: Any) -> ExpectedOutcome:
 # --- following ----------------------------------------------------------------------------------------------
 
 
-def test_an_upload_never_goes_back() -> None:
+def test_an_upload_never_returns_to_an_earlier_state() -> None:
     upload = followed(UploadState.UPLOADED)
     for stage in (UploadState.QUEUED, UploadState.PUBLISHED, UploadState.RUNNING):
         upload.reach(stage)
@@ -63,7 +63,7 @@ def test_an_upload_never_goes_back() -> None:
     assert upload.ended is not None
 
 
-def test_where_the_output_is_kept_each_change_is_one_line() -> None:
+def test_if_the_output_is_not_a_terminal_each_change_is_one_line() -> None:
     kept = io.StringIO()
     upload = followed(UploadState.UPLOADED)
     with shown_progress(Console(file=kept, width=40), [upload]) as on_look:
@@ -98,7 +98,7 @@ def test_a_receipt_is_shown_with_every_reason() -> None:
 # --- demo ---------------------------------------------------------------------------------------------------
 
 
-def test_an_expected_outcome_is_no_difference() -> None:
+def test_an_expected_outcome_has_no_difference() -> None:
     assert demo.difference_from_expected(followed(receipt=receipt()), written()) == ""
 
 
@@ -117,7 +117,7 @@ def test_any_other_outcome_is_reported(upload: TrackedUpload, wanted: ExpectedOu
     assert difference in demo.difference_from_expected(upload, wanted)
 
 
-def test_the_demos_files_are_what_they_say(tmp_path: Path) -> None:
+def test_the_expected_outcomes_of_the_demo_files_add_up(tmp_path: Path) -> None:
     for sample in demo.SAMPLES:
         path = tmp_path / sample.file_name
         expected = sample.write(path)
@@ -157,7 +157,7 @@ def test_clean_with_the_cache_leaves_nothing(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-def test_clean_never_touches_what_is_not_the_local_clouds(tmp_path: Path) -> None:
+def test_clean_never_deletes_files_that_are_not_the_state_of_a_local_cloud(tmp_path: Path) -> None:
     (tmp_path / "cloud").mkdir()
     cleaned(tmp_path)
     assert (tmp_path / "cloud").exists()
@@ -190,7 +190,7 @@ def test_clean_refuses_while_a_cloud_runs(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("terminal", [True, False])
-def test_control_characters_of_a_key_are_shown_and_not_sent(character: str, shown: str, terminal: bool) -> None:
+def test_control_characters_of_a_key_are_escaped(character: str, shown: str, terminal: bool) -> None:
     output = io.StringIO()
     console = SafeConsole(file=output, force_terminal=terminal, color_system=None, soft_wrap=True)
     key = f"incoming/a{character}b.csv"
@@ -205,7 +205,7 @@ def test_control_characters_of_a_key_are_shown_and_not_sent(character: str, show
     assert character == "\n" or character not in printed
 
 
-def test_what_was_written_since_is_news_with_the_oldest_first_and_not_all_of_it() -> None:
+def test_the_news_are_at_most_20_changes_with_the_oldest_first() -> None:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     before = {"same": at, "again": at}
     now = {"new": at + timedelta(seconds=2), "again": at + timedelta(seconds=1), "same": at}

@@ -22,7 +22,6 @@ WIDE = {"COLUMNS": "200"}
 
 
 def sluice(*arguments: object) -> Result:
-    """Run `sluice contract` with these arguments, as the console script does."""
     return CliRunner().invoke(cli.app, ["contract", *map(str, arguments)], env=WIDE)
 
 
@@ -50,7 +49,7 @@ def test_new_writes_a_contract_that_the_sample_passes(tmp_path: Path) -> None:
     assert "344 in, 344 published" in checked.output
 
 
-def test_new_takes_its_place_beside_the_other_contracts(tmp_path: Path) -> None:
+def test_a_new_contract_is_used_along_with_the_default_contract(tmp_path: Path) -> None:
     shutil.copytree(CONTRACTS / "default", tmp_path / "default")
     sluice("new", "birds", PENGUINS, "--contracts", tmp_path)
     assert Contracts.load(tmp_path).for_key("incoming/birds/monday.csv").dataset == "birds"
@@ -82,7 +81,7 @@ def test_new_explains_how_a_dataset_may_be_named(tmp_path: Path, name: str) -> N
     assert "contract.yaml" not in refused.output, "no file was written that could be at fault"
 
 
-def test_new_names_a_folder_of_contracts_that_is_none(tmp_path: Path) -> None:
+def test_new_names_a_contracts_folder_that_is_not_a_folder(tmp_path: Path) -> None:
     file = a_file(tmp_path, b"", "a-file")
     refused = sluice("new", "birds", PENGUINS, "--contracts", file)
     assert refused.exit_code == 2
@@ -95,7 +94,7 @@ def test_new_explains_why_a_sample_is_not_a_table(tmp_path: Path) -> None:
     assert "empty" in refused.output
 
 
-def test_new_fails_where_no_row_can_be_decoded(tmp_path: Path) -> None:
+def test_new_fails_if_no_row_can_be_read(tmp_path: Path) -> None:
     broken = a_file(tmp_path, b"a,b\n1,2,3\n4\n")
     failed = sluice("new", "birds", broken, "--contracts", tmp_path)
     assert failed.exit_code == 1, failed.output
@@ -118,7 +117,7 @@ def test_check_accepts_a_good_file(tmp_path: Path) -> None:
     assert "pass" in line_of(checked.output, "be_between", "quantity", "all 5 pass")
 
 
-def test_check_shows_the_rows_that_break_a_rule_where_the_others_are_published(tmp_path: Path) -> None:
+def test_check_shows_the_rows_that_break_a_rule_and_accepts_the_file(tmp_path: Path) -> None:
     checked = sluice("check", "orders", a_file(tmp_path, dirty_orders()))
     assert checked.exit_code == 0, checked.output
     lines = checked.output.splitlines()
@@ -137,7 +136,7 @@ def test_check_shows_how_the_file_is_read(tmp_path: Path) -> None:
     assert "quote '\"'" in line_of(checked.output, "assumed")
 
 
-def test_check_shows_which_columns_come_in_and_go_out(tmp_path: Path) -> None:
+def test_check_shows_the_input_and_output_columns(tmp_path: Path) -> None:
     checked = sluice("check", "orders", a_file(tmp_path, good_orders(1)))
     assert line_of(checked.output, "in 8").endswith("quantity, unit_price, discount")
     assert line_of(checked.output, "out 9").endswith("discount, revenue")
@@ -157,7 +156,7 @@ def test_check_rejects_what_cannot_be_read(tmp_path: Path) -> None:
     assert "rejected" in checked.output
 
 
-def test_check_warns_of_a_step_that_gets_all_rows_at_once(tmp_path: Path) -> None:
+def test_check_warns_of_a_step_that_gets_the_whole_table(tmp_path: Path) -> None:
     shutil.copytree(CONTRACTS / "orders", tmp_path / "orders")
     file, steps = a_file(tmp_path, good_orders(2)), tmp_path / "orders" / "steps.py"
     assert "TaskMemory" not in sluice("check", tmp_path / "orders", file).output
@@ -172,7 +171,7 @@ def test_check_warns_of_a_step_that_gets_all_rows_at_once(tmp_path: Path) -> Non
     [("a.csv", 110, "624 MB"), ("a.parquet", 299, "265 MB"), ("a.csv", 100 + 5_000, "0 MB")],
     ids=["too little growth to measure", "Parquet", "measured"],
 )
-def test_check_estimates_what_fits_from_measured_factors_and_from_a_large_file_itself(
+def test_check_estimates_the_largest_file_that_fits_into_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, growth_mb: int, fits: str
 ) -> None:
     shutil.copytree(CONTRACTS / "orders", tmp_path / "orders")
@@ -226,7 +225,7 @@ def test_check_reports_what_is_wrong_with_a_contract(tmp_path: Path) -> None:
     assert "did you mean 'string'?" in checked.output
 
 
-def test_check_asks_gx_itself_about_the_contract_before_the_file(tmp_path: Path) -> None:
+def test_check_reports_an_expectation_that_gx_rejects(tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "contract.yaml").write_text(
         "dataset: bad\ncolumns: {a: string}\nexpectations:\n"
@@ -237,7 +236,7 @@ def test_check_asks_gx_itself_about_the_contract_before_the_file(tmp_path: Path)
     assert "expect_column_values_to_be_between" in checked.output
 
 
-def test_a_file_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_usage_error(tmp_path: Path) -> None:
     assert sluice("check", "orders", tmp_path / "missing.csv").exit_code == 2
 
 
@@ -247,7 +246,7 @@ def test_a_contract_is_found_by_name_by_folder_and_by_file() -> None:
     assert found == {"orders"}
 
 
-def test_a_name_that_no_contract_has_is_answered_with_the_nearest() -> None:
+def test_for_an_unknown_contract_the_nearest_name_is_suggested() -> None:
     checked = sluice("check", "ordres", PENGUINS)
     assert checked.exit_code == 2
     assert "did you mean 'orders'?" in checked.output
@@ -271,7 +270,7 @@ def test_schema_names_an_output_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["new", "check", "diff", "schema"])
-def test_every_option_has_a_word_of_help(command: str) -> None:
+def test_every_option_has_a_help_message(command: str) -> None:
     shown = sluice(command, "--help")
     assert shown.exit_code == 0
     options = [line.split() for line in shown.output.splitlines() if line.strip().startswith("--")]

@@ -1,4 +1,4 @@
-"""`sluice contract publish`, `rollback` and `show`, on a stack in a simulated AWS account."""
+"""`sluice contract publish`, `rollback` and `show` change and show the contracts that a stack uses."""
 
 import io
 import json
@@ -53,7 +53,7 @@ def shown(stack: AwsStack, dataset: str | None = None, content_hash: str | None 
     return output.getvalue()
 
 
-def test_what_is_confirmed_is_live_with_its_comments_and_judges_the_next_file(
+def test_a_contract_is_live_with_its_comments_once_it_is_confirmed(
     account: Account, stack: AwsStack, tmp_path: Path
 ) -> None:
     first = account.process(account.upload("incoming/orders/1.csv", good_orders(2)))
@@ -70,7 +70,7 @@ def test_what_is_confirmed_is_live_with_its_comments_and_judges_the_next_file(
     assert "add_revenue" in shown(stack, run=first.run_id[:8])
 
 
-def test_a_run_that_is_none_has_no_contract_to_show(stack: AwsStack) -> None:
+def test_an_unknown_run_has_no_contract_to_show(stack: AwsStack) -> None:
     with pytest.raises(RunUnknown):
         shown(stack, run="monday")
     with pytest.raises(RunUnknown):
@@ -79,7 +79,9 @@ def test_a_run_that_is_none_has_no_contract_to_show(stack: AwsStack) -> None:
         shown(stack, run="0" * 32)
 
 
-def test_publishing_again_changes_nothing_and_rolling_back_goes_to_the_image(stack: AwsStack, tmp_path: Path) -> None:
+def test_publishing_again_changes_nothing_and_rolling_back_ends_at_the_contract_of_the_image(
+    stack: AwsStack, tmp_path: Path
+) -> None:
     console = Console(file=io.StringIO())
     publish(console, stack, contract(tmp_path), yes)
     before = live_contract(store_of(stack), "orders")
@@ -123,7 +125,7 @@ def test_a_new_source_shows_once_which_files_it_shares_with_another_dataset(stac
     assert "share files" not in printed("source: incoming/parcels/**\n")
 
 
-def test_a_wrong_contract_of_this_folder_can_be_replaced(
+def test_a_contract_is_published_although_the_local_folder_has_an_invalid_one(
     stack: AwsStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fixed, _ = contract(tmp_path), contract(tmp_path, dataset="default")
@@ -143,7 +145,7 @@ def test_the_expectations_of_a_suite_are_published_with_the_contract(
     assert (expectation.arguments, expectation.severity) == ({"value": 3}, "info")
 
 
-def test_upload_shows_that_a_task_did_not_know_the_live_contract_yet(
+def test_upload_shows_that_a_task_used_the_previous_contract(
     account: Account, stack: AwsStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "orders.csv"
@@ -161,14 +163,13 @@ def test_upload_shows_that_a_task_did_not_know_the_live_contract_yet(
         return output.getvalue()
 
     monkeypatch.setattr(Uploads, "follow", process)
-    assert "before the live one" not in uploaded()
+    assert "used the previous contract" not in uploaded()
     publish(Console(file=io.StringIO()), stack, contract(tmp_path, "on_reupload: append\n"), yes)
     assert "used the previous contract of orders" in uploaded()
-    live = LiveContracts(
-        account.parts.settings.contracts_root, account.parts.store
-    )  # as a task that starts now reads them
+    # As in a task that starts now.
+    live = LiveContracts(account.parts.settings.contracts_root, account.parts.store)
     task[0] = Account(replace(account.parts, read_contracts=live.read, keep_contract=live.keep))
-    assert "before the live one" not in uploaded()
+    assert "used the previous contract" not in uploaded()
 
 
 def test_status_names_the_published_contracts(stack: AwsStack, tmp_path: Path) -> None:
@@ -190,7 +191,7 @@ def test_a_published_contract_is_found_by_its_name(account: Account, stack: AwsS
         pass
 
 
-def test_a_contract_is_live_although_prefect_cannot_be_reached(stack: AwsStack, tmp_path: Path) -> None:
+def test_a_contract_is_published_even_if_prefect_cannot_be_reached(stack: AwsStack, tmp_path: Path) -> None:
     away = replace(stack, parameters={"PrefectApiUrl": "http://127.0.0.1:9/api"})
     with pytest.raises(PrefectNotUpdated):
         publish(Console(file=io.StringIO()), away, contract(tmp_path, "expected_every_hours: 26\n"), yes)

@@ -42,7 +42,7 @@ def test_a_network_that_executions_or_tasks_use_is_not_changed(name: str, execut
 
 
 @pytest.mark.parametrize("asked", [{}, {"SubnetIds": ""}, {"LogRetentionDays": "7"}])
-def test_everything_else_changes_while_uploads_are_processed(asked: dict[str, str]) -> None:
+def test_other_parameters_may_change_while_uploads_are_processed(asked: dict[str, str]) -> None:
     check_network(Services(executions=1, tasks=1), STACK, asked)
 
 

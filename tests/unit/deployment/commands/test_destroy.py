@@ -32,7 +32,7 @@ def test_a_task_that_started_while_the_stack_was_deleted_is_stopped_and_the_rest
     assert tasks == []
 
 
-def test_a_deletion_that_fails_without_a_task_fails() -> None:
+def test_a_deletion_that_fails_without_running_tasks_is_not_retried() -> None:
     with pytest.raises(StackFailed) as raised:
         delete_without_tasks(deleting(FAILED, ()), lambda: 0)
     assert raised.value is FAILED

@@ -33,7 +33,7 @@ def test_a_short_command_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(monkeypatch, terminal=True, seconds=0) == ""
 
 
-def test_where_the_output_is_kept_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_the_output_is_not_a_terminal_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(monkeypatch, terminal=False, seconds=0.3) == ""
 
 
@@ -50,14 +50,14 @@ def bars(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, seconds: float) -> 
     return output.getvalue()
 
 
-def test_files_that_are_sent_for_long_have_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_upload_has_progress_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = bars(monkeypatch, terminal=True, seconds=30)
     assert "a.csv" in shown
     assert "b.csv" not in shown, "nothing of it was sent"
 
 
 @pytest.mark.parametrize(("terminal", "seconds"), [(True, 0), (False, 0.3)])
-def test_files_that_are_sent_soon_or_not_to_a_terminal_have_none(
+def test_a_short_upload_or_one_without_a_terminal_has_no_progress_bars(
     monkeypatch: pytest.MonkeyPatch, *, terminal: bool, seconds: float
 ) -> None:
     assert "a.csv" not in bars(monkeypatch, terminal=terminal, seconds=seconds)

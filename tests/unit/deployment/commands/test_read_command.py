@@ -1,4 +1,4 @@
-"""`sluice read` shows rows on the terminal, exports them, and returns the right exit code."""
+"""`sluice read` shows rows, exports them, and reports files that it cannot read."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_control_characters_of_a_value_do_not_reach_the_terminal(published: Rece
     assert not any("\x1b[31m" in line for line in shown(Selection(limit=400, with_source=True)))
 
 
-def test_an_export_says_how_many_rows_it_has(published: Receipt, tmp_path: Path) -> None:
+def test_an_export_prints_how_many_rows_it_has(published: Receipt, tmp_path: Path) -> None:
     path = tmp_path / "penguins.parquet"
     assert shown(Selection(), export=path) == [f"wrote 342 of 342 rows to {path}"]
 
@@ -87,7 +87,7 @@ def test_an_export_that_cannot_be_written_names_the_path(published: Receipt, tmp
         shown(Selection(), export=tmp_path / "nowhere" / "penguins.csv")
 
 
-def test_rows_that_have_expired_are_no_error(published: Receipt) -> None:
+def test_rows_that_have_expired_are_not_an_error(published: Receipt) -> None:
     rule: Any = {"ID": "all", "Status": "Enabled", "Filter": {}, "Expiration": {"Days": 5}}
     s3 = boto3.client("s3")
     s3.put_bucket_lifecycle_configuration(Bucket="published", LifecycleConfiguration={"Rules": [rule]})
@@ -98,7 +98,7 @@ def test_rows_that_have_expired_are_no_error(published: Receipt) -> None:
     assert expired == "1 more file: the rows have expired, data/penguins/ is kept for 5 days"
 
 
-def test_what_is_unreadable_is_listed_and_the_command_fails(published: Receipt) -> None:
+def test_an_unreadable_object_is_listed_and_the_command_fails(published: Receipt) -> None:
     ObjectStore("landing", "published").put(receipt_key(published.run_id), "{}")
     *_, last = shown(Selection(), complete=False)
     assert last.startswith(f"unreadable s3://published/{receipt_key(published.run_id)}")

@@ -1,4 +1,4 @@
-"""`sluice redrive` queues each upload in the dead-letter queue again, once, and lists the messages that it leaves."""
+"""`sluice redrive` returns uploads from the dead-letter queue to the queue, and lists the messages that it leaves."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _MACHINE = {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}
 
 @pytest.fixture
 def dead(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
-    """Return a stack with a state machine, whose dead-letter queue a test can fill and redrive."""
-    monkeypatch.setattr(dead_letters, "_WAIT_SECONDS", 0)  # moto delivers all messages at once
+    """Add a state machine to the stack, and make `redrive` not wait for more messages."""
+    monkeypatch.setattr(dead_letters, "_WAIT_SECONDS", 0)  # moto delivers all messages together
     arn = boto3.client("stepfunctions").create_state_machine(
         name="drain", definition=json.dumps(_MACHINE), roleArn="arn:aws:iam::123456789012:role/machine"
     )["stateMachineArn"]
@@ -54,7 +54,7 @@ def redriven(stack: Stack, choice: Choice = _ALL) -> str:
 
 
 def messages(stack: Stack, queue: str = "QueueUrl") -> set[str]:
-    """Return the run IDs of a queue's visible messages, or the text of a message that is not about an upload."""
+    """Return the run IDs of a queue's visible messages, or the body of a message that is not about an upload."""
     answer = boto3.client("sqs").receive_message(
         QueueUrl=stack.cloud.outputs[queue], MaxNumberOfMessages=10, VisibilityTimeout=0
     )
@@ -68,7 +68,7 @@ def drains(stack: Stack) -> list[str]:
     return [states.describe_execution(executionArn=one["executionArn"])["input"] for one in listed]
 
 
-def test_every_upload_goes_back_and_is_no_longer_given_up(dead: Stack) -> None:
+def test_every_upload_is_queued_again_and_is_no_longer_given_up(dead: Stack) -> None:
     uploads = [give_up(dead, f"{number}.csv", OutOfMemory("too small")) for number in range(12)]
     printed = redriven(dead)
     assert dead.uploads.queue_lengths() == (12, 0, 0)
@@ -105,7 +105,7 @@ def test_one_run_is_redriven_by_its_id_and_the_others_stay(dead: Stack) -> None:
         (Choice(cancelled_too=True), UploadCancelled("cancelled"), True),
     ],
 )
-def test_what_was_cancelled_is_left_and_named_unless_it_is_asked_for(
+def test_a_cancelled_upload_is_left_and_named_unless_it_is_requested(
     dead: Stack, choice: Choice, error: SluiceError, is_sent: bool
 ) -> None:
     upload = give_up(dead, "a.csv", error)
@@ -124,7 +124,7 @@ def test_a_message_that_names_no_upload_is_left_and_named(dead: Stack, fields: d
     assert messages(dead) == set()
 
 
-def test_what_was_cancelled_is_redriven_when_it_is_asked_for_by_its_id(dead: Stack) -> None:
+def test_a_cancelled_upload_is_redriven_by_its_id(dead: Stack) -> None:
     upload = give_up(dead, "a.csv", UploadCancelled("cancelled"))
     redriven(dead, Choice(upload.run_id))
     assert messages(dead) == {upload.run_id}

@@ -44,7 +44,7 @@ def deployed(account: Account, monkeypatch: pytest.MonkeyPatch) -> AwsStack:
     return AwsStack("us-east-1", "", "sluice", outputs, {"PrefectApiUrl": ""})
 
 
-def test_rows_go_out_by_the_runs_id_and_come_back_corrected(
+def test_quarantined_rows_are_exported_by_run_id_and_published_once_corrected(
     account: Account,
     deployed: AwsStack,
     tmp_path: Path,
@@ -82,7 +82,7 @@ def test_a_row_that_is_marked_in_the_export_is_dropped(account: Account, deploye
     assert "dropped 1: dropped_by_repair" in output.getvalue()
 
 
-def test_nothing_is_published_that_was_not_confirmed_or_not_bad(
+def test_nothing_is_published_without_confirmation_or_if_other_cells_were_changed(
     account: Account, deployed: AwsStack, tmp_path: Path
 ) -> None:
     dirty = account.process(account.upload("incoming/orders/monday.csv", DIRTY))
@@ -97,7 +97,7 @@ def test_nothing_is_published_that_was_not_confirmed_or_not_bad(
     assert read_receipt(account.parts.store, dirty.run_id) == dirty
 
 
-def test_what_is_no_run_is_refused_before_anything_is_asked(deployed: AwsStack, tmp_path: Path) -> None:
+def test_an_unknown_run_is_rejected(deployed: AwsStack, tmp_path: Path) -> None:
     with pytest.raises(RunUnknown):
         export_run(Console(quiet=True), deployed, "monday", tmp_path / "x.csv")
     with pytest.raises(RunUnknown):
@@ -114,7 +114,7 @@ def quarantine_of(account: Account, folder: Path) -> tuple[str, Path]:
     return run_id, path
 
 
-def test_a_file_is_exported_for_the_run_that_is_named(account: Account, tmp_path: Path) -> None:
+def test_a_quarantine_file_is_exported_for_the_given_run(account: Account, tmp_path: Path) -> None:
     run_id, path = quarantine_of(account, tmp_path)
     exported = tmp_path / "rows.csv"
     arguments = ["repair", str(path), "--run", run_id, "--export", str(exported)]

@@ -75,14 +75,14 @@ def test_a_file_belongs_to_the_dataset_that_its_name_or_folder_begins_with(
     assert dataset_of(file_named(name, *folders), _KNOWN) == dataset
 
 
-def test_a_mistyped_dataset_is_refused_with_the_one_that_was_meant() -> None:
+def test_a_mistyped_dataset_is_rejected_with_the_nearest_name() -> None:
     require_dataset("orders", _KNOWN)
     with pytest.raises(DatasetUnknown) as refused:
         require_dataset("ordres", _KNOWN)
     assert "'orders'?" in str(refused.value)
 
 
-def test_the_default_contract_is_no_dataset_to_name() -> None:
+def test_the_default_contract_is_not_a_dataset() -> None:
     known = datasets(CONTRACTS, ["parcels", "default"])
     assert {"orders", "penguins", "parcels"} <= set(known)
     assert "default" not in known
@@ -105,22 +105,20 @@ def test_a_file_of_a_folder_keeps_its_path_below_the_folder(tmp_path: Path) -> N
     assert files_to_upload([str(tmp_path)], lambda _: True) == ([], 4)
 
 
-def test_a_name_with_a_bracket_is_a_file_and_no_pattern(tmp_path: Path) -> None:
+def test_a_name_with_a_bracket_is_a_file_and_not_a_pattern(tmp_path: Path) -> None:
     (tmp_path / "a[1].csv").touch()
     assert list(found(tmp_path / "a[1].csv")) == ["a[1].csv"]
 
 
 @pytest.mark.parametrize("given", ["missing.csv", "*.csv", "folder"])
-def test_where_there_is_no_file_nothing_is_uploaded(
-    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_path_without_a_file_is_an_error(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileUnusable):
         found(given)
 
 
-def test_a_folder_is_uploaded_without_what_is_no_file_or_not_at_all(tmp_path: Path) -> None:
+def test_a_folder_is_rejected_if_an_entry_cannot_be_uploaded_and_is_not_ignored(tmp_path: Path) -> None:
     def make_pipe(place: Path) -> None:
         os.mkfifo(place)
 
@@ -130,10 +128,10 @@ def test_a_folder_is_uploaded_without_what_is_no_file_or_not_at_all(tmp_path: Pa
     def make_link_to_nothing(place: Path) -> None:
         place.symlink_to(tmp_path / "nothing")
 
-    def make_a_name_that_is_no_text(place: Path) -> None:
+    def make_a_name_that_is_not_utf_8(place: Path) -> None:
         Path(os.fsdecode(os.fsencode(place.parent) + b"/\xff" + os.fsencode(place.name))).touch()
 
-    makers = (make_pipe, make_link_to_a_folder, make_link_to_nothing, make_a_name_that_is_no_text)
+    makers = (make_pipe, make_link_to_a_folder, make_link_to_nothing, make_a_name_that_is_not_utf_8)
     for number, make in enumerate(makers):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -145,7 +143,7 @@ def test_a_folder_is_uploaded_without_what_is_no_file_or_not_at_all(tmp_path: Pa
             found(folder)
 
 
-def test_a_folder_that_may_not_be_read_is_not_left_out() -> None:
+def test_a_folder_that_cannot_be_read_is_an_error() -> None:
     with TemporaryDirectory(dir="/tmp") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -158,7 +156,7 @@ def test_a_folder_that_may_not_be_read_is_not_left_out() -> None:
 
 @contextmanager
 def without_privileges() -> Iterator[None]:
-    """Drop root's privileges for the duration of the context."""
+    """If the tests run as root, drop root's privileges for the duration of the context."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)
@@ -168,7 +166,7 @@ def without_privileges() -> Iterator[None]:
         os.seteuid(user)
 
 
-def test_two_files_with_the_same_key_are_refused() -> None:
+def test_two_files_with_the_same_key_are_rejected() -> None:
     require_different_keys(["incoming/a.csv", "incoming/b.csv"])
     with pytest.raises(FilesCollide):
         require_different_keys(["incoming/a.csv", "incoming/b.csv", "incoming/a.csv"])
@@ -189,7 +187,7 @@ def test_each_member_of_a_zip_is_one_upload_in_a_folder_of_the_zips_name(tmp_pat
     assert read == {"orders/2026/a.csv": b"x\n1\n", "orders/b.csv": b"x\n2\n"}
 
 
-def test_a_zip_of_one_file_that_has_its_name_is_that_file(tmp_path: Path) -> None:
+def test_a_zip_with_only_the_file_it_is_named_after_is_that_file(tmp_path: Path) -> None:
     assert list(found(zipped(tmp_path / "flights.csv.zip", {"flights.csv": "x\n1\n"}))) == ["flights.csv"]
     assert list(found(zipped(tmp_path / "january.zip", {"data.csv": "x\n1\n"}))) == ["january/data.csv"]
 
@@ -198,12 +196,12 @@ def test_a_zip_of_one_file_that_has_its_name_is_that_file(tmp_path: Path) -> Non
     "name",
     ["../a.csv", "a/../../b.csv", "/etc/a.csv", "C:/a.csv", "..\\a.csv", "inner.zip", "inner.tar", "a/B.ZIP", "."],
 )
-def test_a_zip_with_paths_that_lead_out_of_it_or_with_archives_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_zip_with_paths_that_lead_out_of_it_or_with_archives_is_rejected(name: str, tmp_path: Path) -> None:
     with pytest.raises(ArchiveUnsafe):
         found(zipped(tmp_path / "a.zip", {"good.csv": "x\n1\n", name: "x"}))
 
 
-def test_a_zip_with_a_member_without_a_name_is_refused(tmp_path: Path) -> None:
+def test_a_zip_with_a_member_without_a_name_is_rejected(tmp_path: Path) -> None:
     nameless = zipfile.ZipInfo("a")
     nameless.filename = ""
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
@@ -212,7 +210,7 @@ def test_a_zip_with_a_member_without_a_name_is_refused(tmp_path: Path) -> None:
         found(tmp_path / "a.zip")
 
 
-def test_a_zip_with_a_link_is_refused(tmp_path: Path) -> None:
+def test_a_zip_with_a_link_is_rejected(tmp_path: Path) -> None:
     link = zipfile.ZipInfo("passwords.csv")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
@@ -221,7 +219,7 @@ def test_a_zip_with_a_link_is_refused(tmp_path: Path) -> None:
         found(tmp_path / "a.zip")
 
 
-def test_a_zip_that_unpacks_to_far_more_than_its_size_is_refused(
+def test_a_zip_that_unpacks_to_far_more_than_its_size_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     zeros = zipped(tmp_path / "zeros.zip", {"a.csv": bytes(2_000_000)})
@@ -232,7 +230,7 @@ def test_a_zip_that_unpacks_to_far_more_than_its_size_is_refused(
 
 
 @pytest.mark.parametrize("limit", ["MAX_MEMBERS", "MAX_UNPACKED_BYTES"])
-def test_a_zip_with_too_much_in_it_is_refused(limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zip_with_too_much_in_it_is_rejected(limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = zipped(tmp_path / "a.zip", {"a.csv": "x", "b.csv": "y"})
     monkeypatch.setattr(upload_files, limit, 2)
     assert len(found(archive)) == 2
@@ -241,7 +239,7 @@ def test_a_zip_with_too_much_in_it_is_refused(limit: str, tmp_path: Path, monkey
         found(archive)
 
 
-def test_a_zip_that_is_damaged_or_encrypted_is_refused(tmp_path: Path) -> None:
+def test_a_zip_that_is_damaged_or_encrypted_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "no.zip").write_bytes(b"PK\x03\x04 and nothing")
     with pytest.raises(ArchiveUnusable):
         found(tmp_path / "no.zip")

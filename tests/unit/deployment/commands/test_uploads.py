@@ -139,7 +139,7 @@ def test_an_upload_is_queued_once_a_message_waits_and_running_once_a_task_holds_
 @pytest.mark.parametrize(
     ("status", "stage"), [(Status.PUBLISHED, UploadState.PUBLISHED), (Status.REJECTED, UploadState.REJECTED)]
 )
-def test_a_receipt_is_the_outcome_whatever_failed_before_and_whoever_holds_the_upload(
+def test_a_receipt_is_the_outcome_even_if_an_attempt_failed_or_a_task_holds_the_upload(
     stack: Stack, status: Status, stage: UploadState
 ) -> None:
     message = stack.message()
@@ -151,7 +151,7 @@ def test_a_receipt_is_the_outcome_whatever_failed_before_and_whoever_holds_the_u
     assert (tracked.stage, tracked.receipt, tracked.done, tracked.note) == (stage, receipt, True, "")
 
 
-def test_a_failed_attempt_is_no_end_and_shows_its_reason_in_one_line(stack: Stack) -> None:
+def test_an_upload_with_a_failed_attempt_is_not_done_and_shows_the_reason_in_one_line(stack: Stack) -> None:
     message = stack.message()
     stack.fail(message)
     tracked = stack.look(message)
@@ -167,7 +167,7 @@ def test_an_upload_that_was_given_up_is_failed_with_its_last_reason(stack: Stack
 
 
 @pytest.mark.parametrize("key", ["receipts/{}.json", "attempts/{}.json", "batches/task/9.json"])
-def test_something_unreadable_ends_no_look(stack: Stack, key: str) -> None:
+def test_an_unreadable_object_does_not_prevent_a_look(stack: Stack, key: str) -> None:
     message = stack.message()
     stack.uploads.store.put(key.format(message.run_id), "{}")
     stack.hold(message)
@@ -175,7 +175,7 @@ def test_something_unreadable_ends_no_look(stack: Stack, key: str) -> None:
     assert tracked.stage is (UploadState.FAILED if key.startswith("receipts/") else UploadState.RUNNING)
 
 
-def test_the_command_returns_when_the_receipt_is_there_whichever_task_wrote_it(
+def test_upload_succeeds_once_the_receipt_exists_whichever_task_wrote_it(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "orders.csv"
@@ -191,7 +191,7 @@ def test_the_command_returns_when_the_receipt_is_there_whichever_task_wrote_it(
     assert upload(console, stack.cloud, [str(file)], dataset="orders", wait=True, deadline_seconds=5)
 
 
-def test_an_upload_to_a_paused_stack_says_what_it_waits_for(stack: Stack, tmp_path: Path) -> None:
+def test_an_upload_to_a_paused_stack_names_the_command_that_resumes_it(stack: Stack, tmp_path: Path) -> None:
     file, printed = tmp_path / "orders.csv", io.StringIO()
     file.write_text("a\n1\n")
     stack.uploads.store.put(PAUSE_KEY, "{}")
@@ -271,7 +271,7 @@ def test_the_sample_of_a_new_contract_is_the_unpacked_member_of_a_zip(stack: Sta
     assert "sluice contract new riots riots.csv" in printed
 
 
-def test_one_file_that_cannot_be_sent_keeps_none_of_the_others(stack: Stack, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_sent_does_not_stop_the_others(stack: Stack, tmp_path: Path) -> None:
     good = tmp_path / "orders.csv"
     good.write_text("a\n1\n")
     with zipfile.ZipFile(tmp_path / "orders.zip", "w") as archive:
@@ -286,7 +286,7 @@ def test_one_file_that_cannot_be_sent_keeps_none_of_the_others(stack: Stack, tmp
         uploaded(stack, tmp_path / "orders.zip")
 
 
-def test_a_file_whose_dataset_was_named_needs_no_telling_name(stack: Stack, tmp_path: Path) -> None:
+def test_a_given_dataset_takes_precedence_over_the_name_of_the_file(stack: Stack, tmp_path: Path) -> None:
     file = tmp_path / "riots.csv"
     file.write_text("a\n1\n")
     _, printed = uploaded(stack, file, dataset="orders")
@@ -303,13 +303,13 @@ def test_a_dataset_whose_contract_is_only_published_is_known(stack: Stack, tmp_p
     assert stored("incoming/la_riots/la-riots.csv")
 
 
-def test_what_the_stack_ignores_is_not_uploaded(stack: Stack, tmp_path: Path) -> None:
+def test_a_file_whose_name_the_stack_ignores_is_not_uploaded(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / "orders.tmp").touch()
     with pytest.raises(NameIgnored):
         uploaded(stack, tmp_path / "orders.tmp")
 
 
-def test_of_very_many_uploads_each_is_looked_at_in_turn(stack: Stack) -> None:
+def test_very_many_uploads_are_looked_at_in_batches(stack: Stack) -> None:
     messages = [stack.message(f"{number}.csv") for number in range(_LOOKS_AT_ONCE + 10)]
     tracked = [TrackedUpload(message.key, message) for message in messages]
     for message in messages:
@@ -372,7 +372,7 @@ def test_status_shows_the_newest_failures_and_counts_the_others(stack: Stack) ->
     assert (len(found.failed), found.failed_count) == (2, 3)
 
 
-def test_an_upload_that_is_tried_again_is_shown_once_with_the_reason_before(stack: Stack) -> None:
+def test_an_upload_that_is_retried_is_shown_once_with_the_earlier_reason(stack: Stack) -> None:
     message = stack.message()
     stack.fail(message)
     stack.hold(message)
@@ -399,7 +399,7 @@ def test_an_upload_recorded_already_is_not_counted_as_unrecorded(stack: Stack) -
     assert status_of(stack.uploads, limit=5).unrecorded == 0
 
 
-def test_status_says_whether_the_stack_is_paused(stack: Stack) -> None:
+def test_status_shows_whether_the_stack_is_paused(stack: Stack) -> None:
     assert stack.document()["paused"] is False
     stack.uploads.store.put(PAUSE_KEY, "{}")
     assert stack.document()["paused"] is True
@@ -443,7 +443,7 @@ _NOTHING: dict[str, set[str]] = {"waiting": set(), "running": set(), "failed": s
 
 
 @pytest.mark.parametrize("text", ["monday.csv", "mon", "orders/monday.csv", "incoming/orders/monday.csv"])
-def test_a_file_is_found_by_its_name_in_whatever_state(stack: Stack, text: str) -> None:
+def test_a_file_is_found_by_its_name_in_any_state(stack: Stack, text: str) -> None:
     versions = [landed(stack, "incoming/orders/monday.csv") for _ in range(4)]
     other = landed(stack, "incoming/orders/tuesday.csv")
     indexed(stack, stack.finish(other))
@@ -475,7 +475,7 @@ def test_a_run_is_found_by_eight_characters_of_its_id(stack: Stack) -> None:
     assert searched(stack, failed.run_id[:8]) == {**_NOTHING, "failed": {failed.run_id}}
 
 
-def test_failed_uploads_are_the_rejected_and_those_without_an_outcome(stack: Stack) -> None:
+def test_failed_uploads_are_the_rejected_ones_and_those_whose_attempt_failed(stack: Stack) -> None:
     good, rejected, failed, held = (landed(stack, f"incoming/orders/{name}.csv") for name in "abcd")
     for receipt in (stack.finish(good), stack.finish(rejected, Status.REJECTED)):
         indexed(stack, receipt)
@@ -487,7 +487,7 @@ def test_failed_uploads_are_the_rejected_and_those_without_an_outcome(stack: Sta
     assert searched(stack, "orders", failed=True, limit=1) == expected
 
 
-def test_only_what_happened_since_is_shown(stack: Stack) -> None:
+def test_only_uploads_since_the_given_time_are_shown(stack: Stack) -> None:
     done = stack.finish(stack.message())
     now = datetime.now(UTC)
     assert searched(stack, since=now - timedelta(hours=1)) == {**_NOTHING, "finished": {done.run_id}}
@@ -503,7 +503,7 @@ def test_what_a_list_leaves_out_is_counted(stack: Stack) -> None:
     assert first_of(["a", "b"], 2) == ["a", "b"]
 
 
-def test_a_long_list_of_receipts_comes_in_parts_and_whole(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_list_of_receipts_is_read_completely(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = {stack.finish(stack.message(f"{number}.csv")).run_id for number in range(5)}
     assert stack.uploads.runs_with_receipt().keys() == runs
     monkeypatch.setattr(uploads_module, "_PAGE", 2)
@@ -520,17 +520,17 @@ def test_a_long_list_of_receipts_comes_in_parts_and_whole(stack: Stack, monkeypa
         ("2026-01-01T08:00+01:00", datetime(2026, 1, 1, 7, tzinfo=UTC)),
     ],
 )
-def test_since_is_an_age_or_a_moment(text: str, moment: datetime) -> None:
+def test_since_is_an_age_or_a_time(text: str, moment: datetime) -> None:
     assert moment_of(text, datetime(2026, 1, 2, 12, tzinfo=UTC)) == moment
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2w", "", "-1h", "99999999999d"])
-def test_another_since_is_refused(text: str) -> None:
+def test_an_invalid_since_is_rejected(text: str) -> None:
     with pytest.raises(TimeUnreadable):
         moment_of(text, datetime.now(UTC))
 
 
-def test_what_cannot_be_read_is_named_and_hides_nothing_else(stack: Stack) -> None:
+def test_unreadable_objects_are_named_and_hide_no_others(stack: Stack) -> None:
     done, failed, held = (stack.message(f"{name}.csv") for name in "abc")
     stack.finish(done)
     stack.fail(failed)

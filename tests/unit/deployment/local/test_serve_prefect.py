@@ -58,7 +58,7 @@ def test_a_failing_webhook_leaves_no_secret_in_the_log(failing_webhook: str, mon
         ("postgresql+asyncpg://u:p@db:5432/prefect", "postgresql+asyncpg://db:5432/..."),
     ],
 )
-def test_of_an_address_scheme_and_host_remain(address: str, shown: str) -> None:
+def test_only_the_scheme_and_the_host_of_a_url_remain(address: str, shown: str) -> None:
     assert without_secrets(f"for url '{address}'\n") == f"for url '{shown}'\n"
 
 

@@ -24,7 +24,7 @@ def test_the_automations_of_a_stack_are_recognised_by_name() -> None:
     assert all(TRIAL.has_automation(name) for name in names)
 
 
-def test_every_automation_looks_at_the_events_or_runs_of_its_stack_only() -> None:
+def test_every_automation_matches_only_events_or_runs_of_its_stack() -> None:
     of_stack = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.stack:trial"}
     for entry in declared(TRIAL, {"orders": 1}):
         trigger = entry["trigger"]
@@ -39,7 +39,7 @@ def test_a_contract_with_a_deadline_has_an_automation_and_one_without_does_not()
     assert entry["trigger"]["match"]["sluice.dataset"] == "daily"
 
 
-def test_what_names_nothing_is_left_out_and_an_automation_without_any_action_is() -> None:
+def test_an_action_whose_block_is_missing_is_left_out_and_so_is_an_automation_without_actions() -> None:
     """On a server without the notification block, crashes are still explained."""
     inventory = PrefectInventory(deployments={"explain-crash/trial": DEPLOYMENT_ID})
     by_name = {entry["name"]: entry for entry in declared(TRIAL)}
@@ -59,7 +59,7 @@ def test_an_automation_that_prefect_does_not_accept_is_named_with_its_field() ->
 
 
 @pytest.mark.parametrize("text", ["a: mapping", "- no name"])
-def test_a_file_that_is_not_a_list_of_named_automations_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_list_of_named_automations_is_rejected(tmp_path: Path, text: str) -> None:
     file = tmp_path / "automations.yaml"
     file.write_text(text)
     with pytest.raises(AutomationsInvalid) as refused:
@@ -75,9 +75,8 @@ def test_a_dead_run_is_set_to_crashed_within_the_documented_time() -> None:
 
 
 def test_a_run_that_never_begins_is_set_to_crashed_within_the_documented_time() -> None:
-    """The automation starts with each state that a worker sets before Running.
-
-    The states are set in prefect.workers.base and prefect_aws.observers.ecs.
+    """The time begins with each state that Prefect sets before Running, in prefect.workers.base and
+    prefect_aws.observers.ecs.
     """
     entry = next(entry for entry in declared(TRIAL) if "did not begin" in entry["name"])
     assert {name.rpartition(".")[2] for name in entry["trigger"]["after"]} == {
@@ -91,7 +90,7 @@ def test_a_run_that_never_begins_is_set_to_crashed_within_the_documented_time() 
 @pytest.mark.parametrize(
     ("share", "matched"), [("10", range(10, 101)), ("1", range(1, 101)), ("100", [100]), ("0", [101])]
 )
-def test_a_share_of_quarantined_rows_matches_what_is_as_large_and_zero_matches_nothing(
+def test_a_share_of_quarantined_rows_matches_shares_that_are_no_smaller_and_zero_matches_nothing(
     share: str, matched: Iterable[int]
 ) -> None:
     (entry,) = (one for one in declared(TRIAL, quarantined_percent=share) if "quarantine" in one["name"])
@@ -99,6 +98,6 @@ def test_a_share_of_quarantined_rows_matches_what_is_as_large_and_zero_matches_n
 
 
 @pytest.mark.parametrize("share", ["101", "-1", "10 %", "0.1", ""])
-def test_another_share_is_refused(share: str) -> None:
+def test_an_invalid_share_is_rejected(share: str) -> None:
     with pytest.raises(AutomationsInvalid):
         declared(TRIAL, quarantined_percent=share)

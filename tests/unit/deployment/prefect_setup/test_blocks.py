@@ -27,8 +27,8 @@ def test_a_stacks_blocks_have_its_name_and_its_outputs() -> None:
     assert credentials.region_name == "eu-central-1"
 
 
-def test_no_block_holds_a_key() -> None:
-    """The credentials block contains no access key, because the key comes from the task's role or the environment."""
+def test_the_credentials_block_contains_no_access_key() -> None:
+    """The key comes from the task's role or from the environment."""
     credentials = blocks_of(TRIAL, OUTPUTS, {})["sluice-trial-aws"]
     assert isinstance(credentials, AwsCredentials)
     assert (credentials.aws_access_key_id, credentials.aws_secret_access_key) == (None, None)
@@ -57,14 +57,14 @@ def test_the_settings_are_shown_with_description_and_described_fields() -> None:
         ("https://example.com/hook?token=s3cret", CustomWebhookNotificationBlock),
     ],
 )
-def test_a_notification_block_keeps_what_is_secret_in_its_address(url: str, kind: type[Block]) -> None:
+def test_a_notification_block_hides_the_secrets_of_its_url(url: str, kind: type[Block]) -> None:
     channel = notification_block("sluice-notify", url)
     assert type(channel) is kind
     assert "s3cret" not in channel.model_dump_json()
     assert "s3cret" not in repr(channel)
 
 
-def test_mail_goes_to_every_receiver() -> None:
+def test_an_email_block_has_every_recipient() -> None:
     channel = notification_block("sluice-notify", "sendgrid://key:sluice@example.com/a@example.com/b@example.com")
     assert isinstance(channel, SendgridEmail)
     assert (channel.sender_email, channel.to_emails) == ("sluice@example.com", ["a@example.com", "b@example.com"])

@@ -1,4 +1,4 @@
-"""In the job template of the ECS work pool, only values that differ between runs are variables."""
+"""Work pools run flows in the stack's network, with its task definition and a few variables."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_run_is_a_task_in_the_stacks_network() -> None:
     assert container["name"] == "drain", "the stack's container, not one that the worker would add"
 
 
-def test_a_run_uses_the_stacks_task_definition_and_describes_none_of_its_own() -> None:
+def test_a_run_uses_the_task_definition_of_the_stack_and_describes_no_other() -> None:
     """If runs described a task definition, each change to a run's CPU or memory would register a new revision."""
     assert request()["taskDefinition"] == OUTPUTS["OperatorTaskDefinitionArn"]
     job = ecs_template(OUTPUTS)["job_configuration"]
@@ -43,8 +43,8 @@ def test_a_run_uses_the_stacks_task_definition_and_describes_none_of_its_own() -
 
 
 @pytest.mark.parametrize("template", [local_template(), ecs_template(OUTPUTS)])
-def test_the_variables_are_few_and_described_and_each_has_its_place(template: dict[str, Any]) -> None:
-    """Variables are few and have no defaults, because the Prefect server validates them for every run."""
+def test_each_variable_is_used_and_described_and_has_no_default(template: dict[str, Any]) -> None:
+    """The Prefect server validates the variables for every run, so none is unused or has a default."""
     variables = template["variables"]["properties"]
     assert all(variable["title"] and variable["description"] for variable in variables.values())
     assert not any("default" in variable for variable in variables.values())
@@ -52,7 +52,7 @@ def test_the_variables_are_few_and_described_and_each_has_its_place(template: di
     assert set(variables) == asked
 
 
-def test_the_pool_is_of_the_type_that_its_worker_serves() -> None:
+def test_each_work_pool_has_the_type_of_its_worker() -> None:
     pools = [work_pool(PrefectNames("trial"), kind, OUTPUTS) for kind in ("local", "ecs")]
     assert [(pool.name, pool.type) for pool in pools] == [
         ("sluice-trial-local", "process"),
