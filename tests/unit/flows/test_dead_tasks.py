@@ -72,7 +72,7 @@ def uploads(account: Account, count: int) -> list[UploadMessage]:
 
 
 def spying(account: Account, seen: dict[str, str]) -> object:
-    """Return a function that processes an upload, after it has added the error of its last attempt to `seen`."""
+    """Return a function that processes an upload, after it has added the message of its last attempt to `seen`."""
 
     def process(account: Account, job: UploadJob) -> Receipt:
         attempt = read_attempt(account.parts.store, job.upload.run_id)
@@ -82,16 +82,16 @@ def spying(account: Account, seen: dict[str, str]) -> object:
     return process
 
 
-def test_the_task_that_takes_over_writes_why_the_one_before_stopped(account: Account, world: World) -> None:
+def test_a_later_failure_replaces_the_reason_of_a_dead_task(account: Account, world: World) -> None:
     batch = uploads(account, 2)
     die_with(account, batch, refining=batch[0].run_id)
     assert not drain(world, Failing(*[TransientError("not yet")] * 2))
-    die_after = [read_attempt(account.parts.store, upload.run_id) for upload in batch]
-    assert [attempt and attempt.code for attempt in die_after] == ["transient_error"] * 2, "the later reason counts"
+    attempts = [read_attempt(account.parts.store, upload.run_id) for upload in batch]
+    assert [attempt and attempt.code for attempt in attempts] == ["transient_error"] * 2, "the later reason counts"
     assert account.keys("batches/") == []
 
 
-def test_the_reason_is_there_while_the_upload_is_tried_again(account: Account, world: World) -> None:
+def test_the_reason_of_a_dead_task_is_recorded_until_the_retry_succeeds(account: Account, world: World) -> None:
     batch = uploads(account, 2)
     die_with(account, batch, refining=batch[0].run_id)
     seen: dict[str, str] = {}
@@ -101,7 +101,7 @@ def test_the_reason_is_there_while_the_upload_is_tried_again(account: Account, w
     assert account.keys("attempts/") == account.keys("batches/") == [], "the receipts supersede them"
 
 
-def test_a_task_that_still_runs_is_not_taken_for_dead(account: Account, world: World) -> None:
+def test_a_task_that_still_runs_is_not_considered_dead(account: Account, world: World) -> None:
     world.ends[DEAD] = TaskEnd(is_over=False)
     batch = uploads(account, 1)
     die_with(account, batch)
@@ -142,7 +142,7 @@ def test_the_same_death_is_counted_once(account: Account, world: World) -> None:
     assert account.dead_letters() == 0
 
 
-def test_after_it_was_given_up_an_upload_may_be_tried_with_more_memory(account: Account, world: World) -> None:
+def test_memory_kills_before_an_upload_was_given_up_no_longer_count(account: Account, world: World) -> None:
     (upload,) = uploads(account, 1)
     error = TaskTooSmall("two tasks were too small")
     before = Attempt.of(upload, error, dataset="orders", receive_count=3, task_arn=DEAD, given_up=True, memory_kills=2)
@@ -160,7 +160,7 @@ def noted(upload: UploadMessage) -> NotedUpload:
     return NotedUpload(upload=upload, message_id="gone", receive_count=1)
 
 
-def test_what_a_dead_task_did_not_announce_is_announced_and_recorded_before_a_task_leaves(
+def test_another_task_announces_and_records_the_uploads_of_a_dead_task_before_it_leaves(
     account: Account, world: World
 ) -> None:
     account = world.account = aged(account)
@@ -176,7 +176,7 @@ def test_what_a_dead_task_did_not_announce_is_announced_and_recorded_before_a_ta
     assert account.keys("batches/") == []
 
 
-def test_what_was_announced_is_not_announced_again(account: Account, world: World) -> None:
+def test_an_upload_that_a_dead_task_announced_is_not_announced_again(account: Account, world: World) -> None:
     account = world.account = aged(account)
     (done,) = uploads(account, 1)
     account.process(done)
@@ -186,7 +186,7 @@ def test_what_was_announced_is_not_announced_again(account: Account, world: Worl
     assert len(world.recorded) == 1
 
 
-def test_a_task_finishes_its_own_notes_once_prefect_is_back(account: Account, world: World) -> None:
+def test_the_note_of_an_earlier_task_is_finished_once_prefect_is_back(account: Account, world: World) -> None:
     account = world.account = with_settings(account, visibility_timeout_seconds=1)
     upload = account.upload(KEY, good_orders(2))
     account.send(upload.to_json())
@@ -209,7 +209,7 @@ def test_a_young_note_is_left_to_its_task(account: Account, world: World) -> Non
     assert len(account.keys("batches/")) == 1
 
 
-def test_a_note_that_cannot_be_read_stops_nothing(account: Account, world: World) -> None:
+def test_an_unreadable_note_does_not_hide_the_others(account: Account, world: World) -> None:
     account = world.account = aged(account)
     account.parts.store.put("batches/strange/1.json", "{}")
     (done,) = uploads(account, 1)

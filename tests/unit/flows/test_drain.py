@@ -50,7 +50,7 @@ def test_an_upload_is_announced_recorded_and_its_message_deleted(account: Accoun
     assert account.messages() == len(account.keys("batches/")) == len(account.keys("attempts/")) == 0
 
 
-def test_what_prefect_showed_live_is_not_recorded_again(account: Account, world: World) -> None:
+def test_an_upload_that_prefect_showed_live_is_not_recorded_again(account: Account, world: World) -> None:
     def live(account: Account, job: UploadJob) -> Receipt:
         return run_upload(account.parts, replace(job, chain=job.chain.model_copy(update={"flow_run_id": "run"})))
 
@@ -60,7 +60,7 @@ def test_what_prefect_showed_live_is_not_recorded_again(account: Account, world:
     assert world.recorded == []
 
 
-def test_a_rejected_file_is_an_outcome_too(account: Account, world: World) -> None:
+def test_a_rejected_file_is_announced(account: Account, world: World) -> None:
     upload = account.upload(KEY, b"")
     account.send(upload.to_json())
     assert drain(world)
@@ -70,7 +70,7 @@ def test_a_rejected_file_is_an_outcome_too(account: Account, world: World) -> No
     assert [notice.status for notice in world.announced] == [OutcomeStatus.REJECTED]
 
 
-def test_an_empty_queue_is_nothing_to_do(world: World) -> None:
+def test_with_an_empty_queue_a_task_succeeds(world: World) -> None:
     assert drain(world)
 
 
@@ -92,9 +92,7 @@ def test_a_message_delivered_twice_publishes_and_announces_once(account: Account
     assert len(account.keys("data/")) == len(world.announced) == len(world.recorded) == 1
 
 
-def test_what_came_again_is_announced_and_recorded_again_as_its_task_may_have_died_before(
-    account: Account, world: World
-) -> None:
+def test_a_redelivered_upload_that_has_a_receipt_is_announced_and_recorded(account: Account, world: World) -> None:
     upload = account.upload(KEY, good_orders(2))
     account.send(upload.to_json())
     account.parts.queue.release(account.parts.queue.receive(wait_seconds=0))
@@ -103,7 +101,7 @@ def test_what_came_again_is_announced_and_recorded_again_as_its_task_may_have_di
     assert len(world.announced) == len(world.recorded) == 1
 
 
-def test_a_forced_attempt_is_processed_though_the_upload_has_a_receipt(account: Account, world: World) -> None:
+def test_a_forced_attempt_is_processed_although_the_upload_has_a_receipt(account: Account, world: World) -> None:
     upload = account.upload(KEY, good_orders(2))
     for message in (upload, replace(upload, attempt=1)):
         account.send(message.to_json())
@@ -114,7 +112,7 @@ def test_a_forced_attempt_is_processed_though_the_upload_has_a_receipt(account: 
     assert len(world.announced) == 2
 
 
-def test_a_conflict_is_over_since_a_receipt_stands(account: Account, world: World) -> None:
+def test_after_a_receipt_conflict_the_message_is_deleted(account: Account, world: World) -> None:
     upload = account.upload(KEY, good_orders(2))
     account.send(upload.to_json())
     account.process(upload)
@@ -122,7 +120,7 @@ def test_a_conflict_is_over_since_a_receipt_stands(account: Account, world: Worl
     assert account.messages() == 0
 
 
-def test_an_index_entry_that_somebody_else_changed_is_named_and_quotes_nothing(account: Account, world: World) -> None:
+def test_an_invalid_index_entry_is_an_error_that_quotes_nothing(account: Account, world: World) -> None:
     upload = account.upload(KEY, good_orders(2))
     account.send(upload.to_json())
     drain(world)
@@ -152,7 +150,7 @@ def test_a_temporary_failure_is_recorded_and_its_message_is_kept(account: Accoun
     assert not account.keys("batches/")
 
 
-def test_an_outcome_supersedes_the_attempts_before_it(account: Account, world: World) -> None:
+def test_an_outcome_deletes_the_record_of_a_failed_attempt(account: Account, world: World) -> None:
     account = world.account = with_settings(account, retry_delay_seconds=0)
     upload = account.upload(KEY, good_orders(2))
     account.send(upload.to_json())
@@ -161,9 +159,7 @@ def test_an_outcome_supersedes_the_attempts_before_it(account: Account, world: W
     assert account.keys("attempts/") == []
 
 
-def test_an_upload_that_meets_an_unforeseen_error_does_not_end_the_task_of_the_others(
-    account: Account, world: World
-) -> None:
+def test_an_unexpected_error_of_one_upload_does_not_stop_the_others(account: Account, world: World) -> None:
     uploads = [account.upload(f"incoming/orders/{name}.csv", good_orders(1)) for name in "ab"]
     for upload in uploads:
         account.send(upload.to_json())
@@ -192,7 +188,7 @@ def test_at_the_last_delivery_an_upload_is_given_up_and_announced_as_failed(acco
     assert account.keys("batches/") == []
 
 
-def test_a_cancelled_upload_is_given_up_at_once(account: Account, world: World) -> None:
+def test_a_cancelled_upload_is_given_up_immediately(account: Account, world: World) -> None:
     upload = account.upload(KEY, good_orders(2))
     account.send(upload.to_json())
     assert drain(world, Failing(UploadCancelled("cancelled in Prefect")))
@@ -204,7 +200,7 @@ def test_a_cancelled_upload_is_given_up_at_once(account: Account, world: World) 
 
 
 @pytest.mark.parametrize("refusals", [1, 9])
-def test_a_cancelled_upload_stays_cancelled_while_sqs_does_not_take_its_message(
+def test_a_cancelled_upload_stays_cancelled_even_if_sqs_rejects_its_message(
     account: Account, world: World, refusals: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account = world.account = with_settings(account, retry_delay_seconds=0)
@@ -236,7 +232,7 @@ def test_a_cancelled_upload_whose_message_is_redriven_is_processed(account: Acco
 
 
 @pytest.mark.parametrize("came_again", [True, False])
-def test_what_a_killed_task_wrote_is_deleted_when_its_message_comes_again_else_by_reconcile(
+def test_the_output_of_a_killed_task_is_deleted_on_redelivery_and_otherwise_found_as_orphaned(
     account: Account, world: World, *, came_again: bool
 ) -> None:
     upload = account.upload(KEY, good_orders(2))
@@ -252,7 +248,9 @@ def test_what_a_killed_task_wrote_is_deleted_when_its_message_comes_again_else_b
 # --- outcomes that cannot be reported -------------------------------------------------------------------------------
 
 
-def test_an_outcome_that_nobody_takes_stays_in_the_note_and_its_message_goes(account: Account, world: World) -> None:
+def test_an_outcome_that_cannot_be_reported_stays_in_the_note_and_its_message_is_deleted(
+    account: Account, world: World
+) -> None:
     account = world.account = with_settings(account, visibility_timeout_seconds=1)
     upload = account.upload(KEY, good_orders(2))
     account.send(upload.to_json())
@@ -262,7 +260,7 @@ def test_an_outcome_that_nobody_takes_stays_in_the_note_and_its_message_goes(acc
     assert len(account.keys("batches/")) == 1
 
 
-def test_a_task_stays_a_while_for_an_outcome_that_nobody_takes_yet(
+def test_a_task_waits_until_an_outcome_can_be_reported(
     account: Account, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account = world.account = with_settings(account, visibility_timeout_seconds=30)
@@ -283,7 +281,7 @@ def test_a_task_stays_a_while_for_an_outcome_that_nobody_takes_yet(
 # --- messages that are not uploads ------------------------------------------------------------------------------
 
 
-def test_an_unreadable_message_rests_in_the_dead_letter_queue(account: Account, world: World) -> None:
+def test_an_unreadable_message_is_moved_to_the_dead_letter_queue(account: Account, world: World) -> None:
     account.send("not json")
     assert drain(world)
     assert (account.messages(), account.dead_letters()) == (0, 1)
@@ -294,7 +292,7 @@ def test_an_unreadable_message_rests_in_the_dead_letter_queue(account: Account, 
     ("bucket", "key"),
     [(PUBLISHED, "incoming/orders/x.csv"), ("another", "incoming/x.csv"), (LANDING, "receipts/x.json")],
 )
-def test_a_message_about_an_object_that_is_no_upload_is_refused_and_kept(
+def test_a_message_about_an_object_that_is_not_an_upload_is_moved_to_the_dead_letter_queue(
     account: Account, world: World, bucket: str, key: str
 ) -> None:
     boto3.client("s3").put_object(Bucket=PUBLISHED, Key="incoming/orders/x.csv", Body=good_orders(2))
@@ -318,7 +316,7 @@ def test_being_stopped_returns_all_messages_immediately_and_removes_the_note(acc
     assert account.keys("batches/") == account.keys("attempts/") == account.keys("data/") == []
 
 
-def test_a_task_whose_time_is_over_returns_what_it_has_not_begun(account: Account, world: World) -> None:
+def test_a_task_whose_time_is_over_returns_the_messages_that_it_has_not_begun(account: Account, world: World) -> None:
     account = world.account = with_settings(account, max_task_seconds=1)
     for name in "ab":
         account.send(account.upload(f"incoming/orders/{name}.csv", good_orders(2)).to_json())

@@ -52,7 +52,7 @@ def test_every_upload_has_its_outcome_announced_and_recorded_once(account: Accou
 
 
 @pytest.mark.parametrize("where", ["fetch", "refine"])
-def test_what_must_end_the_task_ends_it_whichever_thread_it_comes_from(
+def test_an_interrupt_in_any_thread_ends_the_task(
     account: Account, world: World, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object) -> Any:
@@ -66,7 +66,7 @@ def test_what_must_end_the_task_ends_it_whichever_thread_it_comes_from(
 
 
 @pytest.mark.parametrize(("is_there", "live"), [(True, 3), (False, 0)])
-def test_uploads_of_a_dataset_with_a_limit_stay_live_while_prefect_is_there_to_keep_it(
+def test_uploads_of_a_dataset_with_a_limit_are_processed_live_while_prefect_is_available(
     account: Account, world: World, is_there: bool, live: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account = world.account = with_settings(account, live_backlog=2)
@@ -150,7 +150,7 @@ def test_a_failed_upload_is_returned_and_the_others_are_done(
     assert account.messages() == 1
 
 
-def test_sigterm_returns_everything_at_once_and_writes_nothing_more(
+def test_sigterm_returns_all_messages_immediately_and_writes_nothing_more(
     account: Account, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send(account, 15)
@@ -181,7 +181,7 @@ def test_sigterm_returns_everything_at_once_and_writes_nothing_more(
     assert account.keys() == []
 
 
-def test_a_task_whose_time_is_over_returns_what_no_worker_has_begun(
+def test_a_task_whose_time_is_over_returns_the_messages_that_no_worker_has_begun(
     account: Account, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account = world.account = with_settings(account, max_task_seconds=1)
@@ -252,7 +252,9 @@ def test_a_task_asks_for_as_many_tasks_as_the_backlog_needs(
     assert calls == asked
 
 
-def test_it_asks_once_in_each_half_minute_and_not_at_its_end(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_asks_once_in_each_half_minute_and_not_near_its_end(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
     left = counts(account, monkeypatch, 500, 500, 500)
     calls: list[int] = []
     clock = Clock(3_025)
@@ -264,7 +266,7 @@ def test_it_asks_once_in_each_half_minute_and_not_at_its_end(account: Account, m
     assert left == []
 
 
-def test_a_deep_backlog_stays_deep_until_the_queue_was_empty(
+def test_a_deep_backlog_stays_deep_while_messages_wait(
     account: Account, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts(account, monkeypatch, 51, 3)

@@ -44,7 +44,7 @@ class Ending:
     ("end", "code"),
     [(True, 0), (False, EXIT_MORE_TO_DO), (Stopped(), EXIT_STOPPED), (TransientError("no queue"), EXIT_MORE_TO_DO)],
 )
-def test_the_exit_code_says_whether_everything_is_done(
+def test_the_exit_code_shows_whether_everything_is_done(
     account: Account, monkeypatch: pytest.MonkeyPatch, end: bool | BaseException, code: int
 ) -> None:
     monkeypatch.setattr(drain_queue, "parts_of_environment", lambda: account.parts)
@@ -57,7 +57,7 @@ def test_the_exit_code_says_whether_everything_is_done(
     assert left == [code], "the process ends soon, whatever Prefect does"
 
 
-def test_a_process_that_cannot_end_its_flow_run_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_cannot_end_its_flow_run_still_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[int] = []
     monkeypatch.setattr(os, "_exit", ended.append)
     monkeypatch.setattr(drain_queue, "_LEAVE_SECONDS", 0)
@@ -80,19 +80,19 @@ def test_a_task_ends_when_its_time_is_over_and_returns_its_messages(
     assert account.parts.queue.count_waiting() == 1
 
 
-def test_the_drain_that_launched_a_task_says_until_when_it_stays() -> None:
+def test_the_environment_of_a_task_sets_until_when_it_stays() -> None:
     task = task_identity({"SLUICE_STAY_UNTIL": "1764400000", "SLUICE_EXECUTION_ARN": "arn:drain"})
     assert (task.stay_until, task.execution_arn) == (1_764_400_000, "arn:drain")
     assert task_identity({}).stay_until == 0
 
 
-def test_a_time_to_stay_that_is_no_number_is_named() -> None:
+def test_a_time_to_stay_that_is_not_a_number_is_reported_by_its_variable() -> None:
     with pytest.raises(SettingsMissing) as error:
         task_identity({"SLUICE_STAY_UNTIL": "noon"})
     assert error.value.names == ("SLUICE_STAY_UNTIL",)
 
 
-def test_a_task_that_ecs_tells_half_of_who_it_is_works_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_with_incomplete_ecs_metadata_has_no_arn_and_a_unique_name(monkeypatch: pytest.MonkeyPatch) -> None:
     class BrokenOff(BytesIO):
         def read(self, *_: object) -> bytes:
             raise IncompleteRead(b'{"TaskARN"')
@@ -104,7 +104,7 @@ def test_a_task_that_ecs_tells_half_of_who_it_is_works_all_the_same(monkeypatch:
 
 
 @pytest.mark.heavy
-def test_a_task_without_settings_says_which_in_one_json_line_and_exits_2(tmp_path: Path) -> None:
+def test_a_task_without_settings_names_them_in_one_json_line_and_exits_with_2(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "SLUICE_PUBLISHED_BUCKET": "published"}
     task = subprocess.run(
         [sys.executable, "-m", "flows.drain_queue"], env=environment, capture_output=True, text=True, timeout=120
@@ -115,7 +115,7 @@ def test_a_task_without_settings_says_which_in_one_json_line_and_exits_2(tmp_pat
     assert "SLUICE_LANDING_BUCKET" in line["error"]
 
 
-def test_a_task_that_waits_for_its_first_message_imports_meanwhile(
+def test_a_task_that_waits_for_its_first_message_imports_gx_meanwhile(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     imported = threading.Event()
@@ -125,7 +125,7 @@ def test_a_task_that_waits_for_its_first_message_imports_meanwhile(
     assert drain._receive()[1] == []
 
 
-def test_a_message_that_waits_for_the_task_is_received_before_it_imports(
+def test_a_message_that_waits_for_the_task_is_received_before_it_imports_gx(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     imported: list[None] = []

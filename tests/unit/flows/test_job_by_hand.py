@@ -16,7 +16,7 @@ KEY = "incoming/orders/monday.csv"
 @pytest.mark.parametrize(
     ("key", "bucket"), [(KEY, PUBLISHED), (f"s3://{PUBLISHED}/{KEY}", ""), ("receipts/1.json", ""), ("incoming", "")]
 )
-def test_an_object_that_is_no_upload_is_refused(account: Account, key: str, bucket: str) -> None:
+def test_an_object_that_is_not_an_upload_is_rejected(account: Account, key: str, bucket: str) -> None:
     with pytest.raises(ParametersWrong, match=f"s3://{LANDING}/incoming/"):
         job_by_hand(account.parts, key, bucket)
 

@@ -1,4 +1,4 @@
-"""The path of an upload through the code is short, and its calls go almost always from the flows towards the core."""
+"""The path of an upload through the code is short, and few of its calls go from the core towards the edge."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flows.pipeline.run import run_upload
 from flows.pipeline.stages import fetch, publish, record, refine
 from flows.refinery.refine import refine_file, refine_partition
 
-# Each step is a caller, the call as its source has it, and the callee. A TaskCalls object calls the stages.
+# Each step is a caller, the call in its source, and the callee. A TaskCalls object calls the stages.
 PATH: tuple[tuple[Callable[..., Any], str, Callable[..., Any]], ...] = (
     (Drain.work, "self._work_live(", Drain._work_live),
     (Drain._work_live, "process_delivery(", process_delivery),

@@ -1,4 +1,4 @@
-"""While a stack is paused, a task finishes the uploads that it has begun and takes no more."""
+"""While a stack is paused, a task finishes the uploads that it has received, and receives no more."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def send(account: Account, count: int) -> None:
         account.send(account.upload(f"incoming/orders/{number}.csv", good_orders(2)).to_json())
 
 
-def test_a_task_that_starts_in_a_pause_leaves_the_queue_as_it_is(account: Account, world: World, pause: Pause) -> None:
+def test_a_task_that_starts_in_a_pause_receives_no_message(account: Account, world: World, pause: Pause) -> None:
     send(account, 2)
     pause.begin()
-    assert drain(world, stay_until=time.time() + 600), "though a drain relied on it: nobody relies on tasks in a pause"
+    assert drain(world, stay_until=time.time() + 600), "it does not stay, because no drain relies on tasks in a pause"
     assert (account.messages(), len(account.keys("receipts/"))) == (2, 0)
 
 

@@ -104,7 +104,7 @@ def test_an_upload_that_was_given_up_is_listed_with_its_reason_and_sent_only_on_
     assert (attempt.given_up, attempt.code) == (False, "out_of_memory")
 
 
-def test_lost_uploads_are_sent_though_the_published_bucket_cannot_be_tidied(
+def test_lost_uploads_are_sent_even_if_orphaned_outputs_cannot_be_found(
     reconciling: Reconciling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reconciling.account.upload("incoming/a.csv", b"a\n1\n")
@@ -118,7 +118,7 @@ def test_lost_uploads_are_sent_though_the_published_bucket_cannot_be_tidied(
     assert reconciling.account.messages() == 1
 
 
-def test_the_summary_says_what_to_do() -> None:
+def test_the_summary_states_what_was_found_and_what_to_do() -> None:
     upload = UploadMessage(bucket="b", key="k", version_id="v", etag="e", size_bytes=1)
     window = Window(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC))
     given_up = [GivenUp(upload, "why")]

@@ -80,7 +80,9 @@ def as_it_should_be(row: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("lines", [DIRTY, TORN], ids=["wrong values", "a row that could not be decoded"])
-def test_dirty_and_repaired_is_the_same_as_clean(account: Account, tmp_path: Path, lines: list[str]) -> None:
+def test_a_repaired_file_gives_the_same_result_as_a_clean_one(
+    account: Account, tmp_path: Path, lines: list[str]
+) -> None:
     clean = process(account, orders(*CLEAN), "incoming/orders/clean.csv")
     dirty = process(account, orders(*lines))
     assert dirty.rows.quarantined_total > 0
@@ -142,7 +144,7 @@ def test_a_repair_that_would_get_the_file_rejected_changes_nothing(account: Acco
     assert account.keys() == before
 
 
-def test_what_has_nothing_in_quarantine_cannot_be_repaired(account: Account, tmp_path: Path) -> None:
+def test_a_run_without_rows_in_quarantine_cannot_be_repaired(account: Account, tmp_path: Path) -> None:
     some = tmp_path / "some.csv"
     some.write_text("_row_number,quantity\n1,1\n")
     clean, rejected = process(account, good_orders(2)), process(account, b"", "incoming/orders/empty.csv")
@@ -215,7 +217,7 @@ def test_a_row_that_was_corrected_before_changes_only_when_that_is_allowed(accou
     assert published_again(account, dirty.run_id, file, allow_other_changes=True).attempt == 2
 
 
-def test_a_file_of_values_with_types_is_repaired_as_well(account: Account, tmp_path: Path) -> None:
+def test_a_file_of_json_lines_is_repaired_as_well(account: Account, tmp_path: Path) -> None:
     def records(lines: list[str]) -> bytes:
         rows = csv.DictReader(io.StringIO("\n".join([HEADER, *lines])))
         return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
@@ -261,7 +263,7 @@ def test_dropping_one_of_two_rows_with_the_same_key_publishes_the_other(unique_o
     pd.testing.assert_frame_equal(published, wanted)
 
 
-def test_later_attempts_and_repairs_keep_a_row_dropped_until_a_person_brings_it_back(
+def test_later_attempts_and_repairs_keep_a_row_dropped_until_a_person_restores_it(
     unique_orders: Account, tmp_path: Path
 ) -> None:
     dirty = process(unique_orders, orders(*TWICE[:-1], order(12, unit_price="cheap")))
@@ -284,7 +286,7 @@ def test_later_attempts_and_repairs_keep_a_row_dropped_until_a_person_brings_it_
     assert (back.rows.dropped, back.rows.published, back.rows.quarantined_total) == ({}, 11, 2)
 
 
-def test_a_wrong_mark_changes_nothing(unique_orders: Account, tmp_path: Path) -> None:
+def test_an_invalid_value_in_the_drop_column_changes_nothing(unique_orders: Account, tmp_path: Path) -> None:
     dirty = process(unique_orders, orders(*TWICE))
     with pytest.raises(CorrectionsUnusable, match="row 6: _sluice_drop must be drop or yes"):
         published_again(unique_orders, dirty.run_id, dropped(dirty, tmp_path, "6", "delete"))
@@ -308,7 +310,7 @@ def again(account: Account, receipt: Receipt) -> Receipt:
     return account.process(upload)
 
 
-def test_a_forced_re_run_keeps_what_repairs_corrected(account: Account, tmp_path: Path) -> None:
+def test_a_forced_rerun_keeps_the_corrections_of_repairs(account: Account, tmp_path: Path) -> None:
     dirty = process(account, orders(*DIRTY))
     repaired = published_again(account, dirty.run_id, corrected(dirty, tmp_path, as_it_should_be))
     before = pd.read_parquet(output_of(repaired, "data", tmp_path))
@@ -332,7 +334,7 @@ def test_corrections_outlast_an_attempt_that_rejected_the_file(account: Account,
     assert again(account, rejected).rows == repaired.rows
 
 
-def test_a_repair_that_another_attempt_overtakes_is_refused(
+def test_a_repair_that_another_attempt_overtakes_is_a_conflict(
     account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dirty = process(account, orders(*DIRTY))
@@ -352,7 +354,7 @@ def test_a_repair_that_another_attempt_overtakes_is_refused(
     assert published_again(account, dirty.run_id, corrections).rows.published == 12
 
 
-def test_a_repair_that_two_attempts_overtake_at_its_commit_is_no_success(
+def test_a_repair_that_two_attempts_overtake_at_its_commit_is_a_conflict(
     account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dirty = process(account, orders(*DIRTY))

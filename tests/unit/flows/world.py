@@ -28,6 +28,10 @@ class World:
 
     Attributes:
         is_away: whether EventBridge and Prefect accept nothing.
+        announced, recorded, failures: what EventBridge and Prefect accepted.
+        shows_live: whether Prefect can show uploads live.
+        asked: the numbers of tasks that the drain asked for.
+        ends: task ARN → what ECS reports about the end of the task.
         seen: (messages in the queue, batch notes in S3) at each announcement.
     """
 
@@ -65,7 +69,7 @@ Process = Callable[[Account, UploadJob], Receipt]
 
 
 class Failing:
-    """Raises one of the given errors for each of the first uploads, and processes the others."""
+    """Processes uploads, but raises the given errors for the first ones."""
 
     def __init__(self, *errors: BaseException) -> None:
         self._errors = list(errors)

@@ -26,8 +26,13 @@ TASK = "arn:aws:ecs:eu-central-1:123456789012:task/sluice-Cluster/0123456789abcd
 
 
 def stopped(code: int | None = None, *, stop_code: str = "EssentialContainerExited", **said: str) -> dict[str, Any]:
-    box = {"name": "drain", "exitCode": code, "reason": said.get("reason")}
-    return {"lastStatus": "STOPPED", "stopCode": stop_code, "stoppedReason": said.get("stopped"), "containers": [box]}
+    container = {"name": "drain", "exitCode": code, "reason": said.get("reason")}
+    return {
+        "lastStatus": "STOPPED",
+        "stopCode": stop_code,
+        "stoppedReason": said.get("stopped"),
+        "containers": [container],
+    }
 
 
 @pytest.mark.parametrize(
@@ -49,21 +54,21 @@ def stopped(code: int | None = None, *, stop_code: str = "EssentialContainerExit
         ({}, ""),
     ],
 )
-def test_the_cause_is_told_in_a_few_words(task: dict[str, Any], cause: str) -> None:
+def test_the_cause_is_a_few_words(task: dict[str, Any], cause: str) -> None:
     assert cause_of(task) == cause
 
 
-def test_a_flow_run_knows_its_task_as_prefects_own_worker_writes_it() -> None:
+def test_a_flow_run_names_its_task_in_the_form_of_prefects_own_worker() -> None:
     assert infrastructure_of(TASK) == f"sluice-Cluster::{TASK}"
     assert task_of(infrastructure_of(TASK)) == TASK
 
 
 @pytest.mark.parametrize("infrastructure_pid", [None, "", "a-host:4711"])
-def test_a_process_is_no_task(infrastructure_pid: str | None) -> None:
+def test_a_process_is_not_a_task(infrastructure_pid: str | None) -> None:
     assert task_of(infrastructure_pid) is None
 
 
-def test_the_state_keeps_what_it_said_and_adds_reason_and_last_lines() -> None:
+def test_the_state_keeps_its_message_and_adds_the_reason_and_the_last_log_lines() -> None:
     crash = Crash("out of memory", "ECS reported it.", ("first", "last `line`"))
     assert crash.message("No heartbeat.") == (
         "No heartbeat.\nECS reported it.\nIts last log lines:\nfirst\nlast `line`"
@@ -72,13 +77,13 @@ def test_the_state_keeps_what_it_said_and_adds_reason_and_last_lines() -> None:
     assert "```\nfirst\nlast 'line'\n```" in crash.markdown(""), "a line of the log cannot end the block"
 
 
-def test_what_was_said_before_cannot_become_markup() -> None:
+def test_an_earlier_message_cannot_become_markup() -> None:
     """Markdown in the message is escaped, because it may quote log lines, and these may contain the key of a file."""
     shown = Crash("", "also [b](https://evil)").markdown("Its last log lines: [a](https://evil)")
     assert not re.search(r"(?<!\\)[\[\]]", shown)
 
 
-def test_a_crash_of_which_nothing_is_known_says_that() -> None:
+def test_a_crash_about_which_nothing_is_known_was_killed_and_logged_nothing() -> None:
     assert Crash().summary == "killed"
     assert Crash().message("") == "It logged nothing."
 

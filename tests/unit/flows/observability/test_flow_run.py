@@ -73,7 +73,7 @@ def server() -> Iterator[Server]:
 @pytest.mark.parametrize(
     "headers", _HEADERS, ids=["come back in ten minutes", "under maintenance until further notice"]
 )
-def test_a_server_that_asks_for_patience_does_not_hold_data_back(
+def test_a_server_that_asks_clients_to_wait_does_not_delay_uploads(
     account: Account, server: Server, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.observability.prefect_connection.PATIENCE_SECONDS", 0.01)

@@ -55,7 +55,7 @@ def test_the_task_opens_under_its_cluster() -> None:
     )
 
 
-def test_the_log_stream_is_written_as_the_console_writes_it() -> None:
+def test_the_name_of_the_log_stream_is_encoded_for_the_console() -> None:
     """The CloudWatch console percent-encodes a stream's name twice and then replaces "%" with "$": "/" is "$252F"."""
     assert links().log == (
         "[`drain/drain/0123456789abcdef`](https://eu-central-1.console.aws.amazon.com/cloudwatch/home?region=eu-central-1"
@@ -63,7 +63,7 @@ def test_the_log_stream_is_written_as_the_console_writes_it() -> None:
     )
 
 
-def test_an_object_opens_in_its_version_whatever_its_name() -> None:
+def test_the_link_to_an_object_names_its_version_and_encodes_its_key() -> None:
     assert links().object("landing", "incoming/orders/a b&c.csv", "v+1/2") == (
         "[`s3://landing/incoming/orders/a b&c.csv`](https://eu-central-1.console.aws.amazon.com/s3/object/landing"
         "?region=eu-central-1&prefix=incoming/orders/a%20b%26c.csv&versionId=v%2B1/2)"
@@ -82,13 +82,13 @@ def test_every_partition_has_its_own_console(queue_url: str, console: str) -> No
     assert f"]({console}" in links(queue_url).execution(EXECUTION)
 
 
-def test_on_the_embedded_cloud_there_is_no_console_to_link_to() -> None:
+def test_in_the_local_cloud_there_are_no_links_to_a_console() -> None:
     local = links("http://127.0.0.1:4566/000000000000/uploads")
     shown = [local.execution(EXECUTION), local.task(TASK), local.log, local.object("landing", "a.csv")]
     assert not [text for text in shown if text is None or "http" in text or "](" in text]
 
 
-def test_the_summary_links_what_the_chain_did_and_adds_up() -> None:
+def test_the_summary_has_row_counts_timings_and_links_to_aws() -> None:
     rows = Rows(rows_in=1_015, published=1_000, quarantined={"not_a_number(price)": 5}, dropped={"drop_duplicates": 10})
     chain = Chain(execution_arn=EXECUTION, task_arn=TASK, message_id="m-1", receive_count=2)
     receipt = receipt_of(upload(), rows=rows, chain=chain, timings_seconds={"fetch": 0.1234})
@@ -101,7 +101,7 @@ def test_the_summary_links_what_the_chain_did_and_adds_up() -> None:
     assert "delivery: 2" in text
 
 
-def test_the_summary_says_how_the_file_was_read() -> None:
+def test_the_summary_shows_how_the_file_was_read() -> None:
     read_as = (
         Decision(name="encoding", value="utf-8", basis="proven"),
         Decision(name="delimiter", value="\t", basis="declared"),
@@ -126,7 +126,7 @@ def test_a_column_that_a_reason_quotes_cannot_become_markup(column: str) -> None
     assert not re.search(r"(?<!\\)[\[<]|\n# ", text)
 
 
-def test_a_reason_shows_what_was_observed_beside_what_was_expected() -> None:
+def test_a_reason_shows_the_observed_and_the_expected_value() -> None:
     compared = RejectionReason(code="row_count", message="too few rows", observed=3, expected={"min_value": 10})
     plain = RejectionReason(code="empty_file", message="the file is empty")
     receipt = receipt_of(upload(), published=False, reasons=(compared, plain))
@@ -135,7 +135,7 @@ def test_a_reason_shows_what_was_observed_beside_what_was_expected() -> None:
     assert "- the file is empty (`empty_file`)\n" in text
 
 
-def test_a_rejected_file_is_named_by_its_first_reason_and_says_how_to_go_on() -> None:
+def test_the_run_of_a_rejected_file_shows_the_first_reason_and_how_to_retry() -> None:
     receipt = receipt_of(upload(), published=False)
     assert outcome_name(receipt) == "Rejected: empty"
     assert outcome_message(receipt) == "the file is empty"
@@ -152,14 +152,14 @@ def test_quarantined_rows_are_in_the_states_message_and_a_tag() -> None:
 
 @pytest.mark.parametrize(("published", "state"), [(True, StateType.COMPLETED), (False, StateType.FAILED)])
 @pytest.mark.parametrize("dry_run", [True, False])
-def test_states_have_prefects_own_names_which_its_pages_filter_by(
+def test_final_states_have_the_names_that_prefects_pages_filter_by(
     published: bool, state: StateType, dry_run: bool
 ) -> None:
     ended = final_state(receipt_of(upload(), published=published), dry_run=dry_run)
     assert (ended.type, ended.name) == (state, state.value.capitalize())
 
 
-def test_what_failed_stands_first_in_the_table_of_checks() -> None:
+def test_failed_checks_come_first_in_the_table() -> None:
     passed = _check("expect_a(x)", success=True, rows_failing=0)
     failed = _check("expect_b(x)", success=False, rows_failing=7, observed="y" * 500)
     first, second = checks_table(receipt_of(upload(), checks=(passed, failed))).splitlines()[-2:]
@@ -185,7 +185,7 @@ def test_artifact_keys_are_the_same_for_every_run_of_a_dataset(dataset: str, key
     assert artifact_name(dataset) == key
 
 
-def test_the_number_of_rows_is_known_or_guessed_before_they_are_read(tmp_path: Path) -> None:
+def test_the_number_of_rows_is_counted_or_estimated_before_they_are_read(tmp_path: Path) -> None:
     text, packed, parquet = tmp_path / "a.csv", tmp_path / "a.csv.gz", tmp_path / "a.parquet"
     text.write_bytes(b"a,b\n" * 600_000)
     packed.write_bytes(b"\x1f\x8b" + bytes(100))

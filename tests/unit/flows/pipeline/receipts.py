@@ -23,7 +23,7 @@ def upload(version: int = 1, key: str = "incoming/orders/monday.csv", attempt: i
 
 
 def receipt_of(message: UploadMessage, *, published: bool = True, **changes: Any) -> Receipt:
-    """Return a receipt for an upload, of which ten rows were published or which was rejected.
+    """Return the receipt of an upload that was published with ten rows, or that was rejected.
 
     Args:
         message: the upload.

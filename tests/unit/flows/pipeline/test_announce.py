@@ -78,7 +78,7 @@ def declared(line: dict[str, Any]) -> list[str]:
 # --- events -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_event_of_a_published_upload_says_what_was_published_and_where_its_receipt_is() -> None:
+def test_the_event_of_a_published_upload_has_its_row_counts_and_its_receipt_uri() -> None:
     notice = published(rows=Rows(rows_in=10, published=7, quarantined={"a": 1, "b": 1}, dropped={"c": 1}))
     event = event_of(notice, "sluice")
     assert (event.source, event.detail_type) == ("sluice", "Sluice Upload Published")
@@ -98,13 +98,13 @@ def test_the_event_of_a_published_upload_says_what_was_published_and_where_its_r
     }
 
 
-def test_the_event_of_a_rejected_upload_says_why() -> None:
+def test_the_event_of_a_rejected_upload_has_the_reason() -> None:
     event = event_of(rejected(), "sluice")
     assert event.detail_type == "Sluice Upload Rejected"
     assert json.loads(event.detail)["error"] == {"code": "empty", "message": "the file is empty"}
 
 
-def test_the_event_of_an_upload_that_was_given_up_says_why_and_names_no_receipt() -> None:
+def test_the_event_of_an_upload_that_was_given_up_has_the_reason_and_no_receipt() -> None:
     event = event_of(failed(), "sluice")
     detail = json.loads(event.detail)
     assert event.detail_type == "Sluice Upload Failed"
@@ -112,7 +112,7 @@ def test_the_event_of_an_upload_that_was_given_up_says_why_and_names_no_receipt(
     assert (detail["rows"], detail["receipt_uri"]) == (None, None)
 
 
-def test_the_observed_and_expected_of_a_check_stay_in_the_receipt() -> None:
+def test_the_observed_and_expected_values_of_a_reason_are_not_in_the_event() -> None:
     secret = RejectionReason(code="mean", message="the mean is wrong", observed="4711", expected="0815")
     assert not {"4711", "0815"} & set(event_of(rejected(reasons=(secret,)), "sluice").detail.split('"'))
 
@@ -139,17 +139,17 @@ def test_a_line_counts_outcomes_and_rows_of_the_stack() -> None:
     assert {metric["Unit"] for metric in directive["Metrics"]} == {"Count", "Seconds"}
 
 
-def test_a_metric_that_would_only_say_zero_is_left_out() -> None:
+def test_a_metric_that_would_be_zero_is_left_out() -> None:
     (line,) = metrics_of([published()])
     assert set(declared(line)) == {"UploadsPublished", "RowsPublished", "SecondsFromUploadToReceipt"}
 
 
-def test_a_run_that_was_forced_again_does_not_count_as_waiting() -> None:
+def test_a_forced_rerun_has_no_time_from_upload_to_receipt() -> None:
     (line,) = metrics_of([notice_of(receipt_of(upload(attempt=1)), SETTINGS)])
     assert "SecondsFromUploadToReceipt" not in declared(line)
 
 
-def test_datasets_have_metrics_of_their_own_only_when_asked_for() -> None:
+def test_datasets_have_separate_metrics_only_if_the_setting_is_on() -> None:
     other = replace(published(2), dataset="penguins")
     assert [line.get("Dataset") for line in metrics_of([published(1), other])] == [None]
     lines = metrics_of([published(1), other], settings=BY_DATASET)
@@ -158,7 +158,7 @@ def test_datasets_have_metrics_of_their_own_only_when_asked_for() -> None:
         assert line["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["Stack"], ["Stack", "Dataset"]]
 
 
-def test_a_line_has_no_more_values_of_a_metric_than_cloudwatch_takes() -> None:
+def test_a_line_has_no_more_values_of_a_metric_than_cloudwatch_accepts() -> None:
     lines = metrics_of([published(number) for number in range(250)])
     assert [len(line["SecondsFromUploadToReceipt"]) for line in lines] == [100, 100, 50]
 
@@ -166,7 +166,7 @@ def test_a_line_has_no_more_values_of_a_metric_than_cloudwatch_takes() -> None:
 # --- both -------------------------------------------------------------------------------------------------------------
 
 
-def test_what_eventbridge_refused_is_not_announced_and_counts_as_that(
+def test_an_event_that_eventbridge_rejects_counts_as_not_announced(
     account: Account, capfd: pytest.CaptureFixture[str]
 ) -> None:
     bus = Bus(upload(2).run_id)

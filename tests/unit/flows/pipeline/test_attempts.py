@@ -32,7 +32,7 @@ def test_an_attempt_names_class_code_and_kind_of_the_error() -> None:
     assert (cancelled.error, cancelled.code, cancelled.transient) == ("UploadCancelled", "upload_cancelled", False)
 
 
-def test_the_last_attempt_is_kept_and_comes_back_as_it_was_written(account: Account) -> None:
+def test_the_last_attempt_is_kept_until_it_is_removed(account: Account) -> None:
     store = account.parts.store
     write_attempt(store, attempt(AwsUnavailable("first")))
     write_attempt(store, attempt(AwsUnavailable("second")))
@@ -45,7 +45,7 @@ def test_the_last_attempt_is_kept_and_comes_back_as_it_was_written(account: Acco
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 2}'])
-def test_something_else_under_attempts_is_unreadable_not_a_crash(account: Account, text: str) -> None:
+def test_an_invalid_attempt_is_reported_as_unreadable(account: Account, text: str) -> None:
     store = account.parts.store
     store.put(attempt_key(UPLOAD.run_id), text)
     with pytest.raises(AttemptUnreadable):

@@ -29,7 +29,7 @@ def found(account: Account) -> FoundNote:
     return note
 
 
-def test_a_note_comes_back_as_it_was_written(account: Account) -> None:
+def test_a_note_is_read_as_it_was_written_until_it_is_removed(account: Account) -> None:
     write_note(account.parts.store, NOTE)
     assert found(account).note == NOTE
     remove_note(account.parts.store, NOTE)
@@ -53,7 +53,7 @@ def test_a_note_that_was_removed_meanwhile_is_none(account: Account) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 2}'])
-def test_something_else_under_batches_is_unreadable_not_a_crash(account: Account, text: str) -> None:
+def test_an_invalid_note_is_reported_as_unreadable(account: Account, text: str) -> None:
     account.parts.store.put("batches/t1/1.json", text)
     with pytest.raises(NoteUnreadable):
         found(account)

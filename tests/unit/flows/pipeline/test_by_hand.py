@@ -40,7 +40,7 @@ def failing(account: Account, world: World, error: SluiceError) -> str:
     return job.upload.run_id
 
 
-def test_its_outcome_is_announced(account: Account, world: World) -> None:
+def test_the_outcome_of_a_manual_run_is_announced(account: Account, world: World) -> None:
     receipt = by_hand(account, world)
     assert [notice.run_id for notice in world.announced] == [receipt.run_id]
     assert account.keys("batches/") == []
@@ -52,17 +52,17 @@ def test_a_dry_run_leaves_nothing(account: Account, world: World) -> None:
     assert account.keys() == []
 
 
-def test_why_it_failed_is_written_down(account: Account, world: World) -> None:
+def test_the_reason_of_a_failed_manual_run_is_recorded(account: Account, world: World) -> None:
     attempt = read_attempt(account.parts.store, failing(account, world, TransientError("S3 is busy")))
     assert attempt is not None
     assert (attempt.code, attempt.dataset, attempt.given_up) == ("transient_error", "orders", False)
 
 
-def test_a_repair_that_changed_nothing_is_no_failed_upload(account: Account, world: World) -> None:
+def test_a_rejected_repair_is_not_recorded_as_a_failed_upload(account: Account, world: World) -> None:
     assert read_attempt(account.parts.store, failing(account, world, RepairRejected("as bad as before"))) is None
 
 
-def test_what_eventbridge_does_not_take_a_task_announces_later(account: Account, world: World) -> None:
+def test_an_outcome_that_eventbridge_rejects_is_announced_later_by_a_task(account: Account, world: World) -> None:
     def refuse(_: Sequence[OutcomeNotice]) -> frozenset[str]:
         return frozenset()
 

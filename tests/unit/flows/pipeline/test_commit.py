@@ -22,7 +22,6 @@ KEY = "incoming/orders/monday.csv"
 
 @pytest.fixture
 def store(account: Account) -> ObjectStore:
-    """Return the object store for the account's two buckets."""
     return account.parts.store
 
 
@@ -65,7 +64,7 @@ def test_a_receipt_is_committed_once_and_read_back(store: ObjectStore) -> None:
     assert read_receipt(store, receipt.run_id) == receipt
 
 
-def test_a_receipt_carries_its_status_where_the_state_machine_looks(store: ObjectStore) -> None:
+def test_the_object_of_a_receipt_has_its_metadata(store: ObjectStore) -> None:
     receipt = commit(store, receipt_of(upload(), published=False))
     head = boto3.client("s3").head_object(Bucket=PUBLISHED, Key=receipt_key(receipt.run_id))
     assert head["Metadata"] == receipt.metadata()
@@ -96,7 +95,7 @@ def test_an_earlier_attempt_never_replaces_a_later_one(store: ObjectStore) -> No
     assert commit(store, receipt_of(upload())) == later
 
 
-def test_a_forced_rerun_also_replaces_an_earlier_attempt_that_was_committed_while_it_looked(
+def test_a_forced_rerun_also_replaces_an_earlier_attempt_that_was_committed_meanwhile(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit(store, receipt_of(upload()))
@@ -150,10 +149,10 @@ def test_appending_keeps_both(store: ObjectStore, tmp_path: Path) -> None:
     assert len(keys_under("data/")) == 2
 
 
-def test_settling_after_a_crash_deletes_what_was_listed_and_no_more(
+def test_updating_the_index_after_a_crash_deletes_only_the_replaced_output(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker died after it wrote the index, but before it deleted the old output."""
+    """The worker died after it had written the index, but before it deleted the old output."""
     old, new = receipt_of(upload(1)), receipt_of(upload(2))
     for receipt in (old, new):
         put_output(store, receipt, tmp_path)
@@ -177,7 +176,7 @@ def under(receipt: Receipt, dataset: str) -> Receipt:
     return receipt.model_copy(update={"contract": contract, "outputs": outputs})
 
 
-def test_a_forced_rerun_under_another_contract_takes_back_what_the_first_one_published(
+def test_a_forced_rerun_under_another_contract_withdraws_what_the_first_run_published(
     store: ObjectStore, tmp_path: Path
 ) -> None:
     first, again = receipt_of(upload(1)), under(receipt_of(upload(1, attempt=1)), "returns")

@@ -59,7 +59,7 @@ def test_the_index_lists_the_pages_of_its_dataset(account: Account) -> None:
     assert len(read_index(text_at("docs/default/index.html"), "default").entries) == 1
 
 
-def test_a_page_that_cannot_be_made_holds_no_data_back(
+def test_a_failure_to_make_the_page_does_not_prevent_publication(
     account: Account, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def stumble(_: Receipt) -> str:
@@ -83,7 +83,7 @@ def test_an_index_that_cannot_be_written_leaves_the_receipt_as_it_is(
     assert receipt.docs_page is not None
 
 
-def test_a_worker_that_was_overtaken_adds_its_line_to_what_the_other_wrote(account: Account) -> None:
+def test_a_change_is_made_again_on_top_of_what_another_worker_wrote_meanwhile(account: Account) -> None:
     store = account.parts.store
     interrupted: list[bool] = []
 
@@ -97,7 +97,7 @@ def test_a_worker_that_was_overtaken_adds_its_line_to_what_the_other_wrote(accou
     assert text_at("docs/x/index.html") == "theirs and ours"
 
 
-def test_receipts_from_before_there_were_pages_can_still_be_read() -> None:
+def test_a_receipt_without_a_page_can_be_read() -> None:
     old = receipt_of(upload()).to_json().replace('"docs_page"', '"dropped_field"')
     lines = [line for line in old.splitlines() if "dropped_field" not in line]
     assert Receipt.from_json("\n".join(lines)).docs_page is None

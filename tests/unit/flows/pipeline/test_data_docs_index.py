@@ -20,7 +20,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def an_entry(number: int, key: str = "incoming/orders/monday.csv") -> Entry:
-    """Return the index entry for the n-th upload of a dataset."""
+    """Return the index entry for the upload with this number."""
     return Entry.of(receipt_of(upload(number, key=key)), f"page-{number}.html")
 
 
@@ -54,7 +54,7 @@ def test_the_index_stays_bounded_and_every_upload_is_still_listed_once() -> None
 
 
 @pytest.mark.usefixtures("small_pages")
-def test_from_the_index_every_archive_page_can_be_reached() -> None:
+def test_every_archive_page_can_be_reached_from_the_index() -> None:
     index, archive = after(4 * ENTRIES_PER_PAGE)
     page, reached = index, []
     while found := re.search(r'<a href="(archive-[0-9]+\.html)">older</a>', page):
@@ -71,7 +71,7 @@ def test_workers_that_move_entries_at_the_same_time_write_the_same_archive_page(
     assert list(one) == ["archive-000001.html"]
 
 
-def test_a_full_index_is_some_hundred_kilobytes() -> None:
+def test_a_full_index_is_smaller_than_300_kilobytes() -> None:
     entries = [an_entry(number) for number in range(2 * data_docs.ENTRIES_PER_PAGE)]
     index, archive = with_entries(None, "orders", entries)
     assert archive == {}
@@ -90,7 +90,7 @@ def test_an_unreadable_index_is_replaced_by_a_new_one() -> None:
     assert pages_on(with_entries(broken, "orders", [an_entry(2)])[0]) == ["page-2.html"]
 
 
-def test_names_of_files_become_no_markup_and_come_back_as_they_were() -> None:
+def test_file_names_are_escaped_and_read_back_unchanged() -> None:
     key = 'incoming/orders/</script><b>&"\u2028.csv'
     page = with_entries(None, "orders", [an_entry(1, key)])[0]
     assert page.count("</script>") == 1
@@ -98,7 +98,7 @@ def test_names_of_files_become_no_markup_and_come_back_as_they_were() -> None:
     assert read_index(page, "orders").entries[0].key == key
 
 
-def test_the_uploads_of_a_batch_are_added_at_once() -> None:
+def test_the_uploads_of_a_batch_are_added_together() -> None:
     stored, _ = after(2)
     index, archive = with_entries(stored, "orders", [an_entry(3), an_entry(4), an_entry(3)])
     assert pages_on(index) == ["page-3.html", "page-4.html", "page-2.html", "page-1.html"]

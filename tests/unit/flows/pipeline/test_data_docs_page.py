@@ -1,4 +1,4 @@
-"""The Data Docs page of a receipt is GX's page with a section by Sluice, in which values from users are escaped."""
+"""The Data Docs page of a receipt is GX's page with an added section, and escapes all values from users."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def text_of(page: str) -> str:
 
 
 def a_check(**changes: Any) -> Check:
-    """Return the check of an expectation that two of ten rows do not meet."""
+    """Return the check of an expectation that two of the nine evaluated rows do not meet."""
     fields: dict[str, Any] = {
         "rule": "expect_column_values_to_be_between(price)",
         "expectation": "expect_column_values_to_be_between",
@@ -72,7 +72,7 @@ def test_the_page_shows_how_many_rows_broke_a_rule() -> None:
     assert "22.22% of 10 total rows" in shown
 
 
-def test_the_page_shows_where_every_row_went_and_what_gx_lacks() -> None:
+def test_the_page_shows_row_counts_outputs_and_checks_that_are_not_from_gx() -> None:
     other = a_check(
         rule="not_a_number(price)", expectation="not_a_number", kind="coercion", rows_evaluated=10, rows_failing=1
     )
@@ -88,7 +88,7 @@ def test_a_rejected_file_has_a_page_with_the_reason() -> None:
     assert "the file is empty" in shown
 
 
-def test_nothing_that_a_user_named_becomes_markup() -> None:
+def test_names_from_users_never_become_markup() -> None:
     bad = "<script>alert('\"1\"')</script>"
     message = upload(key=f"incoming/orders/{bad}.csv")
     named = {"column": bad, "rule": f"x({bad})"}
@@ -123,6 +123,6 @@ def test_the_page_needs_no_other_host_and_no_script(every_expectation: Receipt) 
     assert "<table" in page
 
 
-def test_the_page_links_to_the_index_beside_it_and_to_no_page_that_is_not_there() -> None:
+def test_the_page_links_to_the_index_and_to_no_other_page() -> None:
     links = re.findall(r'href="([^"]*\.html)"', page_of(receipt_of(upload(), checks=(a_check(),))))
     assert set(links) == {"index.html"}

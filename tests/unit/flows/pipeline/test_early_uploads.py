@@ -41,7 +41,7 @@ FIRST_IS_GOOD = "  - expect_column_values_to_be_between: {column: id, max_value:
 
 @pytest.fixture
 def wide(account: Account, tmp_path: Path) -> Account:
-    """Return the account with a contract whose output files are small, so that several are full early."""
+    """Return the account with a contract whose output files are small, so that several fill up before the file ends."""
     folder = tmp_path / "contracts"
     for name, text in {"default": "dataset: default\n", "wide": f"dataset: wide\n{WIDE_CONTRACT}"}.items():
         (folder / name).mkdir(parents=True)
@@ -74,7 +74,7 @@ def watched(wide: Account, job: UploadJob, look: Callable[[str, Any], None]) -> 
     return run_upload(wide.parts, job, call)
 
 
-def test_full_files_leave_the_disk_while_the_file_is_refined_and_nobody_sees_them(wide: Account) -> None:
+def test_full_files_are_uploaded_during_refine_and_become_visible_with_publish(wide: Account) -> None:
     seen: dict[str, Any] = {}
 
     def look(stage: str, result: Any) -> None:
@@ -109,7 +109,7 @@ def test_files_with_the_same_rows_are_two_objects(wide: Account) -> None:
 
 def test_a_retry_after_a_kill_publishes_the_same_keys_once(wide: Account) -> None:
     class Killed(BaseException):
-        """Ends the process as SIGKILL does, without any cleanup."""
+        """Stops processing as SIGKILL does: nothing catches it to clean up."""
 
     def die(stage: str, _result: Any) -> None:
         if stage == "publish":
@@ -141,7 +141,9 @@ def test_a_dry_run_uploads_nothing(wide: Account) -> None:
     assert (receipt.rows.published, set(begun), wide.keys()) == (WIDE_ROWS, {0}, [])
 
 
-def test_a_stage_publish_that_is_tried_again_completes_the_rest(wide: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retried_publish_completes_the_remaining_multipart_uploads(
+    wide: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
     complete, calls = ObjectStore.complete_upload, []
 
     def fail_once(store: ObjectStore, upload: Any) -> None:
@@ -163,7 +165,7 @@ def test_a_stage_publish_that_is_tried_again_completes_the_rest(wide: Account, m
     assert sorted(wide.keys("data/")) == sorted(output.key for output in receipt.outputs)
 
 
-def test_quarantine_is_cut_too_and_a_repair_gets_all_of_it(wide: Account, tmp_path: Path) -> None:
+def test_quarantine_is_split_into_files_too_and_a_repair_reads_all_of_them(wide: Account, tmp_path: Path) -> None:
     demand(wide, FIRST_IS_GOOD)
     receipt = wide.process(wide.upload(KEY, wide_rows()))
     files = of_kind(receipt, "quarantine")
@@ -186,7 +188,7 @@ class SlowS3:
         answers: set by a test to let all parts continue.
         began: the number of parts whose upload has begun.
         was_waited_for: whether a part timed out because `answers` was not set.
-        is_busy: set when the maximum number of parallel parts waits; `reached` is called at the same time.
+        is_busy: set when the maximum number of parallel parts waits. `reached` is called at that moment.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, reached: Callable[[], object] = lambda: None) -> None:
@@ -232,7 +234,7 @@ def test_a_task_that_is_stopped_abandons_the_upload_and_calls_s3_no_more(
         signal.signal(signal.SIGTERM, before)
         s3.answers.set()
     assert (s3.was_waited_for, s3.began, aborted) == (False, _PARTS_AT_ONCE, [])
-    assert len(pending()) == 1  # which the bucket's lifecycle rule will delete
+    assert len(pending()) == 1  # the bucket's lifecycle rule will delete it
 
 
 @pytest.mark.parametrize(
@@ -266,7 +268,7 @@ def test_an_upload_whose_file_will_not_be_published_is_abandoned_and_deleted(
     assert (pending(), wide.keys("data/")) == ([], [])
 
 
-def test_an_upload_of_which_a_part_fails_is_deleted(wide: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_multipart_upload_with_a_failed_part_is_aborted(wide: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> str:
         raise AwsUnavailable("503")
 

@@ -1,4 +1,4 @@
-"""If values in the folders of an object key, such as dt=2024-01-31/, are not published, the receipt notes that."""
+"""The receipt notes if a value in a folder of the object key, such as dt=2024-01-31/, is not published."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[dict[str, 
 
 
 @pytest.mark.heavy
-def test_warnings_prints_tracebacks_and_prefects_lines_are_json_without_their_texts(
+def test_warnings_prints_tracebacks_and_lines_of_prefect_become_json_without_data(
     said: tuple[str, list[dict[str, Any]]],
 ) -> None:
     text, lines = said
@@ -76,7 +76,7 @@ def test_warnings_prints_tracebacks_and_prefects_lines_are_json_without_their_te
     assert all(line["place"] for line in (*lines[3:5], *lines[6:]))
 
 
-def test_what_lines_are_about_is_on_every_line_of_the_block_and_on_no_other(
+def test_the_fields_of_a_log_context_are_on_every_line_of_its_block_and_on_no_other(
     said: tuple[str, list[dict[str, Any]]],
 ) -> None:
     _, lines = said

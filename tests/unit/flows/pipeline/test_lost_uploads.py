@@ -25,7 +25,7 @@ _AT = "2026-01-01T00:00:00.000+00:00"
 
 @dataclass
 class Landing:
-    """A landing bucket, with what a search for lost uploads needs to know.
+    """A landing bucket in which a test uploads files and searches for lost uploads.
 
     Attributes:
         none_queued_before: no message in the queue is older than this; None if that is unknown.
@@ -70,14 +70,14 @@ def _runs_of(found: FoundUploads) -> list[str]:
     return [upload.run_id for upload in found.lost]
 
 
-def test_an_upload_that_nothing_is_known_of_is_lost(landing: Landing) -> None:
+def test_an_upload_without_any_record_is_lost(landing: Landing) -> None:
     done, lost = landing.upload("done.csv"), landing.upload("lost.csv")
     landing.finish(done)
     found = landing.look()
     assert (found.looked_at, _runs_of(found)) == (2, [lost.run_id])
 
 
-def test_an_upload_that_came_after_the_oldest_message_may_be_in_the_queue(landing: Landing) -> None:
+def test_an_upload_that_is_newer_than_the_oldest_message_is_under_way(landing: Landing) -> None:
     landing.upload("queued.csv")
     landing.none_queued_before = datetime.now(UTC) - timedelta(hours=1)
     found = landing.look()
@@ -109,7 +109,7 @@ def test_an_upload_that_a_task_holds_is_under_way(landing: Landing) -> None:
     ],
     ids=str,
 )
-def test_a_failed_upload_is_given_up_when_a_task_said_so_or_its_message_is_not_in_the_queue(
+def test_a_failed_upload_is_given_up_if_a_task_recorded_that_or_its_message_is_not_in_the_queue(
     landing: Landing, given_up: bool, hours: int | None, given_up_count: int
 ) -> None:
     upload = landing.upload("failed.csv")
@@ -145,7 +145,7 @@ def test_an_upload_that_was_sent_again_is_under_way_while_its_message_may_wait(l
     assert (landing.look().under_way, landing.look().given_up_count) == (1, 0)
 
 
-def test_an_upload_that_is_sent_again_starts_anew_and_keeps_its_reason(landing: Landing) -> None:
+def test_a_reopened_attempt_has_no_kills_and_keeps_its_reason(landing: Landing) -> None:
     upload, store = landing.upload("failed.csv"), landing.account.parts.store
     landing.fail(upload, given_up=True, memory_kills=2)
     found = find_attempt(store, upload.run_id)
@@ -157,7 +157,7 @@ def test_an_upload_that_is_sent_again_starts_anew_and_keeps_its_reason(landing: 
     assert reopened.sent_again_at is not None
 
 
-def test_an_attempt_that_ended_meanwhile_is_not_reopened(landing: Landing) -> None:
+def test_an_attempt_that_was_replaced_meanwhile_is_not_reopened(landing: Landing) -> None:
     upload, store = landing.upload("failed.csv"), landing.account.parts.store
     landing.fail(upload, given_up=True)
     found = find_attempt(store, upload.run_id)
@@ -169,13 +169,13 @@ def test_an_attempt_that_ended_meanwhile_is_not_reopened(landing: Landing) -> No
     assert (current.given_up, current.receive_count) == (True, 1)
 
 
-def test_every_version_of_a_key_is_an_upload_and_a_deletion_is_none(landing: Landing) -> None:
+def test_every_version_of_a_key_is_an_upload_and_a_delete_marker_is_not(landing: Landing) -> None:
     versions = [landing.upload("twice.csv", body) for body in (b"a\n1\n", b"a\n2\n")]
     boto3.client("s3").delete_object(Bucket=LANDING, Key="incoming/twice.csv")
     assert set(_runs_of(landing.look())) == {version.run_id for version in versions}
 
 
-def test_folder_markers_and_other_prefixes_are_no_uploads(landing: Landing) -> None:
+def test_folder_markers_and_objects_under_other_prefixes_are_not_uploads(landing: Landing) -> None:
     landing.upload("orders/", b"")
     landing.account.upload("elsewhere/a.csv", b"a\n1\n")
     assert landing.look() == FoundUploads()
@@ -192,7 +192,7 @@ def test_files_that_the_trigger_ignores_are_not_lost(landing: Landing) -> None:
     assert _runs_of(landing.look()) == [lost.run_id]
 
 
-def test_what_is_younger_than_the_grace_or_older_than_the_lookback_is_left_alone(landing: Landing) -> None:
+def test_only_uploads_in_the_window_are_looked_at(landing: Landing) -> None:
     landing.upload("young.csv")
     now, hour = datetime.now(UTC), timedelta(hours=1)
     assert landing.look(Window(now - 2 * hour, now - hour)) == FoundUploads()
@@ -200,7 +200,7 @@ def test_what_is_younger_than_the_grace_or_older_than_the_lookback_is_left_alone
     assert len(landing.look(Window(now - hour, now + hour)).lost) == 1
 
 
-def test_a_large_bucket_is_read_in_pages_and_one_run_finds_no_more_than_it_may(landing: Landing) -> None:
+def test_a_large_bucket_is_read_in_pages_and_a_search_finds_at_most_the_given_number(landing: Landing) -> None:
     uploads = [landing.upload(f"{number:02}.csv") for number in range(7)]
     assert len(landing.look(page_size=2).lost) == 7
     first = landing.look(max_found=3, page_size=2)
@@ -211,7 +211,7 @@ def test_a_large_bucket_is_read_in_pages_and_one_run_finds_no_more_than_it_may(l
     assert _runs_of(second) == [upload.run_id for upload in uploads[3:6]]
 
 
-def test_an_upload_to_a_bucket_without_versioning_is_told_of_and_not_guessed_at(landing: Landing) -> None:
+def test_an_upload_without_a_version_is_counted_as_unidentified_and_not_as_lost(landing: Landing) -> None:
     s3 = boto3.client("s3")
     s3.put_bucket_versioning(Bucket=LANDING, VersioningConfiguration={"Status": "Suspended"})
     s3.put_object(Bucket=LANDING, Key="incoming/null.csv", Body=b"a\n1\n")

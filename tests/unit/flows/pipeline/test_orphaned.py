@@ -32,14 +32,14 @@ def _found(account: Account) -> list[str]:
     return list(find_orphaned(account.parts, lambda _: True))
 
 
-def test_what_an_overtaken_worker_left_is_found_and_what_the_receipt_names_is_not(account: Account) -> None:
+def test_an_output_that_the_receipt_does_not_name_is_found(account: Account) -> None:
     receipt = _published(account, account.upload(_KEY, b"a\n1\n"))
     left = _write(receipt.run_id)
     assert receipt.outputs[0].key in account.keys("data/")
     assert _found(account) == [left]
 
 
-def test_what_may_still_be_committed_is_left_alone(account: Account) -> None:
+def test_outputs_that_may_still_be_committed_are_not_found(account: Account) -> None:
     receipt = _published(account, account.upload(_KEY, b"a\n1\n"))
     _write(receipt.run_id, attempt=1)  # from a forced re-run that is still in progress
     _write("f" * 32)  # from a first attempt that is still in progress
@@ -47,14 +47,14 @@ def test_what_may_still_be_committed_is_left_alone(account: Account) -> None:
     assert _found(account) == []
 
 
-def test_a_receipt_of_a_later_release_does_not_keep_the_orphans_of_others(account: Account) -> None:
+def test_a_receipt_of_a_later_release_does_not_hide_the_orphans_of_other_runs(account: Account) -> None:
     receipt, other = (_published(account, account.upload(f"incoming/other/{day}.csv", b"a\n1\n")) for day in "ab")
     left = [_write(each.run_id) for each in (receipt, other)]
     boto3.client("s3").put_object(Bucket=PUBLISHED, Key=receipt_key(receipt.run_id), Body=b'{"schema": 2}')
     assert _found(account) == left[1:]
 
 
-def test_the_runs_of_a_page_are_looked_at_several_at_once(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_receipts_of_several_runs_are_read_in_parallel(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     both = Barrier(2, timeout=10)
 
     def look(*_: object) -> None:
@@ -66,7 +66,7 @@ def test_the_runs_of_a_page_are_looked_at_several_at_once(account: Account, monk
     assert _found(account) == []
 
 
-def test_an_output_that_was_replaced_and_written_once_more_is_found(account: Account) -> None:
+def test_an_output_that_was_replaced_and_written_again_is_found(account: Account) -> None:
     first = _published(account, account.upload(_KEY, b"a\n1\n", "0001"))
     second = _published(account, account.upload(_KEY, b"a\n2\n", "0002"))
     again = first.outputs[0].key
@@ -76,7 +76,7 @@ def test_an_output_that_was_replaced_and_written_once_more_is_found(account: Acc
     assert _found(account) == [again]
 
 
-def test_only_what_was_written_in_the_window_is_looked_at(account: Account) -> None:
+def test_only_outputs_that_were_written_in_the_window_are_looked_at(account: Account) -> None:
     receipt = _published(account, account.upload(_KEY, b"a\n1\n"))
     _write(receipt.run_id)
 

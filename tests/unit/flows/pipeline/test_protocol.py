@@ -28,7 +28,7 @@ def written(sequencer: str | None, last_modified: str) -> IndexedRun:
     return run.model_copy(update={"sequencer": sequencer, "last_modified": last_modified})
 
 
-def test_an_upload_without_receipt_is_work() -> None:
+def test_an_upload_without_a_receipt_is_not_done() -> None:
     assert not is_done(None, attempt=0)
 
 
@@ -37,13 +37,13 @@ def test_an_upload_with_a_receipt_is_done_whatever_the_outcome(published: bool) 
     assert is_done(receipt_of(upload(), published=published), attempt=0)
 
 
-def test_a_forced_rerun_is_work_until_its_own_attempt_has_a_receipt() -> None:
+def test_a_forced_rerun_is_not_done_until_its_own_attempt_has_a_receipt() -> None:
     assert not is_done(receipt_of(upload()), attempt=1)
     assert is_done(receipt_of(upload(attempt=1)), attempt=1)
     assert is_done(receipt_of(upload(attempt=2)), attempt=1)
 
 
-def test_finding_our_own_write_after_a_lost_response_is_success() -> None:
+def test_finding_the_same_result_after_a_lost_response_is_success() -> None:
     ours = receipt_of(upload())
     assert decide_after_refused_commit(ours, receipt_of(upload(), created_at="later")).created_at == "later"
 
@@ -88,8 +88,8 @@ def test_an_events_time_and_last_modified_are_compared_by_the_second() -> None:
 
 
 @pytest.mark.parametrize("older_first", [True, False])
-def test_a_version_that_came_in_parts_is_as_new_as_s3_lists_it(older_first: bool) -> None:
-    """A multipart upload's LastModified is when it was initiated, so another version may have been stored later."""
+def test_s3s_list_decides_how_new_a_multipart_upload_is(older_first: bool) -> None:
+    """LastModified of a multipart upload is when it began, so the version that it replaces may have a later time."""
     versions = [receipt_of(upload(1)), without_event(2)]
     versions[1] = versions[1].model_copy(
         update={"source": source_of(versions[1], last_modified="2025-12-31T00:00:00Z")}
@@ -129,7 +129,9 @@ def test_only_s3_knows_which_version_of_the_same_second_is_newer_when_one_has_no
     "listed",
     [[2, 1], [2]],  # S3 deletes an old version before a newer one
 )
-def test_of_versions_of_one_second_that_which_s3_lists_first_is_current(older_first: bool, listed: list[int]) -> None:
+def test_of_versions_in_the_same_second_the_one_that_s3_lists_first_is_current(
+    older_first: bool, listed: list[int]
+) -> None:
     versions = [receipt_of(upload(1)), without_event(2)]
     entry = None
     for receipt in versions if older_first else reversed(versions):
@@ -180,7 +182,7 @@ def test_the_newest_published_version_is_current_in_any_order_of_arrival(
 
 
 @given(deliveries())
-def test_settling_again_changes_nothing(case: tuple[dict[int, bool], list[Receipt]]) -> None:
+def test_updating_the_entry_again_changes_nothing(case: tuple[dict[int, bool], list[Receipt]]) -> None:
     _, receipts = case
     entry, _ = apply(receipts)
     assert updated_entry(entry, receipts[-1], replace=True).model_copy(update={"retired": ()}) == entry.model_copy(

@@ -43,7 +43,7 @@ class Clock:
 
 
 class CountingStore(ObjectStore):
-    """Object store that counts its list, get and put requests."""
+    """Object store that counts its list, get and conditional put requests."""
 
     def __init__(self) -> None:
         super().__init__("landing", PUBLISHED)
@@ -64,7 +64,7 @@ class CountingStore(ObjectStore):
 
 @pytest.fixture
 def store(account: Account) -> ObjectStore:
-    """Return the store of the account, whose published bucket is versioned, as in the template."""
+    """Enable versioning for the published bucket, as the template does, and return the store of the account."""
     boto3.client("s3").put_bucket_versioning(Bucket=PUBLISHED, VersioningConfiguration={"Status": "Enabled"})
     return account.parts.store
 
@@ -97,13 +97,13 @@ def test_a_published_contract_applies_instead_of_the_shipped_one_and_others_stay
     assert contracts.for_key("incoming/penguins/a.csv").columns
 
 
-def test_a_contract_of_a_new_dataset_needs_no_image(account: Account, store: ObjectStore) -> None:
+def test_a_new_dataset_needs_only_a_published_contract(account: Account, store: ObjectStore) -> None:
     publish(store, "dataset: parcels\nsource: incoming/parcels/*\n", "parcels")
     receipt = account.process(account.upload("incoming/parcels/a.csv", b"a\n1\n"))
     assert (receipt.contract.dataset, receipt.contract.is_default) == ("parcels", False)
 
 
-def test_own_steps_of_a_published_contract_are_those_of_the_image(account: Account, store: ObjectStore) -> None:
+def test_the_custom_steps_of_a_published_contract_come_from_the_image(account: Account, store: ObjectStore) -> None:
     types = "columns: {quantity: integer, unit_price: number, discount: number}"
     publish(store, f"dataset: orders\n{types}\npreprocess: [steps.add_revenue]\n")
     receipt = account.process(account.upload(KEY, good_orders(2)))
@@ -133,7 +133,7 @@ def test_a_running_task_uses_a_change_within_a_minute_and_asks_once_a_minute(
     assert (counted.lists, counted.gets) == (4, 2), "what did not change is not read again"
 
 
-def test_a_task_that_judges_many_files_keeps_the_text_of_their_contract_once(account: Account) -> None:
+def test_a_contract_that_is_used_for_several_files_is_stored_once(account: Account) -> None:
     counted = CountingStore()
     live = LiveContracts(account.parts.settings.contracts_root, counted)
     contracts = live.read()
@@ -186,7 +186,7 @@ def test_the_message_of_an_upload_without_a_usable_contract_stays_in_the_queue(
     assert account.messages() == 2
 
 
-def test_contracts_that_cannot_be_read_let_uploads_wait(account: Account, store: ObjectStore) -> None:
+def test_an_upload_stays_in_the_queue_if_contracts_cannot_be_read(account: Account, store: ObjectStore) -> None:
     account.send(account.upload(KEY, good_orders(2)).to_json())
     lost = LiveContracts(account.parts.settings.contracts_root, ObjectStore("landing", "no-such-bucket"))
     waiting = Account(replace(account.parts, read_contracts=lost.read))
@@ -197,7 +197,7 @@ def test_contracts_that_cannot_be_read_let_uploads_wait(account: Account, store:
 # --- publishing and rolling back --------------------------------------------------------------------------------------
 
 
-def test_rolling_back_goes_back_version_by_version_to_the_one_of_the_image(store: ObjectStore) -> None:
+def test_each_rollback_restores_the_version_before_and_the_last_one_that_of_the_image(store: ObjectStore) -> None:
     texts = [f"dataset: orders\ndescription: {number}\n" for number in range(3)]
     for text in texts:
         publish(store, text)
@@ -211,7 +211,7 @@ def test_rolling_back_goes_back_version_by_version_to_the_one_of_the_image(store
         published.version_before(store, "orders", None)
 
 
-def test_what_is_published_after_a_rollback_replaces_what_the_rollback_made_live(store: ObjectStore) -> None:
+def test_the_version_before_one_that_follows_a_rollback_is_the_restored_one(store: ObjectStore) -> None:
     for text in (OPEN, STRICT):
         publish(store, text)
     live = published.live_contract(store, "orders")
@@ -223,7 +223,7 @@ def test_what_is_published_after_a_rollback_replaces_what_the_rollback_made_live
     assert before.body.decode() == OPEN
 
 
-def test_of_two_who_publish_at_once_one_learns_of_the_other(store: ObjectStore) -> None:
+def test_publishing_over_a_contract_that_changed_meanwhile_is_an_error(store: ObjectStore) -> None:
     publish(store, OPEN)
     seen = published.live_contract(store, "orders")
     publish(store, STRICT)
@@ -246,7 +246,7 @@ def test_a_rollback_to_the_image_removes_no_contract_that_was_published_meanwhil
     assert live.body.decode() == STRICT
 
 
-def test_a_version_before_that_s3_has_removed_or_that_nobody_knows_is_reported(store: ObjectStore) -> None:
+def test_rolling_back_to_a_deleted_or_unknown_version_is_an_error(store: ObjectStore) -> None:
     s3, key = boto3.client("s3"), f"{published.LIVE}orders.yaml"
     for text in (OPEN, STRICT):
         publish(store, text)
@@ -263,7 +263,9 @@ def test_a_version_before_that_s3_has_removed_or_that_nobody_knows_is_reported(s
 # --- from a receipt to its contract's text ----------------------------------------------------------------------------
 
 
-def test_the_hash_in_a_receipt_leads_to_the_text_that_judged_the_file(account: Account, store: ObjectStore) -> None:
+def test_the_contract_that_judged_a_file_is_found_by_the_hash_in_its_receipt(
+    account: Account, store: ObjectStore
+) -> None:
     publish(store, STRICT)
     used = account.process(account.upload(KEY, good_orders(2))).contract
     assert published.used_contract(store, used.content_hash) == STRICT
@@ -287,7 +289,7 @@ def test_a_contract_that_was_changed_for_one_run_is_kept_and_is_not_the_last_use
     assert published.live_or_last_used(store, "orders") == (orders.document.text if orders.document else "")
 
 
-def test_a_fault_of_a_shipped_contract_is_none_of_the_file(account: Account, tmp_path: Path) -> None:
+def test_an_invalid_contract_of_the_image_does_not_reject_the_file(account: Account, tmp_path: Path) -> None:
     for name, more in {"default": "", "orders": "expectations: [expect_column_to_shine]\n"}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "contract.yaml").write_text(f"dataset: {name}\n{more}")
@@ -307,7 +309,7 @@ SHOWS_ITS_KEYS = {
 HIDES_ITS_KEYS = {
     "misspelt field, which may be source": "dataset: orders\nsources: incoming/shop/**\n",
     "name of another dataset": "dataset: shop\n",
-    "source that is no text": "dataset: orders\nsource: [incoming/shop/**, 7]\n",
+    "source that is not a string": "dataset: orders\nsource: [incoming/shop/**, 7]\n",
     "not YAML": "dataset: [orders\n",
 }
 
@@ -327,7 +329,9 @@ def shipped(account: Account, store: ObjectStore, clock: Clock, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("fault", SHOWS_ITS_KEYS)
-def test_a_wrong_contract_of_the_image_stops_its_own_files_only(shipped: Callable[[str], Account], fault: str) -> None:
+def test_an_invalid_contract_of_the_image_stops_only_its_own_files(
+    shipped: Callable[[str], Account], fault: str
+) -> None:
     task = shipped(SHOWS_ITS_KEYS[fault])
     with pytest.raises(ContractUnusable):
         task.process(task.upload(KEY, good_orders(2)))
@@ -335,7 +339,7 @@ def test_a_wrong_contract_of_the_image_stops_its_own_files_only(shipped: Callabl
 
 
 @pytest.mark.parametrize("fault", HIDES_ITS_KEYS)
-def test_no_file_is_judged_by_another_contract_while_a_fault_hides_which_keys_its_own_is_for(
+def test_no_file_is_judged_by_another_contract_while_a_fault_hides_the_sources_of_its_own(
     shipped: Callable[[str], Account], fault: str
 ) -> None:
     task = shipped(HIDES_ITS_KEYS[fault])
@@ -344,7 +348,7 @@ def test_no_file_is_judged_by_another_contract_while_a_fault_hides_which_keys_it
 
 
 @pytest.mark.parametrize("fault", [*SHOWS_ITS_KEYS.values(), *HIDES_ITS_KEYS.values()])
-def test_a_published_contract_replaces_a_wrong_one_of_the_image(
+def test_a_published_contract_replaces_an_invalid_one_of_the_image(
     shipped: Callable[[str], Account], store: ObjectStore, fault: str
 ) -> None:
     publish(store, OPEN)
@@ -353,7 +357,7 @@ def test_a_published_contract_replaces_a_wrong_one_of_the_image(
     assert task.process(task.upload("incoming/other/a.csv", b"a\n1\n")).status is Status.PUBLISHED
 
 
-def test_naming_a_dataset_whose_contract_is_unusable_says_why(account: Account, store: ObjectStore) -> None:
+def test_an_unusable_contract_is_reported_with_its_fault_and_not_listed(account: Account, store: ObjectStore) -> None:
     publish(store, "dataset: orders\nfaulty: yes\n")
     with pytest.raises(ContractInvalid, match="faulty"):
         account.parts.contracts.named("orders")

@@ -81,7 +81,7 @@ def test_a_lost_index_is_rebuilt_as_it_was(stocked: Account) -> None:
     assert rebuilt(stocked).entries == 0, "doing it again changes nothing"
 
 
-def test_a_sound_index_stays_and_stale_and_unreadable_entries_are_written_again(stocked: Account) -> None:
+def test_only_stale_and_unreadable_entries_are_written_again(stocked: Account) -> None:
     before = index_of(stocked)
     assert rebuilt(stocked).entries == 0
     store = stocked.parts.store
@@ -98,7 +98,7 @@ def test_a_sound_index_stays_and_stale_and_unreadable_entries_are_written_again(
     assert {key: entry for key, entry in index_of(stocked).items() if key in before} == before
 
 
-def test_what_cannot_be_rebuilt_is_named_and_left(stocked: Account) -> None:
+def test_receipts_that_are_unreadable_or_of_unknown_datasets_are_named_and_skipped(stocked: Account) -> None:
     store = stocked.parts.store
     store.put(receipt_key("0" * 32), "{}")
     (default,) = (contract for contract in stocked.parts.contracts if contract.dataset == "default")

@@ -1,4 +1,4 @@
-"""A receipt keeps its content when it is written and read, and its status fits into S3 metadata."""
+"""A receipt keeps its content as JSON, its metadata fits the limit of S3, and its digest identifies the result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.flows.pipeline.receipts import receipt_of, upload
 
 
 @pytest.mark.parametrize("published", [True, False])
-def test_a_receipt_survives_s3(published: bool) -> None:
+def test_a_receipt_survives_json(published: bool) -> None:
     receipt = receipt_of(upload(), published=published)
     assert Receipt.from_json(receipt.to_json()) == receipt
 
@@ -30,7 +30,7 @@ def test_the_metadata_fits_s3_whatever_the_reason(reason: str) -> None:
     assert reason.startswith(unquote(metadata["reason"]))
 
 
-def test_its_metadata_is_what_the_state_machine_reads() -> None:
+def test_the_metadata_has_the_status_the_attempt_and_the_reason() -> None:
     metadata = receipt_of(upload(attempt=3), published=False).metadata()
     assert metadata["status"] == "rejected"
     assert metadata["attempt"] == "3"
@@ -45,7 +45,7 @@ def test_two_workers_that_did_the_same_work_have_the_same_digest() -> None:
 @pytest.mark.parametrize(
     "change", [{"rows": Rows(rows_in=10, published=9, dropped={"x": 1})}, {"outputs": ()}, {"attempt": 1}]
 )
-def test_another_result_has_another_digest(change: dict[str, Any]) -> None:
+def test_a_different_result_has_a_different_digest(change: dict[str, Any]) -> None:
     assert receipt_of(upload()).outcome_digest != receipt_of(upload(), **change).outcome_digest
 
 
@@ -58,12 +58,12 @@ def test_rows_balance_only_when_every_row_is_accounted_for() -> None:
     ("text", "says"),
     [("{}", "status"), ("no json", "the document"), ('{"status": "eaten"}', "status")],
 )
-def test_what_is_no_receipt_is_refused_by_its_field(text: str, says: str) -> None:
+def test_an_invalid_receipt_is_rejected_with_its_field(text: str, says: str) -> None:
     with pytest.raises(ReceiptUnreadable, match=says):
         Receipt.from_json(text)
 
 
-def test_a_receipt_of_a_later_release_is_refused() -> None:
+def test_a_receipt_of_a_later_release_is_rejected() -> None:
     later = receipt_of(upload()).to_json().replace('"schema": 1', '"schema": 2')
     with pytest.raises(ReceiptUnreadable, match="schema: "):
         Receipt.from_json(later)

@@ -61,7 +61,7 @@ def test_a_rejected_file_publishes_nothing_and_gives_the_reason(account: Account
     assert account.keys("quarantine/") == []
 
 
-def test_the_receipt_says_how_the_file_was_read(account: Account) -> None:
+def test_the_receipt_records_how_the_file_was_read(account: Account) -> None:
     receipt = account.process(account.upload(KEY, good_orders(1)))
     read_as = {decision.name: (decision.value, decision.basis) for decision in receipt.read_as}
     assert read_as["encoding"] == ("utf-8", "proven")
@@ -120,20 +120,20 @@ def test_a_retry_after_a_crash_before_the_receipt_publishes_the_same_bytes(accou
     assert receipt.outputs == before[0].outputs
 
 
-def test_the_contract_named_by_a_person_judges_whatever_the_key(account: Account) -> None:
+def test_a_given_contract_is_used_whatever_the_key(account: Account) -> None:
     orders = account.parts.contracts.named("orders")
     receipt = account.process(account.upload("elsewhere/x.csv", good_orders(1)), contract=orders)
     assert (receipt.contract.dataset, receipt.contract.is_default) == ("orders", False)
 
 
-def test_a_file_under_no_contract_is_kept_apart_by_its_folder(account: Account) -> None:
+def test_outputs_of_the_default_contract_are_separated_by_folder(account: Account) -> None:
     receipt = account.process(account.upload("incoming/New Things/x.csv", b"First Name,Age\nAda,36\n"))
     assert receipt.contract.is_default
     (output,) = receipt.outputs
     assert output.key == f"data/default/new-things/{receipt.run_id}-0-{output.sha256[:16]}.parquet"
 
 
-def test_a_file_whose_name_ends_in_a_slash_is_processed_as_any_other(account: Account) -> None:
+def test_a_file_whose_name_ends_in_a_slash_is_processed_like_any_other(account: Account) -> None:
     receipt = account.process(account.upload("incoming/other/", b"a\n1\n"))
     assert receipt.rows.published == 1
     assert receipt.outputs[0].key.startswith("data/default/other/")
@@ -145,7 +145,7 @@ def test_the_receipt_records_whether_prefect_observed(account: Account) -> None:
     assert (unwatched.observed, watched.observed) == (False, True)
 
 
-def test_an_unforeseen_error_names_its_place_and_never_its_text(
+def test_an_unexpected_error_names_its_location_and_never_its_message(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stumble(*_: object, **__: object) -> None:
@@ -199,7 +199,7 @@ def test_a_file_that_is_too_large_for_the_disk_is_published_without_a_copy(accou
     assert size_of(fetched.source) == uploads[1].size_bytes
 
 
-def test_a_rejection_is_named_by_its_class() -> None:
+def test_the_code_of_a_rejection_is_the_name_of_its_class() -> None:
     class HeaderMissing(FileRejected):
         """The file has no header."""
 
@@ -218,7 +218,7 @@ def scaled(account: Account, tmp_path: Path) -> Account:
     return Account(assemble(settings))
 
 
-def test_what_a_step_learned_is_stored_with_the_rows_and_deleted_with_them(scaled: Account) -> None:
+def test_what_a_step_was_fitted_to_is_stored_with_the_rows_and_deleted_with_them(scaled: Account) -> None:
     first = scaled.process(scaled.upload("incoming/scaled/x.csv", b"x\n1\n3\n", sequencer="0001"))
     (fitted,) = [output for output in first.outputs if output.kind == "fitted"]
     assert fitted.key.startswith("data/scaled/_fitted/")
@@ -238,7 +238,7 @@ def greedy(frame):
 """
 
 
-def test_a_step_that_finds_no_memory_rejects_nothing_and_the_upload_can_be_tried_again(scaled: Account) -> None:
+def test_a_step_without_enough_memory_does_not_reject_the_file_and_a_retry_publishes_it(scaled: Account) -> None:
     folder = scaled.parts.settings.contracts_root / "scaled"
     (folder / "contract.yaml").write_text("dataset: scaled\npreprocess: [steps.greedy]\n")
     (folder / "steps.py").write_text(STEPS)
@@ -250,7 +250,7 @@ def test_a_step_that_finds_no_memory_rejects_nothing_and_the_upload_can_be_tried
     assert scaled.process(upload).status is Status.PUBLISHED
 
 
-def test_great_expectations_without_memory_is_no_verdict_on_the_file(
+def test_an_expectation_without_enough_memory_does_not_reject_the_file(
     scaled: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = scaled.parts.settings.contracts_root / "scaled"
@@ -263,8 +263,8 @@ def test_great_expectations_without_memory_is_no_verdict_on_the_file(
     assert scaled.receipt(upload) is None
 
 
-def test_an_upload_whose_contract_was_removed_since_is_done_all_the_same(account: Account) -> None:
-    """A message is delivered again to a release without the contract. It can be deleted, because the receipt exists."""
+def test_an_upload_whose_contract_was_removed_is_still_done(account: Account) -> None:
+    """The message is delivered again, to a release without the contract. The receipt shows that it can be deleted."""
     upload = account.upload(KEY, good_orders(2))
     first = account.process(upload)
     contracts = account.parts.contracts
@@ -290,7 +290,7 @@ def reasons_of(receipt: Receipt) -> list[str]:
     return [reason.code for reason in receipt.reasons]
 
 
-def test_without_versioning_an_overwritten_object_is_not_taken_for_the_upload(
+def test_without_versioning_an_overwritten_object_is_not_mistaken_for_the_upload(
     account: Account, unversioned: UploadMessage
 ) -> None:
     boto3.client("s3").put_object(Bucket="unversioned", Key=OTHER_KEY, Body=b"second")
@@ -309,7 +309,7 @@ def after_the_download(patch: pytest.MonkeyPatch, do: Callable[[], Any]) -> None
     patch.setattr(ObjectStore, "download", download_and_do)
 
 
-def test_without_versioning_an_object_that_is_overwritten_while_it_is_read_is_not_taken_for_the_upload(
+def test_without_versioning_an_object_that_is_overwritten_while_it_is_read_is_not_mistaken_for_the_upload(
     account: Account, unversioned: UploadMessage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overwrite = partial(boto3.client("s3").put_object, Bucket="unversioned", Key=OTHER_KEY, Body=b"other")

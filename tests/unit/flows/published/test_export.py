@@ -48,7 +48,7 @@ def test_csv_keeps_digits_quotes_and_line_ends(account: Account, declare: Declar
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+41 44 123", "-a", "@sum(1)", "\tx"])
-def test_a_text_that_could_be_a_formula_is_none_in_csv_and_itself_in_a_workbook(
+def test_a_string_that_looks_like_a_formula_is_escaped_in_csv_and_unchanged_in_a_workbook(
     account: Account, declare: Declare, tmp_path: Path, text: str
 ) -> None:
     publish(account, declare, f'item,pieces\n"{text}",1\n', "columns: {item: string}\n")
@@ -59,7 +59,7 @@ def test_a_text_that_could_be_a_formula_is_none_in_csv_and_itself_in_a_workbook(
     assert (cell.value, cell.data_type) == (text, "s")
 
 
-def test_a_workbook_has_numbers_days_and_flags_and_texts_for_what_no_cell_holds(
+def test_a_workbook_has_typed_cells_and_strings_for_values_that_no_cell_can_store(
     account: Account, declare: Declare, tmp_path: Path
 ) -> None:
     publish(account, declare, HEADER + BOLT + "nut,,,1850-01-01,,\n")
@@ -71,7 +71,7 @@ def test_a_workbook_has_numbers_days_and_flags_and_texts_for_what_no_cell_holds(
     assert nut == ("nut", None, None, "1850-01-01", None, None)
 
 
-def test_rows_that_no_workbook_holds_leave_no_file(
+def test_more_rows_than_a_workbook_can_have_leave_no_file(
     account: Account, declare: Declare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(account, declare, HEADER + BOLT + BOLT)
@@ -88,7 +88,7 @@ def test_the_quarantine_is_exported_with_its_rules(account: Account, declare: De
     assert (row["_rules"], row["price"]) == ("not_a_number(price)", "cheap")
 
 
-def test_an_ending_that_names_no_format_is_refused(account: Account, declare: Declare, tmp_path: Path) -> None:
+def test_an_unknown_file_extension_is_rejected(account: Account, declare: Declare, tmp_path: Path) -> None:
     publish(account, declare, HEADER + BOLT)
     with pytest.raises(ExportUnknown):
         export(account, tmp_path / "stock.txt")

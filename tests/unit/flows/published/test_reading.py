@@ -159,7 +159,7 @@ def test_a_file_that_is_replaced_while_it_is_fetched_is_read_in_its_new_version(
 # --- what cannot be read ----------------------------------------------------------------------------------------------
 
 
-def test_an_unknown_dataset_is_refused_with_the_one_that_was_meant(account: Account, declare: Declare) -> None:
+def test_an_unknown_dataset_is_rejected_with_the_nearest_name(account: Account, declare: Declare) -> None:
     declare("stock", STOCK)
     stock(account, "a.csv", "bolt,1")
     with pytest.raises(NothingProcessed) as refused:
@@ -176,7 +176,7 @@ def broken_receipt(account: Account, receipt: Receipt) -> str:
 
 
 @pytest.mark.parametrize("key_of", [broken_index, broken_receipt])
-def test_what_cannot_be_read_is_listed_and_the_rest_is_read(account: Account, declare: Declare, key_of: Any) -> None:
+def test_an_unreadable_object_is_listed_and_the_rest_is_read(account: Account, declare: Declare, key_of: Any) -> None:
     declare("stock", STOCK)
     broken = key_of(account, stock(account, "a.csv", "bolt,1"))
     stock(account, "b.csv", "nut,2")
@@ -208,14 +208,14 @@ def test_one_run_is_read_by_its_id_or_the_beginning_of_it(account: Account, decl
 
 
 @pytest.mark.parametrize("run", ["a.csv", "00000000", "0" * 32])
-def test_a_run_that_does_not_exist_is_refused(account: Account, declare: Declare, run: str) -> None:
+def test_a_run_that_does_not_exist_is_rejected(account: Account, declare: Declare, run: str) -> None:
     declare("stock", STOCK)
     stock(account, "a.csv", "bolt,1")
     with pytest.raises(RunNotCurrent if len(run) == 32 else RunUnknown):
         rows(run=run)
 
 
-def test_a_replaced_run_is_refused_with_the_run_that_replaced_it(account: Account, declare: Declare) -> None:
+def test_a_replaced_run_is_rejected_with_the_run_that_replaced_it(account: Account, declare: Declare) -> None:
     declare("stock", STOCK)
     old = stock(account, "a.csv", "bolt,1")
     new = stock(account, "a.csv", "nut,2", sequencer="0002")
@@ -224,7 +224,7 @@ def test_a_replaced_run_is_refused_with_the_run_that_replaced_it(account: Accoun
     assert new.run_id in str(refused.value)
 
 
-def test_a_rejected_run_is_refused_with_its_reason(account: Account, declare: Declare) -> None:
+def test_a_rejected_run_is_rejected_with_its_reason(account: Account, declare: Declare) -> None:
     declare("stock", STOCK)
     rejected = account.process(account.upload("incoming/stock/a.csv", b""))
     with pytest.raises(RunNotCurrent) as refused:
@@ -250,7 +250,7 @@ def test_each_row_names_its_run_and_its_file_on_request(account: Account, declar
     ]
 
 
-def test_rows_that_have_expired_are_counted_and_nothing_is_missing(account: Account, declare: Declare) -> None:
+def test_files_whose_rows_have_expired_are_counted_and_not_unreadable(account: Account, declare: Declare) -> None:
     declare("stock", STOCK)
     aged(account, stock(account, "a.csv", "bolt,1"), days=31)
     stock(account, "b.csv", "nut,2")
@@ -260,7 +260,7 @@ def test_rows_that_have_expired_are_counted_and_nothing_is_missing(account: Acco
         assert (read.rows, read.files, read.expired, read.kept_days, read.unreadable) == (1, 1, 1, 30, {})
 
 
-def test_a_run_whose_rows_have_expired_is_refused_with_the_days(account: Account, declare: Declare) -> None:
+def test_a_run_whose_rows_have_expired_is_rejected_with_the_days(account: Account, declare: Declare) -> None:
     declare("stock", STOCK)
     old = aged(account, stock(account, "a.csv", "bolt,1"), days=31)
     kept_for(30, "data/")
@@ -282,7 +282,7 @@ def test_a_quarantine_that_has_expired_hides_no_published_rows(account: Account,
         assert (read.rows, read.expired, read.unreadable) == (0, 1, {})
 
 
-def test_what_is_missing_before_its_time_is_unreadable(account: Account, declare: Declare) -> None:
+def test_rows_that_are_missing_before_they_expire_are_unreadable(account: Account, declare: Declare) -> None:
     declare("stock", STOCK)
     aged(account, stock(account, "a.csv", "bolt,1"), days=29)
     kept_for(30, "data/stock/")
@@ -334,7 +334,7 @@ def test_a_column_without_values_in_one_run_has_the_type_of_the_others(account: 
     assert [row["pieces"] for row in rows()] == [None, 2]
 
 
-def test_types_that_cannot_be_joined_are_refused_with_dataset_column_and_runs(
+def test_types_that_cannot_be_joined_are_rejected_with_dataset_column_and_runs(
     account: Account, declare: Declare
 ) -> None:
     declare("stock", STOCK)
@@ -347,7 +347,7 @@ def test_types_that_cannot_be_joined_are_refused_with_dataset_column_and_runs(
     assert items(run=runs[0].run_id) == ["bolt"]
 
 
-def test_an_integer_that_no_decimal_number_holds_is_refused_and_not_rounded(account: Account, declare: Declare) -> None:
+def test_an_integer_that_no_float_can_represent_is_rejected_and_not_rounded(account: Account, declare: Declare) -> None:
     declare("stock", STOCK)
     large = stock(account, "a.csv", f"bolt,{2**53 + 1}")
     declare("stock", "columns: {item: string, pieces: number}\n")
@@ -357,7 +357,7 @@ def test_an_integer_that_no_decimal_number_holds_is_refused_and_not_rounded(acco
     assert all(name in str(refused.value) for name in ("stock", "'pieces'", large.run_id))
 
 
-def test_folders_come_back_as_columns(account: Account, declare: Declare) -> None:
+def test_partition_folders_are_read_as_columns(account: Account, declare: Declare) -> None:
     declare("stock", STOCK + "output: {partition_by: [item]}\n")
     stock(account, "a.csv", "a/b c,1", ",2", "ü=,3")
     assert sorted(rows(), key=lambda row: row["pieces"]) == [
@@ -368,7 +368,7 @@ def test_folders_come_back_as_columns(account: Account, declare: Declare) -> Non
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
-def test_a_dataset_published_as_csv_is_read_as_text(account: Account, declare: Declare, compression: str) -> None:
+def test_a_dataset_published_as_csv_is_read_as_strings(account: Account, declare: Declare, compression: str) -> None:
     declare("stock", STOCK + f"output: {{format: csv, compression: {compression}}}\n")
     stock(account, "a.csv", '"bolt, ""M8""\nzinc",007', ",2")
     assert rows() == [{"item": 'bolt, "M8"\nzinc', "pieces": "7"}, {"item": None, "pieces": "2"}]
@@ -381,7 +381,7 @@ def test_files_without_rows_are_read(account: Account, declare: Declare) -> None
     assert rows() == [{"item": "bolt", "pieces": 1}]
 
 
-def test_a_frame_keeps_integers_flags_and_dates_beside_missing_values(account: Account, declare: Declare) -> None:
+def test_a_frame_keeps_integers_booleans_and_dates_next_to_missing_values(account: Account, declare: Declare) -> None:
     declare("stock", "columns: {item: string, pieces: integer, sold: boolean, day: date}\n")
     body = b"item,pieces,sold,day\nbolt,9007199254740993,true,2026-01-31\nnut,,,\n"
     account.process(account.upload("incoming/stock/a.csv", body))
@@ -391,7 +391,7 @@ def test_a_frame_keeps_integers_flags_and_dates_beside_missing_values(account: A
     assert frame["day"].tolist() == [pd.Timestamp(2026, 1, 31), pd.NaT]
 
 
-def test_the_default_contract_files_are_read_without_their_folder_as_a_column(
+def test_files_of_the_default_contract_are_read_without_a_column_for_their_folder(
     account: Account, declare: Declare
 ) -> None:
     declare("stock", STOCK)
@@ -410,7 +410,7 @@ def test_batches_are_bounded(account: Account, declare: Declare) -> None:
     assert (sum(sizes), max(sizes) <= 65_536) == (150_000, True)
 
 
-def test_nothing_is_found_by_listing_data(account: Account, declare: Declare) -> None:
+def test_an_object_that_no_receipt_names_is_not_read(account: Account, declare: Declare) -> None:
     declare("stock", STOCK)
     receipt = stock(account, "a.csv", "bolt,1")
     boto3.client("s3").put_object(Bucket=PUBLISHED, Key="data/stock/left-behind.parquet", Body=b"PAR1")
@@ -420,7 +420,7 @@ def test_nothing_is_found_by_listing_data(account: Account, declare: Declare) ->
     assert entry.appended == ()
 
 
-def test_reading_by_bucket_and_client_takes_them(account: Account, declare: Declare) -> None:
+def test_a_dataset_can_be_read_with_a_given_client(account: Account, declare: Declare) -> None:
     declare("stock", STOCK)
     stock(account, "a.csv", "bolt,1")
     assert rows(client=boto3.client("s3"))

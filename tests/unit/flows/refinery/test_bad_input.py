@@ -41,7 +41,7 @@ def written(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("shift", [0, 1, 3])
 @pytest.mark.parametrize("form", ["utf-8", "utf-16-le", "JSON Lines"])
-def test_a_block_that_begins_inside_a_character_or_a_quoted_text_changes_none(
+def test_a_block_that_begins_inside_a_character_or_a_quoted_field_changes_no_row(
     tmp_path: Path, form: str, shift: int
 ) -> None:
     rows = [(number, "y" * shift + text) for number, text in ROWS]
@@ -77,13 +77,13 @@ def test_a_record_without_an_end_after_many_rows_leaves_no_output(
     assert written(tmp_path) == []
 
 
-def test_rows_that_were_written_are_thrown_away_when_the_end_of_the_file_rejects_it(tmp_path: Path) -> None:
+def test_written_rows_are_deleted_if_the_file_is_rejected_at_its_end(tmp_path: Path) -> None:
     rejected = refined(tmp_path, as_csv(), expectations=[{"expect_table_row_count_to_equal": {"value": 1}}])
     assert [reason.code for reason in rejected.rejected] == ["expect_table_row_count_to_equal"]
     assert (rejected.outputs, written(tmp_path)) == ((), [])
 
 
-def test_a_file_that_a_step_cannot_take_is_rejected_by_its_rules_first(tmp_path: Path) -> None:
+def test_a_failed_rule_takes_precedence_over_a_failed_step(tmp_path: Path) -> None:
     step = {"map_values": {"column": "text", "mapping": {"x": "y"}, "unmapped": "fail"}}
     by_step = refined(tmp_path, as_csv(), preprocess=[step])
     assert [(reason.code, reason.part) for reason in by_step.rejected] == [("step_failed", "preprocess")]
@@ -96,7 +96,7 @@ def test_a_file_that_a_step_cannot_take_is_rejected_by_its_rules_first(tmp_path:
 
 
 @pytest.mark.parametrize("name", ["data-0000-0", "quarantine-0", "waiting/000000.arrow"])
-def test_a_full_disk_is_not_the_files_fault(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_does_not_reject_the_file(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judged_file, "_IN_MEMORY_BYTES", 0)
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).symlink_to("/dev/full")

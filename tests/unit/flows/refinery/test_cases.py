@@ -11,6 +11,6 @@ _RIGHT = {Verdict.RIGHT, Verdict.QUARANTINED, Verdict.REJECTED}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
-def test_a_case_ends_right(case: Case) -> None:
+def test_a_case_has_its_expected_result(case: Case) -> None:
     result = run(case)
     assert result.verdict in _RIGHT, result.details

@@ -29,17 +29,17 @@ COLUMNS = "columns: {id: string, n: integer, day: date, ok: boolean}\nunknown_co
 
 
 @pytest.mark.parametrize("wrong", [*SHAPES, *EXPECTATIONS, *STEPS], ids=lambda wrong: wrong.text.splitlines()[-1])
-def test_a_wrong_contract_is_refused_with_line_field_and_what_was_meant(tmp_path: Path, wrong: WrongContract) -> None:
+def test_a_wrong_contract_is_rejected_with_line_field_and_suggestion(tmp_path: Path, wrong: WrongContract) -> None:
     faults = faults_of(tmp_path, wrong.text)
     assert faults[-1].startswith(f"contract.yaml:{wrong.line}: {wrong.field}")
     assert [name for name in wrong.names if name not in "\n".join(faults)] == []
 
 
-def test_the_shipped_contracts_are_sound() -> None:
+def test_the_shipped_contracts_are_valid() -> None:
     check_contracts(Contracts.load(SHIPPED))
 
 
-def test_all_faults_of_a_contract_are_reported_at_once(tmp_path: Path) -> None:
+def test_all_faults_of_a_contract_are_reported_together(tmp_path: Path) -> None:
     text = (
         f"dataset: orders\n{COLUMNS}expectations:\n  - expect_column_mean_to_be_between: {{column: id, min_value: 1}}\n"
         "preprocess:\n  - fill_missing: {colum: n}\n  - cast: {column: n, type: int}\n"
@@ -51,7 +51,7 @@ def test_all_faults_of_a_contract_are_reported_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_the_faults_of_all_contracts_are_reported_at_once(tmp_path: Path) -> None:
+def test_the_faults_of_all_contracts_are_reported_together(tmp_path: Path) -> None:
     for dataset in ("default", "orders"):
         write_contract(tmp_path, f"dataset: {dataset}\nexpectations: [expect_nothing]\n", dataset)
     with pytest.raises(ContractInvalid) as caught:
@@ -59,7 +59,7 @@ def test_the_faults_of_all_contracts_are_reported_at_once(tmp_path: Path) -> Non
     assert len(str(caught.value).splitlines()) == 2
 
 
-def test_a_wrong_contract_is_refused_before_the_file_is_read(tmp_path: Path) -> None:
+def test_a_wrong_contract_is_rejected_before_the_file_is_read(tmp_path: Path) -> None:
     contract = a_contract(expectations=[{"expect_column_values_to_be_in_set": {"column": "a", "value_set": []}}])
     with pytest.raises(ContractInvalid):
         refine_file(tmp_path / "no such file", contract, tmp_path)
@@ -77,7 +77,7 @@ def test_a_contract_that_is_changed_for_a_run_is_checked_as_well() -> None:
 # --- the suite --------------------------------------------------------------------------------------------------------
 
 
-def test_a_fault_in_a_suite_is_refused(tmp_path: Path) -> None:
+def test_a_fault_in_a_suite_is_rejected(tmp_path: Path) -> None:
     suite = json.dumps({"expectations": [{"expectation_type": "expect_nothing", "kwargs": {}}]})
     (fault,) = faults_of(tmp_path, "dataset: orders\nsuite: suite.json\n", suite__json=suite)
     assert fault.startswith("suite.json: expectations[0]: ")
@@ -85,7 +85,7 @@ def test_a_fault_in_a_suite_is_refused(tmp_path: Path) -> None:
     assert fault.startswith("contract.yaml:2: suite: ")
 
 
-def test_a_fault_in_a_suite_is_reported_with_its_place_there(tmp_path: Path) -> None:
+def test_a_fault_in_a_suite_is_reported_with_its_position(tmp_path: Path) -> None:
     entries = [
         {"type": name, "kwargs": {"column": "a"}} for name in ("expect_column_to_exist", "expect_column_to_exst")
     ]
@@ -104,17 +104,17 @@ def test_a_fault_in_a_suite_is_reported_with_its_place_there(tmp_path: Path) -> 
 # --- steps ------------------------------------------------------------------------------------------------------------
 
 
-def test_columns_that_a_file_may_bring_along_may_be_all_that_is_left(tmp_path: Path) -> None:
+def test_all_declared_columns_may_be_dropped_if_a_file_may_have_others(tmp_path: Path) -> None:
     text = "dataset: orders\ncolumns: {id: string}\npreprocess:\n  - drop_columns: {columns: [id]}\n"
     check_contract(load_contract(write_contract(tmp_path, text)))
 
 
-def test_a_column_that_a_file_may_bring_along_is_not_missed(tmp_path: Path) -> None:
+def test_a_step_may_use_an_undeclared_column_if_a_file_may_have_it(tmp_path: Path) -> None:
     text = "dataset: orders\ncolumns: {id: string}\npreprocess:\n  - fill_missing: {column: discount, value: 0}\n"
     check_contract(load_contract(write_contract(tmp_path, text)))
 
 
-def test_what_a_step_raises_unexpectedly_is_a_fault_of_this_contract_alone(
+def test_an_unexpected_error_of_a_step_is_a_fault_of_the_contract(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(step: Select, frame: pd.DataFrame) -> pd.DataFrame:
@@ -127,7 +127,7 @@ def test_what_a_step_raises_unexpectedly_is_a_fault_of_this_contract_alone(
     assert "KeyError: 'surprise'" in fault
 
 
-def test_steps_see_the_columns_as_earlier_steps_leave_them(tmp_path: Path) -> None:
+def test_steps_are_checked_with_the_columns_that_earlier_steps_leave(tmp_path: Path) -> None:
     steps = (
         f"dataset: orders\n{COLUMNS}"
         "preprocess:\n  - rename: {columns: {n: amount}}\n  - cast: {column: id, type: number}\n"
@@ -161,7 +161,7 @@ _RUN = "from typer.testing import CliRunner; from deployment.cli import app; Cli
     ],
     ids=["load", "pipeline", "deadlines", "help", "status", "deploy", "diff"],
 )
-def test_what_needs_only_the_shape_of_contracts_does_not_import_great_expectations(code: str) -> None:
+def test_what_only_loads_contracts_does_not_import_great_expectations(code: str) -> None:
     code += "; import sys; print('great_expectations' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -45,7 +45,7 @@ class Uploads(TakeAway):
 
 
 def frames() -> list[pd.DataFrame]:
-    """Return frames with rows for every folder. Some folders get more rows than others, but none gets a full file."""
+    """Return frames with rows for every folder. Some folders get more rows than others, but too few to fill a file."""
     some = random.Random(1)
     found = []
     for frame in range(FRAMES):
@@ -88,7 +88,7 @@ def written(folder: Path, given: list[pd.DataFrame]) -> Uploads:
     return uploads
 
 
-def test_many_folders_keep_a_few_full_files_on_the_disk_and_lose_no_row(tmp_path: Path) -> None:
+def test_with_many_folders_few_files_are_on_the_disk_and_no_row_is_lost(tmp_path: Path) -> None:
     given = frames()
     uploads = written(tmp_path / "first", given)
     several = {folder for folder, extension, _ in uploads.files if extension == ".1.parquet"}

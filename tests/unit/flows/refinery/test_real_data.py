@@ -1,4 +1,4 @@
-"""Real data sets, unchanged, are accepted by the contracts that are proposed for them.
+"""Real data sets are accepted by the contracts that are proposed for them, and by the shipped ones.
 
 Iris, wine and breast cancer are part of scikit-learn (BSD-3-Clause; the data are from the UCI repository, CC BY 4.0).
 The penguins are part of this project (CC0, see deployment/samples/README.md).
@@ -73,15 +73,14 @@ def test_a_real_data_set_passes_the_contract_that_is_proposed_for_it(
 
 @pytest.mark.parametrize("write", [_csv, _json_lines, _parquet])
 @pytest.mark.parametrize("name", ["iris", "wine", "breast_cancer", "diabetes"])
-def test_a_real_data_set_is_published_whole_without_a_contract_of_its_own(
+def test_a_real_data_set_is_published_completely_with_the_default_contract(
     name: str, write: Callable[[pd.DataFrame, Path], None], tmp_path: Path
 ) -> None:
     sample = tmp_path / "sample"
     frame: pd.DataFrame = _bunch(name).frame
     write(frame, sample)
-    read = (
-        pd.read_json(sample, lines=True, precise_float=True) if write is _json_lines else frame
-    )  # JSON has fewer digits
+    # pandas writes numbers to JSON with fewer digits.
+    read = pd.read_json(sample, lines=True, precise_float=True) if write is _json_lines else frame
     contract = load_contract(PROJECT_ROOT / "flows" / "contracts" / "default")
     refined = refine_file(sample, contract, tmp_path)
     assert (refined.rejected, refined.quarantined, refined.rows_published) == ((), {}, len(frame))
@@ -89,13 +88,12 @@ def test_a_real_data_set_is_published_whole_without_a_contract_of_its_own(
     assert (published.to_numpy() == read.to_numpy()).all()
 
 
-def test_the_penguins_pass_the_contract_that_is_proposed_for_them_gaps_and_all(tmp_path: Path) -> None:
+def test_the_penguins_pass_the_contract_that_is_proposed_for_them(tmp_path: Path) -> None:
     refined = refine(_PENGUINS, propose_contract(_PENGUINS, "real").text, tmp_path)
     assert (refined.rows_in, refined.quarantined, refined.rows_published) == (344, {}, 344)
 
 
-def test_measurements_prepared_for_training_keep_their_values_and_what_was_fitted(tmp_path: Path) -> None:
-    """A hand-written contract scales, encodes and splits the wine data for training."""
+def test_the_wine_data_is_scaled_and_encoded_for_training(tmp_path: Path) -> None:
     sample = tmp_path / "wine.csv"
     wines = _frame("wine")
     _csv(wines, sample)
@@ -122,7 +120,7 @@ preprocess:
     assert refined.fitted
 
 
-def test_rows_with_real_gaps_are_quarantined_where_the_contract_wants_them_filled(tmp_path: Path) -> None:
+def test_penguins_without_measurements_are_quarantined_by_the_shipped_contract(tmp_path: Path) -> None:
     contract = load_contract(PROJECT_ROOT / "flows" / "contracts" / "penguins")
     refined = refine_file(_PENGUINS, contract, tmp_path)
     assert (refined.rows_in, refined.rows_published) == (344, 342)

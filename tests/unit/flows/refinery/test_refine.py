@@ -18,7 +18,6 @@ from tests.unit.flows.refinery.tables import a_contract, good_of, kinds_of
 
 
 def refine(folder: Path, content: str | bytes, contract: Contract, rows_per_partition: int = 250_000) -> Refined:
-    """Refine a file with this content."""
     source = folder / "upload"
     source.write_bytes(content.encode() if isinstance(content, str) else content)
     return refine_file(source, contract, folder, rows_per_partition=rows_per_partition)
@@ -70,7 +69,7 @@ def test_a_bad_row_is_quarantined_with_every_rule_that_it_broke_and_the_value_as
         ([{"expect_column_values_to_be_unique": {"column": "id"}}], {"validate": 4, "preprocess": 4}),
     ],
 )
-def test_progress_names_one_part_where_rows_pass_once_and_two_where_they_wait(
+def test_progress_has_one_part_or_two_if_rows_wait_for_the_whole_file(
     expectations: list[Any], parts: dict[str, int], tmp_path: Path
 ) -> None:
     (tmp_path / "upload").write_text("id\n1\n2\n3\n4\n")
@@ -86,7 +85,7 @@ def test_equal_times_are_not_unique_however_they_are_written(tmp_path: Path) -> 
     assert sorted(quarantine(refined)) == [1, 3, 4, 5]
 
 
-def test_half_floats_are_read_as_any_number(tmp_path: Path) -> None:
+def test_half_precision_floats_are_read_like_any_number(tmp_path: Path) -> None:
     pq.write_table(pa.table({"n": pa.array([2.0, None, 1.5], pa.float16())}), tmp_path / "halves")
     refined = refine(tmp_path, (tmp_path / "halves").read_bytes(), a_contract(columns={"n": "integer"}))
     assert list(good(refined)["n"]) == [2, None]
@@ -100,7 +99,7 @@ def test_a_row_that_breaks_several_rules_is_counted_once_under_the_first(tmp_pat
     assert refined.rows_published == 1
 
 
-def test_the_quarantine_file_holds_the_row_as_it_was_written(tmp_path: Path) -> None:
+def test_the_quarantine_file_contains_the_row_as_it_was_written(tmp_path: Path) -> None:
     contract = a_contract(columns={"id": "string", "day": "date"})
     refined = refine(tmp_path, "id,day,note\n007,2024-02-30, hi \n", contract)
     assert refined.quarantine
@@ -122,7 +121,7 @@ def test_a_missing_value_in_a_column_that_allows_none_is_a_reason(tmp_path: Path
     assert quarantine(refined) == {1: {"missing_value(a)": None}}
 
 
-def test_an_info_expectation_only_counts(tmp_path: Path) -> None:
+def test_an_info_expectation_only_counts_failing_rows(tmp_path: Path) -> None:
     expectation = {"expect_column_values_to_be_between": {"column": "a", "min_value": 5, "severity": "info"}}
     refined = refine(tmp_path, "a\n1\n9\n", a_contract(columns={"a": "integer"}, expectations=[expectation]))
     assert (refined.rows_published, refined.quarantined, refined.rejected) == (2, {}, ())
@@ -130,7 +129,7 @@ def test_an_info_expectation_only_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows_per_partition", [1, 9])
-def test_a_row_without_a_key_lacks_its_value_whatever_rows_are_around_it(
+def test_a_row_without_a_required_key_is_quarantined_whatever_its_partition(
     tmp_path: Path, rows_per_partition: int
 ) -> None:
     contract = a_contract(columns={"a": {"type": "integer", "nullable": False}, "b": "string"})
@@ -139,7 +138,7 @@ def test_a_row_without_a_key_lacks_its_value_whatever_rows_are_around_it(
 
 
 @pytest.mark.parametrize("rows_per_partition", [1, 9])
-def test_a_flag_is_told_by_its_text_whatever_rows_are_around_it(tmp_path: Path, rows_per_partition: int) -> None:
+def test_a_boolean_is_recognised_by_its_string_whatever_its_partition(tmp_path: Path, rows_per_partition: int) -> None:
     contract = a_contract(columns={"a": "boolean"})
     refined = refine(tmp_path, "a,b\n+1,x\n1,x\ntrue,x\n1e-400,x\n", contract, rows_per_partition)
     assert quarantine(refined) == {1: {"not_a_boolean(a)": "+1"}, 4: {"not_a_boolean(a)": "1e-400"}}
@@ -158,7 +157,7 @@ def test_the_type_of_a_column_that_the_file_lacks_cannot_be_judged(tmp_path: Pat
 
 
 @pytest.mark.parametrize("rows_per_partition", [1, 2, 100])
-def test_a_duplicate_in_a_late_partition_condemns_the_row_of_an_early_one(
+def test_a_duplicate_in_a_late_partition_quarantines_the_row_of_an_early_one(
     tmp_path: Path, rows_per_partition: int
 ) -> None:
     contract = a_contract(
@@ -216,7 +215,9 @@ def test_an_outlier_is_found_against_the_whole_column(tmp_path: Path) -> None:
     assert list(quarantine(refined)) == [11]
 
 
-def test_a_whole_column_judgement_of_too_many_rows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rule_on_a_whole_column_with_too_many_rows_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("flows.refinery.validate.whole_file_rules.WHOLE_FILE_ROW_LIMIT", 2)
     expectation = {"expect_column_median_to_be_between": {"column": "n", "min_value": 0}}
     with pytest.raises(TooManyRowsToJudge, match=r"2 rows.*3"):
@@ -279,7 +280,7 @@ def test_a_rejected_file_publishes_nothing_and_drops_all_of_its_rows(tmp_path: P
     assert (refined.rows_published, refined.outputs, refined.dropped) == (0, (), {"file_rejected": 2})
 
 
-def test_no_message_of_a_rejection_holds_a_value_of_the_data(tmp_path: Path) -> None:
+def test_no_message_of_a_rejection_contains_a_value_of_the_data(tmp_path: Path) -> None:
     expectations = [
         {"expect_column_max_to_be_between": {"column": "secret", "max_value": 1}},
         {"expect_column_distinct_values_to_be_in_set": {"column": "secret", "value_set": [1]}},
@@ -293,7 +294,7 @@ def test_no_message_of_a_rejection_holds_a_value_of_the_data(tmp_path: Path) -> 
 # --- columns ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_missing_column_rejects_is_filled_or_quarantines_as_the_contract_says(tmp_path: Path) -> None:
+def test_a_missing_column_rejects_is_filled_or_quarantines_as_the_contract_declares(tmp_path: Path) -> None:
     columns = {"a": "integer", "b": "integer"}
     assert rejections(tmp_path, "a\n1\n", columns=columns) == ["the file lacks column 'b', which the contract requires"]
     evolved = refine(tmp_path, "a\n1\n", a_contract(columns=columns, missing_columns="evolve"))
@@ -307,7 +308,7 @@ def test_a_column_that_is_not_required_is_filled(tmp_path: Path) -> None:
     assert list(good(refine(tmp_path, "a\n1\n", a_contract(columns=columns)))["b"]) == [None]
 
 
-def test_an_unknown_column_is_published_rejects_or_quarantines_as_the_contract_says(tmp_path: Path) -> None:
+def test_an_unknown_column_is_published_rejects_or_quarantines_as_the_contract_declares(tmp_path: Path) -> None:
     content, columns = "a,new\n1,\n2,x\n", {"a": "integer"}
     assert list(good(refine(tmp_path, content, a_contract(columns=columns)))["new"]) == [None, "x"]
     assert rejections(tmp_path, content, columns=columns, unknown_columns="freeze") == [
@@ -318,7 +319,7 @@ def test_an_unknown_column_is_published_rejects_or_quarantines_as_the_contract_s
     assert "new" not in good(held)
 
 
-def test_an_expectation_on_a_column_that_is_not_there_rejects_the_file(tmp_path: Path) -> None:
+def test_an_expectation_on_a_missing_column_rejects_the_file(tmp_path: Path) -> None:
     expectations = [{"expect_column_values_to_not_be_null": {"column": "b"}}]
     assert rejections(tmp_path, "a\n1\n", expectations=expectations) == [
         "expect_column_values_to_not_be_null(b) cannot be checked: the file has no column 'b'"
@@ -326,7 +327,7 @@ def test_an_expectation_on_a_column_that_is_not_there_rejects_the_file(tmp_path:
 
 
 @pytest.mark.parametrize("rows_per_partition", [1, 2, 3, 100])
-def test_undeclared_columns_get_the_same_type_however_the_file_is_cut(tmp_path: Path, rows_per_partition: int) -> None:
+def test_undeclared_columns_get_the_same_types_with_any_partition_size(tmp_path: Path, rows_per_partition: int) -> None:
     content = "a,b,c,d\n1,1,,true\n2,2.5,,false\n007x,3,9,true\n"
     refined = refine(tmp_path, content, a_contract(), rows_per_partition)
     assert kinds_of(refined) == {"a": "string", "b": "number", "c": "integer", "d": "boolean"}
@@ -335,7 +336,7 @@ def test_undeclared_columns_get_the_same_type_however_the_file_is_cut(tmp_path: 
 
 @pytest.mark.parametrize("rows_per_partition", [64, 100_000])
 @pytest.mark.parametrize("written", ["00123", "+491701234567", '"007"', "-007", " 007"])
-def test_zeros_and_a_plus_in_front_are_kept_wherever_in_the_file_they_first_appear(
+def test_leading_zeros_and_plus_signs_are_kept_wherever_they_first_appear(
     tmp_path: Path, written: str, rows_per_partition: int
 ) -> None:
     rows = [f"{number},{90_000 - number},0{number % 9}.02.2024,0.5" for number in range(300)]
@@ -345,7 +346,7 @@ def test_zeros_and_a_plus_in_front_are_kept_wherever_in_the_file_they_first_appe
     assert list(good(refined)["b"]) == [*(str(90_000 - number) for number in range(300)), written.strip('"')]
 
 
-def test_json_lines_whose_columns_come_late_have_them_from_the_first_row(tmp_path: Path) -> None:
+def test_a_late_column_of_json_lines_is_missing_in_earlier_rows(tmp_path: Path) -> None:
     refined = refine(tmp_path, '{"a": 1}\n{"a": 2}\n{"a": 3, "b": "x"}\n', a_contract(), 1)
     assert refined.columns_in == ("a", "b")
     assert list(good(refined)["b"]) == [None, None, "x"]
@@ -382,7 +383,7 @@ def test_a_file_without_rows_is_judged(tmp_path: Path) -> None:
     assert [check.success for check in refined.checks] == [True, True, False]
 
 
-def test_a_file_without_rows_and_without_a_rule_against_it_is_published_empty(tmp_path: Path) -> None:
+def test_a_file_without_rows_is_published_empty_if_no_rule_rejects_it(tmp_path: Path) -> None:
     contract = a_contract(columns={"a": "integer", "b": "date"})
     refined = refine(tmp_path, "a,b\n", contract)
     assert refined.rows_published == 0

@@ -84,7 +84,7 @@ def refined(source: Path, contract: Contract, folder: Path, mapper: MapPartition
 
 
 def result_of(refined: Refined) -> Any:
-    """Return everything in a result except paths and times. Files are compared by their digests."""
+    """Return the parts of a result that must not depend on the process, with the digests of the files."""
     files = [*refined.outputs, *(refined.quarantine)]
     return (
         [(file.folder, file.rows, file.sha256) for file in files],
@@ -111,7 +111,7 @@ def test_worker_processes_and_partitions_in_memory_publish_the_same_bytes(
 
 
 @pytest.mark.parametrize("name", CONTRACTS)
-def test_a_partition_gives_the_same_again_and_in_another_process(
+def test_a_partition_gives_the_same_result_again_and_in_another_process(
     tmp_path: Path, name: str, pool: ProcessPoolExecutor
 ) -> None:
     contract = CONTRACTS[name]()
@@ -177,7 +177,7 @@ def test_a_rejection_names_the_part_that_rejected(
 
 
 @pytest.mark.heavy
-def test_columns_that_come_late_make_the_partitions_before_them_smaller(tmp_path: Path) -> None:
+def test_late_columns_make_earlier_partitions_smaller(tmp_path: Path) -> None:
     late = ", ".join(f'"c{column}": 1' for column in range(100))
     source = tmp_path / "upload"
     source.write_text('{"a": 1}\n' * 300 + f"{{{late}}}\n")

@@ -105,7 +105,7 @@ def _read(path: Path, contract: Contract) -> Any:
 # Shrinking is disabled, because it would take minutes and the examples are already small.
 @settings(max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(tables(), contracts(), st.sampled_from([1, 2, 3, 5]))
-def test_every_row_is_published_quarantined_or_dropped_and_partitions_do_not_show(
+def test_every_row_is_published_quarantined_or_dropped_with_any_partition_size(
     content: str, contract: Contract, rows_per_partition: int
 ) -> None:
     note(f"contract: {contract.model_dump_json(exclude_defaults=True)}")
@@ -135,7 +135,9 @@ JSON_VALUES = [None, 5, 2.0, 1.5, -3, 1e300, 2**53 + 1, -(2**63), 2**63, True, F
 @example(["9007199254740993", "5", "", "7"], 2)
 @example(["True", "", "FALSE", "maybe"], 2)
 @example(["0.1", "1e300", "9007199254740993"], 1)
-def test_partitions_do_not_show_in_undeclared_columns_of_csv(cells: list[str], rows_per_partition: int) -> None:
+def test_undeclared_columns_of_csv_do_not_depend_on_the_partition_size(
+    cells: list[str], rows_per_partition: int
+) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([["i", "b"], *([0, cell] for cell in cells)])
     _require_the_same(text.getvalue(), rows_per_partition)
@@ -146,7 +148,9 @@ def test_partitions_do_not_show_in_undeclared_columns_of_csv(cells: list[str], r
 @given(st.lists(st.sampled_from(JSON_VALUES), min_size=1, max_size=5), st.sampled_from([1, 2, 3]))
 @example([2**53 + 1, 2, 1.5, 3], 2)
 @example([2**53 + 1, 2.0], 1)
-def test_partitions_do_not_show_in_undeclared_columns_of_json(values: list[Any], rows_per_partition: int) -> None:
+def test_undeclared_columns_of_json_do_not_depend_on_the_partition_size(
+    values: list[Any], rows_per_partition: int
+) -> None:
     _require_the_same("".join(json.dumps({"i": 0, "b": value}) + "\n" for value in values), rows_per_partition)
 
 
@@ -171,7 +175,7 @@ def _comparable(refined: Refined) -> Any:
 
 @settings(max_examples=30)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), max_size=30), st.integers(1, 7))
-def test_exact_sums_do_not_depend_on_their_parts(values: list[float], part: int) -> None:
+def test_exact_sums_do_not_depend_on_the_size_of_the_parts(values: list[float], part: int) -> None:
     from flows.refinery.validate.exact_sums import ExactMoments
 
     def learned(size: int) -> tuple[float, float]:

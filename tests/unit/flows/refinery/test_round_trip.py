@@ -1,4 +1,4 @@
-"""Files with random content are published with exactly the values that were written, or rejected with a true reason."""
+"""Random files are published with exactly the values that were written, or rejected for a correct reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FILES, _SEED = 120, 0
 
 
 @pytest.mark.parametrize("first", range(0, _FILES, 20))
-def test_what_is_published_of_random_files_is_what_was_written(first: int) -> None:
+def test_random_files_are_published_as_written_or_rejected_for_a_correct_reason(first: int) -> None:
     for number in range(first, first + 20):
         written, rows_per_partition = a_file(_SEED, number)
         ended, details = outcome(written, rows_per_partition)

@@ -17,7 +17,7 @@ CONTRACTS = Contracts.load(ROOT / "flows" / "contracts")
 PENGUINS = ROOT / "deployment" / "samples" / "penguins.csv"
 
 
-def test_the_penguins_are_all_there_with_their_gaps() -> None:
+def test_the_penguins_have_the_documented_rows_and_missing_values() -> None:
     contract = CONTRACTS.named("penguins")
     frame = typed(read(PENGUINS, contract), contract)
     assert len(frame) == 344
@@ -40,7 +40,7 @@ def test_the_penguins_fit_their_contract() -> None:
             assert set(frame[given["column"]].dropna()) == set(given["value_set"])
 
 
-def test_the_default_contract_reads_the_penguins_as_pandas_does_but_keeps_na_among_texts() -> None:
+def test_the_default_contract_reads_the_penguins_as_pandas_does_but_keeps_na_among_strings() -> None:
     by_pandas = pd.read_csv(PENGUINS).fillna({"sex": "NA"})
     default = CONTRACTS.named("default")
     read_by_us = typed(read(PENGUINS, default), default)
@@ -48,7 +48,9 @@ def test_the_default_contract_reads_the_penguins_as_pandas_does_but_keeps_na_amo
 
 
 @pytest.mark.parametrize("flavour", orders.FLAVOURS)
-def test_the_same_seed_gives_the_same_file_and_every_row_has_a_fate(tmp_path: Path, flavour: orders.Flavour) -> None:
+def test_the_same_seed_gives_the_same_file_and_every_row_has_an_expected_outcome(
+    tmp_path: Path, flavour: orders.Flavour
+) -> None:
     first, second, other = (tmp_path / name for name in "abc")
     written = orders.write(first, 200, flavour, seed=7)
     assert orders.write(second, 200, flavour, seed=7) == written
@@ -70,7 +72,7 @@ def test_flavours_that_can_be_decoded_have_no_misfits(tmp_path: Path, flavour: o
     assert list(partitions[0].frame.columns) == list(orders.HEADER) == list(CONTRACTS.named("orders").columns)
 
 
-def test_bad_rows_are_misfits_in_part(tmp_path: Path) -> None:
+def test_some_of_the_bad_rows_are_misfits(tmp_path: Path) -> None:
     path = tmp_path / "orders.csv"
     written = orders.write(path, 500, "bad_rows")
     found = misfits(read(path, CONTRACTS.named("orders")))
@@ -79,7 +81,9 @@ def test_bad_rows_are_misfits_in_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("flavour", "code"), [("empty", "empty_file"), ("not_a_table", "format_not_allowed")])
-def test_files_that_are_no_table_are_rejected_by_cause(tmp_path: Path, flavour: orders.Flavour, code: str) -> None:
+def test_files_that_are_not_tables_are_rejected_with_the_reason(
+    tmp_path: Path, flavour: orders.Flavour, code: str
+) -> None:
     path = tmp_path / "orders.csv"
     orders.write(path, 10, flavour)
     with pytest.raises(FileRejected) as caught:
@@ -88,13 +92,13 @@ def test_files_that_are_no_table_are_rejected_by_cause(tmp_path: Path, flavour: 
 
 
 @pytest.mark.parametrize("rows", [1, 4, 5, 24, 26])
-def test_small_files_too_say_truly_what_will_happen(tmp_path: Path, rows: int) -> None:
+def test_the_expected_outcome_of_a_small_file_adds_up(tmp_path: Path, rows: int) -> None:
     for flavour in orders.FLAVOURS:
         written = orders.write(tmp_path / "orders.csv", rows, flavour)
         assert written.rows == written.published + written.quarantined + written.dropped
 
 
-def test_the_generator_can_be_run_by_hand(tmp_path: Path) -> None:
+def test_the_generator_can_be_run_from_the_command_line(tmp_path: Path) -> None:
     orders.main([str(tmp_path / "o.csv"), "--rows", "30", "--flavour", "missing_column"])
     assert "quantity" not in (tmp_path / "o.csv").read_text(encoding="utf-8").splitlines()[0]
     with pytest.raises(ValueError, match="1"):

@@ -1,6 +1,6 @@
 """Invalid contracts, each with the line and field of its error and the words that the message must contain.
 
-`messages()` yields the message for each contract, which test_wrong_contracts_snapshot.py compares with a snapshot.
+`messages()` yields the message for each contract. test_wrong_contracts_snapshot.py compares them with a snapshot.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ SHAPES: tuple[WrongContract, ...] = (
     _format("%W %u %x", "%W %u %x"),
     _shape("columns:\n  _sluice_row_number: integer", 3, "columns", "_sluice_row_number"),
 )
-"""What no file of Great Expectations or pandas is needed for, except the formats that only pandas refuses."""
+"""Contracts whose errors are found without Great Expectations and, except for some time formats, without pandas."""
 
 _BETWEEN = "expect_column_values_to_be_between"
 _NOT_NULL = "expect_column_values_to_not_be_null"

@@ -30,7 +30,7 @@ def test_the_shipped_contracts_load_and_cover_their_keys() -> None:
     assert contracts.for_key("incoming/unknown dataset/é.csv").is_default
 
 
-def test_everything_that_a_contract_can_say_is_read(tmp_path: Path) -> None:
+def test_every_section_of_a_contract_is_read(tmp_path: Path) -> None:
     folder = write_contract(
         tmp_path,
         r"""
@@ -98,7 +98,7 @@ output: {format: csv, compression: gzip, partition_by: day}
         ({"severity": "info"}, "info"),
     ],
 )
-def test_the_severity_that_gx_writes_unasked_rejects_no_file(
+def test_the_severity_that_gx_writes_by_default_is_read_as_a_warning(
     tmp_path: Path, written: dict[str, Any], meant: str
 ) -> None:
     entry = {"type": "expect_column_to_exist", "kwargs": {"column": "a"}, **written}
@@ -107,7 +107,7 @@ def test_the_severity_that_gx_writes_unasked_rejects_no_file(
     assert load_contract(folder).expectations[0].severity == meant
 
 
-def test_own_steps_are_looked_up_without_running_them(tmp_path: Path) -> None:
+def test_custom_steps_are_looked_up_without_running_them(tmp_path: Path) -> None:
     steps = "raise SystemExit('executed')\ndef add_revenue(frame):\n    return frame\n"
     folder = write_contract(tmp_path, "dataset: orders\npreprocess: [steps.add_revenue]\n", steps__py=steps)
     assert load_contract(folder).preprocess[0].function == "add_revenue"
@@ -118,7 +118,7 @@ def test_own_steps_are_looked_up_without_running_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("given", "named"), [("facto: 2", "'factor'"), ("by: 2", "'factor'")])
-def test_an_own_step_is_called_with_parameters_that_it_has(tmp_path: Path, given: str, named: str) -> None:
+def test_an_unknown_or_missing_argument_of_a_custom_step_is_reported(tmp_path: Path, given: str, named: str) -> None:
     steps = "def scale(frame, factor, *, by=1):\n    return frame\n"
     text = f"dataset: orders\npreprocess:\n  - steps.scale: {{{given}}}\n"
     (fault,) = faults_of(tmp_path, text, steps__py=steps)
@@ -126,7 +126,7 @@ def test_an_own_step_is_called_with_parameters_that_it_has(tmp_path: Path, given
     assert named in fault
 
 
-def test_all_faults_of_all_contracts_are_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_of_all_contracts_are_reported_together(tmp_path: Path) -> None:
     write_contract(tmp_path, "dataset: a\nfoo: 1\nbar: 2\n", dataset="a")
     write_contract(tmp_path, "dataset: b\noutput: {format: x}\n", dataset="b")
     with pytest.raises(ContractInvalid) as caught:
@@ -176,7 +176,7 @@ def test_the_most_literal_glob_wins() -> None:
         ("incoming/*", "incoming/with\nnewline", True),
     ],
 )
-def test_a_star_stays_within_a_folder_and_two_cross(glob: str, key: str, expected: bool) -> None:
+def test_one_star_matches_within_a_folder_and_two_across_folders(glob: str, key: str, expected: bool) -> None:
     assert bool(glob_to_regex(glob).fullmatch(key)) is expected
 
 
@@ -204,7 +204,7 @@ def test_the_content_hash_changes_with_meaning_only(tmp_path: Path) -> None:
     assert all(len(digest) == 64 for digest in hashes)
 
 
-def test_the_content_hash_tells_a_number_from_its_digits_as_keys() -> None:
+def test_the_content_hash_distinguishes_a_number_from_its_digits_as_keys() -> None:
     hashes = {
         a_contract(preprocess=[{"map_values": {"column": "a", "mapping": {key: "x"}}}]).content_hash for key in (1, "1")
     }
@@ -219,18 +219,18 @@ def test_a_contract_cannot_be_changed_after_loading() -> None:
 
 
 @pytest.mark.parametrize("dataset", ["../up", "UPPER", "", "a b", "-a", "x" * 64])
-def test_a_dataset_name_that_could_leave_its_prefix_is_refused(dataset: str) -> None:
+def test_an_invalid_dataset_name_is_rejected(dataset: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Contract.model_validate({"dataset": dataset})
     assert [fault["loc"] for fault in caught.value.errors()] == [("dataset",)]
 
 
-def test_yaml_that_repeats_itself_without_end_is_refused_quickly(tmp_path: Path) -> None:
+def test_yaml_that_expands_enormously_is_rejected(tmp_path: Path) -> None:
     bomb = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
     assert len(faults_of(tmp_path, bomb)) == 1
 
 
-def test_a_missing_contract_file_is_a_clear_sentence(tmp_path: Path) -> None:
+def test_a_missing_contract_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ContractInvalid) as caught:
         load_contract(tmp_path / "nothing")
     assert str(tmp_path / "nothing" / "contract.yaml") in str(caught.value)

@@ -106,7 +106,7 @@ def test_a_changed_column_is_reported(before: Any, after: Any, effect: str, word
     assert [got for got, message in found if words in message] == [effect]
 
 
-def test_a_required_column_is_only_reported_where_missing_ones_are_accepted() -> None:
+def test_where_missing_columns_are_accepted_a_required_one_only_changes_what_is_reported() -> None:
     asked, free = {"a": "integer"}, {"a": {"type": "integer", "required": False}}
     taken = {"missing_columns": "evolve"}
     assert changes({"columns": free, **taken}, {"columns": asked, **taken}) == [
@@ -128,7 +128,7 @@ def test_added_and_removed_columns_are_reported_with_their_effect() -> None:
     ]
 
 
-def test_a_new_column_that_is_filled_where_missing_makes_nothing_stricter() -> None:
+def test_where_missing_columns_are_accepted_a_new_one_is_not_stricter() -> None:
     evolving = {"missing_columns": "evolve"}
     one, two = {"columns": {"a": "string"}, **evolving}, {"columns": {"a": "string", "b": "date"}, **evolving}
     assert changes(one, two) == [("reads differently", "column 'b' is read as date")]
@@ -141,7 +141,7 @@ def test_a_changed_interval_between_files_is_reported() -> None:
     assert changes(daily, {}) == [("monitoring", "expected_every_hours is None instead of 24.0")]
 
 
-def test_another_limit_of_uploads_at_once_is_reported() -> None:
+def test_a_changed_limit_of_concurrent_uploads_is_reported() -> None:
     one, two = {"max_concurrent_uploads": 1}, {"max_concurrent_uploads": 2}
     assert changes({}, one) == [("monitoring", "max_concurrent_uploads is 1 instead of None")]
     assert changes(two, one) == [("monitoring", "max_concurrent_uploads is 1 instead of 2")]
@@ -175,7 +175,7 @@ def test_two_folders_are_compared(tmp_path: Path) -> None:
     assert diff(tmp_path / "x", tmp_path / "x") == (0, "The two contracts are the same.\n")
 
 
-def test_a_contract_is_compared_with_what_it_was_in_git(tmp_path: Path) -> None:
+def test_a_contract_is_compared_with_a_version_in_git(tmp_path: Path) -> None:
     def git(*arguments: str) -> None:
         who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
         subprocess.run(["git", "-C", str(tmp_path), *who, *arguments], check=True, capture_output=True)  # noqa: S607 git is found on PATH

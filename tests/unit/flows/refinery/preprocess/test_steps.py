@@ -55,7 +55,7 @@ def column(folder: Path, name: str, *steps: Any, **options: Any) -> list[Any]:
     return published(prepare(folder, list(steps), **options))[name]
 
 
-def test_every_step_that_a_contract_may_name_is_there() -> None:
+def test_the_built_in_steps_are_those_that_a_contract_may_name() -> None:
     from flows.refinery.contract.model import BUILT_IN_STEPS
 
     assert set(BUILT_IN) == set(BUILT_IN_STEPS), "list it in flows/refinery/contract/model.py: BUILT_IN_STEPS"
@@ -85,7 +85,7 @@ def test_names_become_snake_case(name: str, clean: str) -> None:
     assert clean_name(name) == clean
 
 
-def test_clean_names_stay_apart(tmp_path: Path) -> None:
+def test_clean_names_are_unique(tmp_path: Path) -> None:
     prepared = prepare(
         tmp_path, ["clean_column_names"], "a b,A-B,a_b_2,Day\n1,2,3,2024-01-01\n", columns={"Day": "date"}
     )
@@ -121,7 +121,7 @@ def test_rows_with_missing_values_are_dropped_and_counted(tmp_path: Path) -> Non
     assert prepare(tmp_path, [{"drop_missing": {"subset": ["age", "city"], "how": "all"}}]).dropped == {}
 
 
-def test_each_of_two_like_steps_has_its_own_count(tmp_path: Path) -> None:
+def test_two_steps_with_the_same_name_are_counted_separately(tmp_path: Path) -> None:
     steps = [{"drop_missing": {"subset": ["age"]}}, {"drop_missing": {"subset": ["city"]}}]
     assert prepare(tmp_path, steps).dropped == {"drop_missing": 1, "drop_missing#2": 1}
 
@@ -144,14 +144,14 @@ def test_missing_values_are_filled(tmp_path: Path, arguments: dict[str, Any], ag
     assert column(tmp_path, "age", {"fill_missing": {"column": "age", **arguments}}, rows_per_partition=1) == ages
 
 
-def test_what_filled_the_gaps_is_told(tmp_path: Path) -> None:
+def test_the_value_that_fills_missing_values_is_recorded(tmp_path: Path) -> None:
     steps = [{"fill_missing": {"column": "city", "strategy": "mode"}}]
     prepared = prepare(tmp_path, steps)
     assert prepared.fitted == {"fill_missing": {"city": "Bonn"}}
     assert published(prepared)["city"] == ["Bern", "Bonn", "Bonn", "Bonn"]
 
 
-def test_text_does_not_fill_a_column_of_numbers(tmp_path: Path) -> None:
+def test_a_string_cannot_fill_a_column_of_numbers(tmp_path: Path) -> None:
     with pytest.raises(StepFailed):
         prepare(tmp_path, [{"fill_missing": {"column": "age", "value": "unknown"}}], columns={})
 
@@ -193,7 +193,7 @@ def test_times_are_mapped_and_encoded_as_they_are_written(tmp_path: Path) -> Non
     assert encoded.fitted["ordinal_encode"] == {"t": ["08:00:00", "09:00:00"]}
 
 
-def test_no_flag_is_filled_into_text_and_no_number_into_dates(tmp_path: Path) -> None:
+def test_a_boolean_cannot_fill_strings_and_a_number_cannot_fill_dates(tmp_path: Path) -> None:
     content = "city,joined\nBern,\n,2024-01-01\n"
     with pytest.raises(StepFailed):
         prepare(tmp_path, [{"fill_missing": {"column": "city", "value": False}}], content=content, columns={})
@@ -202,13 +202,13 @@ def test_no_flag_is_filled_into_text_and_no_number_into_dates(tmp_path: Path) ->
         prepare(tmp_path, into_dates, content=content, columns={"joined": "date"})
 
 
-def test_a_value_that_a_mapping_must_know_is_told_by_its_row(tmp_path: Path) -> None:
+def test_an_unmapped_value_can_fail_the_step_and_is_reported_with_its_row(tmp_path: Path) -> None:
     steps = [{"map_values": {"column": "city", "mapping": {"Bern": "CH"}, "unmapped": "fail"}}]
     with pytest.raises(StepFailed, match="row 2"):
         prepare(tmp_path, steps)
 
 
-def test_dates_are_parsed_and_what_is_none_stops_or_is_dropped(tmp_path: Path) -> None:
+def test_dates_are_parsed_and_other_values_fail_the_step_or_are_dropped(tmp_path: Path) -> None:
     content = "id,day\n1,31.12.2024\n2,soon\n"
     step: dict[str, Any] = {"column": "day", "format": "%d.%m.%Y"}
     options: dict[str, Any] = {"content": content, "columns": {"day": "string"}}
@@ -242,7 +242,7 @@ def test_a_constant_column_is_standardized_to_zero(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [1e-170, 1e200])
-def test_numbers_are_standardized_however_great_or_tiny_they_are(tmp_path: Path, size: float) -> None:
+def test_very_large_and_very_small_numbers_are_standardized(tmp_path: Path, size: float) -> None:
     content, columns = f"a\n{size}\n{3 * size}\n", {"a": "number"}
     assert column(tmp_path, "a", {"standardize": {"column": "a"}}, content=content, columns=columns) == pytest.approx(
         [-1, 1]
@@ -251,13 +251,13 @@ def test_numbers_are_standardized_however_great_or_tiny_they_are(tmp_path: Path,
     assert column(tmp_path, "a", {"standardize": {"column": "a"}}, content=content, columns=columns) == [0.0, 0.0]
 
 
-def test_no_number_is_lost_where_its_scale_is_too_great_for_a_number(tmp_path: Path) -> None:
+def test_a_range_that_is_too_large_for_a_float_fails_the_step(tmp_path: Path) -> None:
     options: dict[str, Any] = {"content": "a\n1.7e308\n-1.7e308\n", "columns": {"a": "number"}}
     with pytest.raises(StepFailed, match="1 rows"):
         prepare(tmp_path, [{"min_max_scale": {"column": "a"}}], **options)
 
 
-def test_pinned_values_scale_a_second_file_as_the_first(tmp_path: Path) -> None:
+def test_pinned_values_scale_a_second_file_like_the_first(tmp_path: Path) -> None:
     step: dict[str, Any] = {"column": "age", "feature_range": [-1, 1]}
     learned = prepare(tmp_path, [{"min_max_scale": step}]).fitted["min_max_scale"]
     again = "id,name,age,city,joined\n9,Zoe,60,Bern,2024-01-01\n"
@@ -273,7 +273,7 @@ def test_categories_become_columns(tmp_path: Path) -> None:
     assert "city" not in rows
 
 
-def test_categories_become_numbers_and_an_unknown_one_is_told(tmp_path: Path) -> None:
+def test_categories_become_numbers_and_an_unknown_one_is_an_error_or_missing(tmp_path: Path) -> None:
     assert column(tmp_path, "city", {"ordinal_encode": {"column": "city"}}) == [0, 1, None, 1]
     pinned = {"column": "city", "categories": {"city": ["Bonn"]}}
     with pytest.raises(StepFailed):
@@ -281,7 +281,7 @@ def test_categories_become_numbers_and_an_unknown_one_is_told(tmp_path: Path) ->
     assert column(tmp_path, "city", {"ordinal_encode": {**pinned, "handle_unknown": "ignore"}}) == [None, 0, None, 0]
 
 
-def test_days_are_categories_by_their_date(tmp_path: Path) -> None:
+def test_dates_become_categories(tmp_path: Path) -> None:
     prepared = prepare(tmp_path, [{"one_hot_encode": {"column": "joined"}}])
     learned = prepared.fitted["one_hot_encode"]
     assert learned == {"joined": sorted(learned["joined"])}
@@ -292,7 +292,7 @@ def test_days_are_categories_by_their_date(tmp_path: Path) -> None:
     assert published(again) == published(prepared)
 
 
-def test_a_key_falls_to_the_same_side_in_every_file(tmp_path: Path) -> None:
+def test_a_key_is_on_the_same_side_of_the_split_in_every_file(tmp_path: Path) -> None:
     step = {"train_test_split": {"key": "id", "test_size": 0.3}}
     content = "id\n" + "\n".join(map(str, range(1000))) + "\n"
     sides = column(tmp_path, "split", step, content=content, columns={"id": "integer"}, rows_per_partition=300)
@@ -302,7 +302,7 @@ def test_a_key_falls_to_the_same_side_in_every_file(tmp_path: Path) -> None:
     assert again[-100:] == sides[500:600]
 
 
-def test_the_split_is_the_one_that_was_once_published(tmp_path: Path) -> None:
+def test_the_split_of_a_key_never_changes(tmp_path: Path) -> None:
     step = {"train_test_split": {"key": ["id", "name"], "test_size": 0.6, "seed": 1}}
     assert column(tmp_path, "split", "strip_whitespace", step) == SPLIT_OF_PEOPLE
 
@@ -323,13 +323,13 @@ def prepare_with(folder: Path, code: str, *steps: Any, **options: Any) -> Refine
 WHOLE_TABLE = "from flows.refinery.preprocess import whole_table\n\n\n@whole_table\n"
 
 
-def test_an_own_function_that_asks_for_the_whole_table_sees_all_rows_at_once(tmp_path: Path) -> None:
+def test_a_custom_step_for_the_whole_table_gets_all_rows_together(tmp_path: Path) -> None:
     code = f"{WHOLE_TABLE}def rank(rows, by):\n    return rows.assign(rank=rows[by].rank())\n"
     prepared = prepare_with(tmp_path, code, {"steps.rank": {"by": "age"}}, rows_per_partition=1)
     assert published(prepared)["rank"] == [1.0, None, 3.0, 2.0]
 
 
-def test_an_own_function_gets_the_rows_of_one_partition_after_the_other(tmp_path: Path) -> None:
+def test_a_custom_step_gets_the_rows_partition_by_partition(tmp_path: Path) -> None:
     code = "def count(rows):\n    return rows.assign(rows=len(rows))\n"
     steps = ["drop_duplicates", "steps.count", {"fill_missing": {"column": "age", "strategy": "mean"}}]
     prepared = prepare_with(tmp_path, code, *steps, rows_per_partition=3)
@@ -337,7 +337,7 @@ def test_an_own_function_gets_the_rows_of_one_partition_after_the_other(tmp_path
     assert published(prepared)["age"] == [30.0, 40.0, 50.0, 40.0]
 
 
-def test_an_own_function_gets_no_table_without_rows_unless_there_is_none_with_rows(tmp_path: Path) -> None:
+def test_a_custom_step_gets_an_empty_table_only_if_there_are_no_rows_at_all(tmp_path: Path) -> None:
     code = "def kind(rows):\n    return rows.assign(kind=rows['age'].map({30: 'a', 50: 'b'}))\n"
     for subset, kinds in ({"age"}, ["a", "b", None]), ({"age", "city"}, ["a", None]):
         drop = {"drop_missing": {"subset": sorted(subset)}}
@@ -359,7 +359,7 @@ def test_an_own_function_gets_no_table_without_rows_unless_there_is_none_with_ro
         ("rows['joined'] + pd.Timedelta(hours=int(rows['id'].iloc[0] > 1))", None),
     ],
 )
-def test_an_own_function_that_returns_other_types_for_later_rows_is_named(
+def test_a_custom_step_that_returns_other_types_for_later_rows_is_named(
     tmp_path: Path, values: str, fault: str | None
 ) -> None:
     code = f"def new(rows):\n    return rows.assign(new={values})\n"
@@ -371,7 +371,7 @@ def test_an_own_function_that_returns_other_types_for_later_rows_is_named(
     assert fault in str(raised.value)
 
 
-def test_types_of_later_rows_that_hold_the_same_values_are_those_of_the_first(tmp_path: Path) -> None:
+def test_later_rows_get_the_types_of_the_first_if_that_changes_no_value(tmp_path: Path) -> None:
     code = "def new(rows):\n    return rows.assign(new=0.5 if (rows['age'] == 30).any() else 1)\n"
     assert published(prepare_with(tmp_path, code, "steps.new", rows_per_partition=1))["new"] == [0.5, 1.0, 1.0, 1.0]
 
@@ -387,7 +387,7 @@ def test_types_of_later_rows_that_hold_the_same_values_are_those_of_the_first(tm
         ("[10**30] * len(rows)", [str(10**30)] * 4),
     ],
 )
-def test_what_an_own_function_returns_is_published_whatever_type_pandas_has_for_it(
+def test_a_custom_step_may_return_columns_of_unusual_pandas_types(
     tmp_path: Path, values: str, expected: list[Any]
 ) -> None:
     code = f"def new(rows):\n    return rows.assign(new={values})\n"
@@ -395,7 +395,7 @@ def test_what_an_own_function_returns_is_published_whatever_type_pandas_has_for_
 
 
 @pytest.mark.parametrize("later", ["{'a': 1, 'b': 2}", "{'b': 2}", "['text']", "[[1]]"])
-def test_no_value_of_later_rows_is_lost_in_the_type_of_the_first(tmp_path: Path, later: str) -> None:
+def test_values_of_later_rows_that_do_not_fit_the_type_of_the_first_are_an_error(tmp_path: Path, later: str) -> None:
     code = f"def new(rows):\n    return rows.assign(new=[{{'a': 1}} if n == 1 else {later} for n in rows['id']])\n"
     with pytest.raises((OutputImpossible, StepFailed)):
         prepare_with(tmp_path, code, "steps.new", rows_per_partition=1)
@@ -408,13 +408,13 @@ def test_steps_that_leave_no_column_are_named(tmp_path: Path) -> None:
         prepare(tmp_path, [{"drop_columns": {"columns": list(COLUMNS)}}])
 
 
-def test_a_number_beyond_64_bits_is_refused_among_whole_numbers(tmp_path: Path) -> None:
+def test_a_number_beyond_64_bits_is_rejected_in_a_column_of_integers(tmp_path: Path) -> None:
     for step in ({"fill_missing": {"column": "age", "value": 10**20}}, {"clip": {"column": "age", "lower": 1e30}}):
         with pytest.raises(StepFailed):
             prepare(tmp_path, [step], columns={})
 
 
-def test_an_own_function_that_raises_is_named_with_line_and_row_but_without_a_value(tmp_path: Path) -> None:
+def test_a_custom_step_that_raises_is_named_with_line_and_row_but_without_a_value(tmp_path: Path) -> None:
     code = (
         "def check(rows):\n    if (rows['age'] == 50).any():\n        raise ValueError('secret 50')\n    return rows\n"
     )
@@ -432,31 +432,31 @@ def test_an_own_function_that_raises_is_named_with_line_and_row_but_without_a_va
         {"map_values": {"column": "new", "mapping": {"a": "b"}}},
     ],
 )
-def test_a_step_that_cannot_use_what_an_own_function_returned_is_named(tmp_path: Path, step: dict[str, Any]) -> None:
+def test_a_step_that_cannot_use_what_a_custom_step_returned_is_named(tmp_path: Path, step: dict[str, Any]) -> None:
     code = "def new(rows):\n    return rows.assign(new=[[1]] * len(rows))\n"
     with pytest.raises(StepFailed, match=next(iter(step))):
         prepare_with(tmp_path, code, "steps.new", step)
 
 
-def test_columns_whose_names_are_written_alike_are_refused(tmp_path: Path) -> None:
+def test_columns_whose_names_are_the_same_string_are_rejected(tmp_path: Path) -> None:
     code = "def new(rows):\n    return rows.assign(**{'1': 'a'}).rename(columns={'age': 1})\n"
     with pytest.raises(StepFailed, match="same name"):
         prepare_with(tmp_path, code, "steps.new")
 
 
-def test_an_own_function_that_exits_rejects_the_file_and_does_not_end_the_task(tmp_path: Path) -> None:
+def test_a_custom_step_that_exits_rejects_the_file_and_does_not_end_the_task(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match="SystemExit"):
         prepare_with(tmp_path, "def f(rows):\n    raise SystemExit\n", "steps.f")
 
 
-def test_an_own_function_must_return_a_table_of_no_more_rows(tmp_path: Path) -> None:
+def test_a_custom_step_must_return_a_table_with_no_additional_rows(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match="NoneType"):
         prepare_with(tmp_path, "def f(rows):\n    rows['x'] = 1\n", "steps.f")
     with pytest.raises(StepFailed, match="4 rows for 2"):
         prepare_with(tmp_path, "def f(rows):\n    return pd.concat([rows, rows])\n", "steps.f")
 
 
-def test_rows_that_an_own_function_drops_are_counted_under_its_name(tmp_path: Path) -> None:
+def test_rows_that_a_custom_step_drops_are_counted_under_its_name(tmp_path: Path) -> None:
     prepared = prepare_with(tmp_path, "def old(rows):\n    return rows[rows['age'] > 35]\n", "steps.old")
     assert prepared.dropped == {"steps.old": 2}
 
@@ -476,7 +476,7 @@ def test_a_step_that_cannot_be_imported_is_a_fault_of_the_deployment(tmp_path: P
         prepare_with(tmp_path, steps, "steps.f")
 
 
-def test_all_steps_are_imported_at_once_as_the_images_build_does(
+def test_the_build_of_the_image_fails_if_the_steps_of_a_contract_cannot_be_imported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, text in {"good": "import json\n", "bad": "import no_such_module\n"}.items():
@@ -517,12 +517,12 @@ def test_all_steps_are_imported_at_once_as_the_images_build_does(
         ("select", "it needs the argument 'columns'"),
     ],
 )
-def test_wrong_arguments_are_refused_before_any_data_is_read(step: Any, fault: str) -> None:
+def test_wrong_arguments_are_rejected_before_any_data_is_read(step: Any, fault: str) -> None:
     with pytest.raises(ContractInvalid, match=fault):
         compile_steps(a_contract(preprocess=[step]))
 
 
-def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
+def test_a_missing_column_is_reported_with_the_existing_ones(tmp_path: Path) -> None:
     with pytest.raises(ColumnMissing, match=r"'agee'.*'id', 'name'"):
         prepare(tmp_path, [{"drop_columns": {"columns": ["agee"]}}])
 
@@ -542,19 +542,19 @@ TIMES: dict[str, Any] = {"content": "t,b\n08:00,x\n,y\n", "columns": {"t": "time
         ([{"rename": {"columns": {"t": "b", "b": "t"}}}, {"rename": {"columns": {"t": "b", "b": "t"}}}], None),
     ],
 )
-def test_a_column_is_published_as_times_as_long_as_it_holds_them(
+def test_a_column_is_published_as_times_as_long_as_it_contains_times(
     tmp_path: Path, steps: list[Any], expected: list[Any] | None
 ) -> None:
     assert column(tmp_path, "t", *steps, **TIMES) == (expected or [dt.time(8), None])
 
 
-def test_what_is_no_time_is_not_filled_into_times(tmp_path: Path) -> None:
+def test_a_string_that_is_not_a_time_cannot_fill_times(tmp_path: Path) -> None:
     steps = [{"fill_missing": {"column": "t", "value": "unknown"}}]
     with pytest.raises(ContractInvalid, match="'unknown'"):
         prepare(tmp_path, steps, **TIMES)
 
 
-def test_moments_that_an_own_function_makes_of_dates_keep_their_hours(tmp_path: Path) -> None:
+def test_timestamps_that_a_custom_step_makes_from_dates_keep_their_hours(tmp_path: Path) -> None:
     code = "def noon(rows):\n    return rows.assign(joined=rows['joined'] + pd.Timedelta(hours=12))\n"
     prepared = prepare_with(tmp_path, code, "steps.noon")
     assert published(prepared)["joined"][0] == dt.datetime(2024, 1, 1, 12)  # noqa: DTZ001 as the function left it
@@ -581,7 +581,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     assert len(digests) == 1
 
 
-def test_csv_output_holds_values_as_they_are(tmp_path: Path) -> None:
+def test_csv_output_contains_the_values_unchanged(tmp_path: Path) -> None:
     content = 'name,=note,n\n=1+1,"@x, ""y""",-5\nplain,"+2\nlines",3\n'
     prepared = prepare(tmp_path, [], content, columns={"name": "string", "n": "integer"}, output={"format": "csv"})
     (output,) = prepared.outputs
@@ -594,7 +594,7 @@ def test_csv_output_holds_values_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("compression", "extension"), [("gzip", ".csv.gz"), ("zstd", ".csv.zst"), ("none", ".csv")])
-def test_csv_is_compressed_as_the_contract_says(tmp_path: Path, compression: str, extension: str) -> None:
+def test_csv_is_compressed_as_the_contract_declares(tmp_path: Path, compression: str, extension: str) -> None:
     prepared = prepare(tmp_path, [], output={"format": "csv", "compression": compression})
     (output,) = prepared.outputs
     assert output.extension == extension
@@ -603,7 +603,7 @@ def test_csv_is_compressed_as_the_contract_says(tmp_path: Path, compression: str
         assert len(stream.read().splitlines()) == 5
 
 
-def test_rows_are_parted_into_folders_by_value_and_by_day(tmp_path: Path) -> None:
+def test_rows_are_partitioned_into_folders_by_value_and_by_day(tmp_path: Path) -> None:
     prepared = prepare(tmp_path, [], output={"partition_by": ["city", "day(joined)"]})
     folders = {output.folder: output.rows for output in prepared.outputs}
     assert folders == {
@@ -641,7 +641,7 @@ def test_dates_name_their_folders_as_days(tmp_path: Path) -> None:
     assert folders == ["d=0099-01-02/", "d=2024-01-01/", "d=__HIVE_DEFAULT_PARTITION__/"]
 
 
-def test_dates_cast_to_text_are_days(tmp_path: Path) -> None:
+def test_dates_cast_to_strings_are_days(tmp_path: Path) -> None:
     steps = [{"cast": {"column": "d", "type": "string"}}]
     prepared = prepare(tmp_path, steps, DAYS, columns={"d": "date"})
     assert pq.read_table(prepared.outputs[0].path)["d"].to_pylist() == ["2024-01-01", "0099-01-02", None]

@@ -39,9 +39,9 @@ def column_of(proposal: Proposal, name: str) -> dict[str, Any]:
 
 
 def expected_of(proposal: Proposal, column: str) -> dict[str, dict[str, Any]]:
-    """Return name → other arguments for the proposed expectations on a column.
+    """Return name → arguments for the proposed expectations on a column.
 
-    The names are given without the prefix expect_column_values_to_.
+    The names lack the prefix expect_column_values_to_, and the arguments lack the column.
     """
     return {
         expectation.name.removeprefix("expect_column_values_to_"): {
@@ -53,7 +53,7 @@ def expected_of(proposal: Proposal, column: str) -> dict[str, dict[str, Any]]:
 
 
 def csv_of(**columns: Sequence[Any]) -> str:
-    """Return the text of a CSV file with these columns."""
+    """Return the content of a CSV file with these columns."""
     rows = zip(*columns.values(), strict=True)
     return "\n".join([",".join(columns), *(",".join(map(str, row)) for row in rows), ""])
 
@@ -118,7 +118,9 @@ def _as_parquet(table: dict[str, list[Any]]) -> bytes:
 @pytest.mark.parametrize("written", [_as_csv, _as_json_lines, _as_parquet])
 @settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(table=tables())
-def test_whatever_the_table_its_contract_loads_and_the_sample_passes_it(written: Any, table: dict[str, Any]) -> None:
+def test_the_contract_proposed_for_any_table_loads_and_quarantines_only_the_misfits(
+    written: Any, table: dict[str, Any]
+) -> None:
     try:
         content = written(table)
     except ValueError:  # JSON has no infinity
@@ -151,12 +153,12 @@ def test_a_sample_without_rows_gives_its_columns(tmp_path: Path) -> None:
     assert proposal.contract.expectations == ()
 
 
-def test_a_sample_that_is_no_table_is_refused(tmp_path: Path) -> None:
+def test_an_empty_sample_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(EmptyFile):
         propose(tmp_path, "")
 
 
-def test_a_name_that_no_dataset_can_have_is_refused(tmp_path: Path) -> None:
+def test_a_name_that_no_dataset_can_have_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "sample.csv").write_text("a\n1\n")
     with pytest.raises(ContractInvalid) as caught:
         propose_contract(tmp_path / "sample.csv", "../../Etc")
@@ -205,7 +207,7 @@ def test_a_column_gets_the_type_that_a_person_would_give_it(
     assert column_of(propose(tmp_path, csv_of(other=["x"] * len(values), c=values)), "c") == fields
 
 
-def test_what_means_missing_among_numbers_stays_a_value_among_texts(tmp_path: Path) -> None:
+def test_a_string_that_means_missing_among_numbers_is_a_value_among_strings(tmp_path: Path) -> None:
     numbers = [*range(1, 57), "NA", "none", "", 60]
     countries, levels = ["NA", "DE", "FR"] * 20, ["none", "low", "high"] * 20
     proposal = propose(tmp_path, csv_of(id=range(60), country=countries, level=levels, amount=numbers))
@@ -217,7 +219,7 @@ def test_what_means_missing_among_numbers_stays_a_value_among_texts(tmp_path: Pa
     assert expected_of(proposal, "level") == {"be_in_set": {"value_set": ["high", "low", "none"]}}
 
 
-def test_decimal_commas_and_semicolons_are_found_and_written_down(tmp_path: Path) -> None:
+def test_decimal_commas_and_semicolons_are_detected_and_declared(tmp_path: Path) -> None:
     proposal = propose(tmp_path, "name;price\na;1.234,50\nb;2,75\n")
     assert column_of(proposal, "price") == {"type": "number", "nullable": False}
     written = proposal.contract.format
@@ -261,7 +263,7 @@ def test_dates_written_as_digits_are_dates(
     assert (column.type, column.format) == (kind, "%Y%m%d" if kind == "date" else None)
 
 
-def test_a_comment_says_which_texts_may_mean_missing_and_what_to_write(tmp_path: Path) -> None:
+def test_a_comment_names_strings_that_may_mean_missing_and_how_to_declare_them(tmp_path: Path) -> None:
     proposal = propose(tmp_path, csv_of(id=range(3), tail=["N1", "NA", "NA"], code=["-", "x", "NA"]))
     notes = {column.name: column.note for column in proposal.profile.columns}
     assert notes["tail"].startswith("2 times NA")
@@ -270,7 +272,7 @@ def test_a_comment_says_which_texts_may_mean_missing_and_what_to_write(tmp_path:
     assert notes["id"] == ""
 
 
-def test_the_format_is_open_unless_options_need_it(tmp_path: Path) -> None:
+def test_the_format_is_declared_only_if_an_option_needs_it(tmp_path: Path) -> None:
     proposal = propose(tmp_path, "id,n\n1,2\n")
     assert "format" not in proposal.contract.model_fields_set
     assert "# format: csv" in proposal.text
@@ -283,7 +285,7 @@ def test_the_format_is_open_unless_options_need_it(tmp_path: Path) -> None:
 # --- expectations -----------------------------------------------------------------------------------------------------
 
 
-def test_few_values_that_come_again_are_a_set(tmp_path: Path) -> None:
+def test_a_few_repeated_values_are_a_set(tmp_path: Path) -> None:
     proposal = propose(tmp_path, csv_of(id=range(12), country=["DE", "AT", "NO"] * 4))
     assert expected_of(proposal, "country") == {"be_in_set": {"value_set": ["AT", "DE", "NO"]}}
 
@@ -293,12 +295,12 @@ def test_a_key_is_unique_and_has_no_range(tmp_path: Path) -> None:
     assert set(expected_of(proposal, "order_id")) == {"be_unique"}
 
 
-def test_values_that_are_all_different_by_chance_are_no_key(tmp_path: Path) -> None:
+def test_values_that_are_all_different_by_chance_are_not_a_key(tmp_path: Path) -> None:
     proposal = propose(tmp_path, csv_of(id=range(6), weight=[51, 62, 73, 84, 95, 46]))
     assert set(expected_of(proposal, "weight")) == {"be_between"}
 
 
-def test_identifiers_of_one_make_get_a_regex(tmp_path: Path) -> None:
+def test_identifiers_with_one_pattern_get_a_regex(tmp_path: Path) -> None:
     proposal = propose(tmp_path, csv_of(order=[f"ORD-{number:08d}" for number in range(9)], n=range(9)))
     assert expected_of(proposal, "order")["match_regex"] == {"regex": "^ORD-[0-9]{8}$"}
 
@@ -327,7 +329,7 @@ def test_identifiers_of_one_make_get_a_regex(tmp_path: Path) -> None:
         ("air_time", [20, 650], (0, 750)),
     ],
 )
-def test_a_range_is_the_one_that_is_meant(
+def test_a_range_follows_from_the_name_and_the_values(
     tmp_path: Path, name: str, values: list[float], bounds: tuple[float, float]
 ) -> None:
     proposal = propose(tmp_path, f"id,{name}\n" + "".join(f"{place},{value}\n" for place, value in enumerate(values)))
@@ -335,7 +337,7 @@ def test_a_range_is_the_one_that_is_meant(
     assert (between["min_value"], between["max_value"]) == bounds
 
 
-def test_a_month_has_its_range_also_where_the_sample_has_few_of_them(tmp_path: Path) -> None:
+def test_a_month_has_its_range_even_if_the_sample_has_few_months(tmp_path: Path) -> None:
     proposal = propose(tmp_path, csv_of(id=range(12), month=[1] * 6 + [2] * 6, year=[2013] * 12))
     assert expected_of(proposal, "month") == {"be_between": {"min_value": 1, "max_value": 12}}
     assert expected_of(proposal, "year") == {}
@@ -356,7 +358,7 @@ def test_columns_that_are_a_key_together_are_found(tmp_path: Path) -> None:
     assert compound_of(propose(tmp_path, table)) == [["day", "shop", "till"]]
 
 
-def test_columns_that_are_different_together_by_chance_are_no_key(tmp_path: Path) -> None:
+def test_columns_that_are_unique_together_by_chance_are_not_a_key(tmp_path: Path) -> None:
     table = csv_of(a=[1, 2, 3, 4, 5, 1], b=[1, 2, 3, 4, 1, 5], c=["x"] * 6)
     assert compound_of(propose(tmp_path, table)) == []
 
@@ -366,7 +368,7 @@ def test_a_single_key_needs_no_other_column(tmp_path: Path) -> None:
     assert compound_of(propose(tmp_path, table)) == []
 
 
-def test_first_names_that_differ_by_chance_are_no_key(tmp_path: Path) -> None:
+def test_first_names_that_differ_by_chance_are_not_a_key(tmp_path: Path) -> None:
     names = [f"{first}{second}" for first in "ABCDEFG" for second in ("nna", "ertha", "lara")]
     assert expected_of(propose(tmp_path, csv_of(first_name=names, n=[1.5] * len(names))), "first_name") == {}
 
@@ -384,7 +386,7 @@ def test_first_names_that_differ_by_chance_are_no_key(tmp_path: Path) -> None:
         ([], None),
     ],
 )
-def test_what_identifiers_have_in_common(texts: list[str], regex: str | None) -> None:
+def test_identifiers_have_a_regex_only_if_they_share_a_pattern(texts: list[str], regex: str | None) -> None:
     found = identifier_regex(texts)
     assert (found[0] if found else None) == regex
 
@@ -406,13 +408,13 @@ def test_bounds_are_round_and_a_little_wider(low: float, high: float, whole: boo
 
 
 @given(st.floats(-1e15, 1e15), st.floats(-1e15, 1e15), st.booleans())
-def test_bounds_hold_what_was_seen(one: float, other: float, whole: bool) -> None:
+def test_bounds_include_every_value(one: float, other: float, whole: bool) -> None:
     low, high = sorted((float(int(one)), float(int(other))) if whole else (one, other))
     bounds = wider(low, high, whole=whole)
     assert bounds is None or bounds[0] <= low <= high <= bounds[1]
 
 
-def test_every_line_of_the_proposal_says_what_was_seen(tmp_path: Path) -> None:
+def test_every_line_of_the_proposal_gives_its_evidence(tmp_path: Path) -> None:
     proposal = propose(tmp_path, csv_of(id=range(12), country=["DE", "AT", "NO"] * 4, price=[1.5, 2.5, 9.5] * 4))
     lines = [line for line in proposal.text.splitlines() if line.startswith("  ")]
     assert [line for line in lines if "  # " not in line] == []
@@ -420,7 +422,7 @@ def test_every_line_of_the_proposal_says_what_was_seen(tmp_path: Path) -> None:
     assert "# saw 1.5 to 9.5" in proposal.text
 
 
-def test_names_that_a_program_would_trip_over_are_cleaned_where_that_is_possible(tmp_path: Path) -> None:
+def test_column_names_are_cleaned_only_if_that_changes_one(tmp_path: Path) -> None:
     assert [step.name for step in propose(tmp_path, "First Name,n\na,1\n").contract.preprocess] == [
         "clean_column_names"
     ]

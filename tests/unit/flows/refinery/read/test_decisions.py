@@ -44,11 +44,11 @@ def decided(folder: Path, content: bytes, **fields: Any) -> dict[str, tuple[Any,
         (b"a,b\n1,x\n", {"format": "csv"}, "format", ("csv", "declared")),
     ],
 )
-def test_each_decision_says_what_it_rests_on(
+def test_each_decision_has_its_value_and_its_basis(
     tmp_path: Path, content: bytes, fields: dict[str, Any], name: str, right: tuple[Any, str]
 ) -> None:
     assert decided(tmp_path, content, **fields)[name] == right
 
 
-def test_what_a_format_does_not_have_is_not_decided(tmp_path: Path) -> None:
+def test_options_that_a_format_does_not_have_are_not_decided(tmp_path: Path) -> None:
     assert set(decided(tmp_path, b'[{"a": 1}]')) == {"format", "encoding"}

@@ -1,4 +1,4 @@
-"""Readers of Parquet, XLSX and compressed files, and files that are rejected because of their content."""
+"""Parquet, XLSX and compressed files are read completely and in bounded memory, or they are rejected."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_several_compressed_members_are_one_file(tmp_path: Path) -> None:
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("pack", [gzip.compress, zstd])
-def test_a_decompression_bomb_is_refused_in_little_memory(tmp_path: Path, pack: Any) -> None:
+def test_a_decompression_bomb_is_rejected_in_little_memory(tmp_path: Path, pack: Any) -> None:
     limits = Limits(expansion_grace_bytes=1 << 18, max_expansion_ratio=10)
     for beginning, rest in [(b"a,b\n", b"1,2\n"), (b"", b"a"), (b"", b'{"a": 1}\n'), (b"[", b" ")]:
         packed = pack(beginning) + pack(rest * (1_000_000 // len(rest))) * 200
@@ -127,7 +127,7 @@ def test_a_decompression_bomb_is_refused_in_little_memory(tmp_path: Path, pack: 
         tracemalloc.stop()
 
 
-def test_more_expanded_bytes_than_the_limit_are_refused(tmp_path: Path) -> None:
+def test_more_expanded_bytes_than_the_limit_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(FileTooLarge):
         read_bytes(tmp_path, gzip.compress(CSV * 100), limits=Limits(max_expanded_bytes=100_000))
     with pytest.raises(FileTooLarge):
@@ -143,7 +143,7 @@ def test_nothing_compressed_is_an_empty_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
-def test_a_pickle_is_refused_and_never_loaded(tmp_path: Path, protocol: int) -> None:
+def test_a_pickle_is_rejected_and_never_loaded(tmp_path: Path, protocol: int) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Any, tuple[str]]:
             return pytest.fail, ("the pickle was loaded",)
@@ -156,11 +156,11 @@ def test_a_pickle_is_refused_and_never_loaded(tmp_path: Path, protocol: int) -> 
 
 
 @pytest.mark.parametrize("content", [b"Vid\nVa\np0\n", b"cars\ncat\np0\nx\n", b"p0\n" * 3, b"Vid\np0\n.\n"])
-def test_a_table_that_begins_as_a_pickle_might_is_a_table(tmp_path: Path, content: bytes) -> None:
+def test_a_table_that_begins_like_a_pickle_is_a_table(tmp_path: Path, content: bytes) -> None:
     assert whole(read_bytes(tmp_path, content, a_contract(format="csv"))).shape == (content.count(b"\n") - 1, 1)
 
 
-def test_another_archive_is_not_taken_for_a_workbook(tmp_path: Path) -> None:
+def test_an_archive_that_is_not_a_workbook_is_rejected(tmp_path: Path) -> None:
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w") as archive:
         archive.writestr("data.csv", "a,b\n1,2\n")
@@ -172,7 +172,7 @@ def test_another_archive_is_not_taken_for_a_workbook(tmp_path: Path) -> None:
     ("declared", "content"),
     [("csv", parquet(pa.table({"a": [1]}))), ("parquet", CSV), ("xlsx", CSV), ("json", workbook([["a"]]))],
 )
-def test_a_file_of_another_format_than_the_contract_says_is_refused(
+def test_a_file_of_another_format_than_the_contract_declares_is_rejected(
     tmp_path: Path, declared: str, content: bytes
 ) -> None:
     with pytest.raises(FormatMismatch):
@@ -183,7 +183,7 @@ def test_a_file_of_another_format_than_the_contract_says_is_refused(
 
 
 @pytest.mark.parametrize("dictionary", [True, False])
-def test_a_row_of_parquet_whose_text_is_no_utf8_is_a_misfit(tmp_path: Path, dictionary: bool) -> None:
+def test_a_row_of_parquet_with_a_string_that_is_not_utf8_is_a_misfit(tmp_path: Path, dictionary: bool) -> None:
     texts = pa.array([b"a", b"caf\xe9", None, b"caf\xc3\xa9"]).view(pa.string())
     content = parquet(pa.table({"n": [1, 2, 3, 4], "t": texts}), use_dictionary=dictionary)
     partitions = read_bytes(tmp_path, content, rows_per_partition=3)
@@ -194,12 +194,12 @@ def test_a_row_of_parquet_whose_text_is_no_utf8_is_a_misfit(tmp_path: Path, dict
     assert list(whole(partitions)["t"].dropna()) == ["a", "café"]
 
 
-def test_parquet_comes_batch_by_batch_with_its_types(tmp_path: Path) -> None:
+def test_parquet_is_read_in_partitions_and_keeps_its_types(tmp_path: Path) -> None:
     table = pa.table(
         {
             "i": pa.array([1, 2, 3, 4, 5]),
             "m": pa.array([1, None, 3, None, 2]),
-            "great": pa.array([2**60 + 1, None, 3, None, 2]),
+            "large": pa.array([2**60 + 1, None, 3, None, 2]),
             "s": pa.array(["x", None, "", "007", "é"]),
             "t": pa.array([dt.datetime(2026, 1, 1, tzinfo=dt.UTC)] * 5),
             "l": pa.array([[1], None, [], [2, 3], [4]]),
@@ -210,7 +210,7 @@ def test_parquet_comes_batch_by_batch_with_its_types(tmp_path: Path) -> None:
     first = partitions[0].frame
     assert first["i"].dtype == np.int64
     assert first["m"].dtype == np.float64
-    assert first["great"].tolist() == [2**60 + 1, None]
+    assert first["large"].tolist() == [2**60 + 1, None]
     assert first["s"].dtype == "str"
     assert str(first["t"].dtype).startswith("datetime64")
     assert whole(partitions)["l"].tolist()[3] == "[2, 3]"
@@ -228,7 +228,7 @@ def test_row_groups_that_were_read_are_not_kept_in_memory(tmp_path: Path, monkey
     assert max(in_memory) < numbers.nbytes / 4
 
 
-def test_a_partition_of_long_texts_is_as_large_as_one_of_short_texts(tmp_path: Path) -> None:
+def test_a_partition_of_long_strings_is_no_larger_than_the_limit(tmp_path: Path) -> None:
     long, limits = pa.array(["x" * 1_000_000]), Limits()
     texts = long.take(pa.array([0] * 100))
     table = pa.table({"text": texts, "struct": pa.StructArray.from_arrays([texts], ["s"]), "id": range(100)})
@@ -251,13 +251,13 @@ def test_a_map_is_read_as_a_list_of_pairs(tmp_path: Path) -> None:
     assert len(frame) == 3_000
 
 
-def test_what_json_has_no_form_for_is_text_within_nested_values(tmp_path: Path) -> None:
+def test_nested_values_that_json_cannot_represent_become_strings(tmp_path: Path) -> None:
     values = [{"day": dt.date(2024, 5, 1), "name": "Zoë".encode(), "price": Decimal("1.10")}]
     (text,) = whole(read_bytes(tmp_path, parquet(pa.table({"a": [values]}))))["a"]
     assert text == '[{"day": "2024-05-01", "name": "Zoë", "price": "1.10"}]'
 
 
-def test_nested_bytes_that_are_not_text_are_refused(tmp_path: Path) -> None:
+def test_nested_bytes_that_are_not_text_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(BytesWithoutText):
         read_bytes(tmp_path, parquet(pa.table({"a": [[{"raw": b"\xff"}]]})))
 
@@ -270,20 +270,20 @@ def test_parquet_without_rows_keeps_its_columns(tmp_path: Path) -> None:
     assert partition.rows_in == 0
 
 
-def test_broken_parquet_is_refused(tmp_path: Path) -> None:
+def test_broken_parquet_is_rejected(tmp_path: Path) -> None:
     good = parquet(pa.table({"a": list(range(1000)), "b": [str(i) for i in range(1000)]}))
     for broken in (good[:100], good[:-8], b"PAR1" + b"\0" * 100, good[:50] + bytes(200) + good[250:]):
         with pytest.raises(ParquetBroken):
             read_bytes(tmp_path, broken)
 
 
-def test_parquet_with_a_name_twice_or_none_is_refused(tmp_path: Path) -> None:
+def test_parquet_with_a_duplicate_or_empty_column_name_is_rejected(tmp_path: Path) -> None:
     for names in (["a", "a"], ["a", ""]):
         with pytest.raises(HeaderInvalid):
             read_bytes(tmp_path, parquet(pa.table([pa.array([1]), pa.array([2])], names=names)))
 
 
-def test_a_few_long_texts_that_stand_for_many_rows_are_refused(tmp_path: Path) -> None:
+def test_a_long_string_that_many_rows_repeat_is_rejected(tmp_path: Path) -> None:
     text = pa.array(["x" * 10_000_000])
     table = pa.table({"a": pa.DictionaryArray.from_arrays(pa.array(np.zeros(100_000, np.int32)), text)})
     content = parquet(table, compression="zstd")
@@ -315,7 +315,7 @@ def test_a_sheet_is_a_table(tmp_path: Path) -> None:
     assert numbers([partition]) == [1, 2]
 
 
-def test_a_sheet_is_chosen_by_name_or_place(tmp_path: Path) -> None:
+def test_a_sheet_is_chosen_by_name_or_number(tmp_path: Path) -> None:
     content = workbook([["a"], [1]], other=[["about this file"], ["b"], [2]])
     for sheet in ("other", 1):
         contract = a_contract(format={"type": "xlsx", "sheet": sheet, "skip_lines": 1})
@@ -351,18 +351,18 @@ SHEET = (
         b'<row r="1048570">' + b"<c><v>1</v></c>" * 1000 + b"</row>",
     ],
 )
-def test_two_cells_far_apart_do_not_fill_memory(tmp_path: Path, cells: bytes) -> None:
+def test_a_sheet_with_cells_far_apart_is_rejected(tmp_path: Path, cells: bytes) -> None:
     with pytest.raises(FileTooLarge):
         read_bytes(tmp_path, with_sheet(workbook([["a"], [1]]), SHEET % cells))
 
 
-def test_a_workbook_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
+def test_a_workbook_that_unpacks_to_too_much_is_rejected(tmp_path: Path) -> None:
     content = with_sheet(workbook([["a"], [1]]), SHEET % (b"<row>" + b" " * 5_000_000 + b"</row>"))
     with pytest.raises(FileTooLarge):
         read_bytes(tmp_path, content, limits=Limits(max_workbook_bytes=1_000_000))
 
 
-def test_a_workbook_that_lies_about_its_sizes_is_measured_all_the_same(tmp_path: Path) -> None:
+def test_a_workbook_that_claims_wrong_sizes_is_still_measured(tmp_path: Path) -> None:
     content = bytearray(with_sheet(workbook([["a"], [1]]), SHEET % (b" " * 5_000_000)))
     real = (5_000_000 + len(SHEET) - 2).to_bytes(4, "little")
     for match in list(re.finditer(re.escape(real), bytes(content))):
@@ -385,7 +385,7 @@ def test_entities_in_a_workbook_are_not_expanded(tmp_path: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
 
 
-def test_a_broken_workbook_is_refused(tmp_path: Path) -> None:
+def test_a_broken_workbook_is_rejected(tmp_path: Path) -> None:
     good = workbook([["a"], [1]])
     for broken in (good[:200], good[:-30], with_sheet(good, b"<worksheet><sheetData><row><c r='A1'>")):
         with pytest.raises((WorkbookBroken, EmptyFile)):
@@ -423,7 +423,7 @@ def test_error_cells_of_another_sheet_do_not_count(tmp_path: Path) -> None:
     assert [misfit.row_number for misfit in misfits(read_bytes(tmp_path, content, contract))] == [1]
 
 
-def test_formats_that_show_zeros_in_front_are_listed(tmp_path: Path) -> None:
+def test_formats_that_show_leading_zeros_are_listed(tmp_path: Path) -> None:
     book = openpyxl.load_workbook(io.BytesIO(workbook([["zip", "price"], [1234, 2.5]])))
     book.worksheets[0]["A2"].number_format = "00000"
     book.worksheets[0]["B2"].number_format = "0.00"
@@ -444,7 +444,7 @@ def test_the_ranges_of_merged_cells_are_counted(tmp_path: Path) -> None:
     assert partition.frame["v"].isna().tolist() == [False, True, False]
 
 
-def test_error_cells_are_found_where_the_sheet_gives_no_places(tmp_path: Path) -> None:
+def test_error_cells_are_found_in_a_sheet_without_cell_references(tmp_path: Path) -> None:
     places = re.compile(rb' r="[A-Z]*[0-9]+"')
     content = repacked(with_errors([["id", "v"], [1, 2], [3, "#REF!"]]), lambda part: places.sub(b"", part))
     assert [misfit.raw for misfit in misfits(read_bytes(tmp_path, content))] == ["#REF! in row 3: 3,"]
@@ -460,6 +460,6 @@ def repacked(content: bytes, change: Callable[[bytes], bytes]) -> bytes:
     return result.getvalue()
 
 
-def test_an_error_cell_in_the_header_is_refused_with_its_row(tmp_path: Path) -> None:
+def test_an_error_cell_in_the_header_is_rejected_with_its_row(tmp_path: Path) -> None:
     with pytest.raises(HeaderInvalid, match=r"row 1.*#N/A"):
         read_bytes(tmp_path, with_errors([["id", "#N/A"], [1, 2]]))

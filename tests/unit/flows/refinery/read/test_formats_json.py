@@ -32,12 +32,12 @@ def test_an_empty_array_is_a_table_without_rows(tmp_path: Path) -> None:
     assert partition.rows_in == 0
 
 
-def test_a_number_that_no_float_holds_is_kept_as_it_is_written(tmp_path: Path) -> None:
+def test_a_number_that_is_too_large_for_a_float_is_kept_as_it_is_written(tmp_path: Path) -> None:
     (partition,) = read_bytes(tmp_path, b'{"a": 1e400}\n{"a": 2.5}\n')
     assert partition.frame["a"].tolist() == ["1e400", 2.5]
 
 
-def test_a_long_text_of_digits_is_no_number(tmp_path: Path) -> None:
+def test_a_long_string_of_digits_is_not_a_number(tmp_path: Path) -> None:
     digits = "1" * 500
     assert whole(read_bytes(tmp_path, json.dumps({"a": digits}).encode()))["a"].tolist() == [digits]
 
@@ -77,14 +77,14 @@ def test_a_row_may_be_nested_200_levels_deep_and_no_deeper(tmp_path: Path) -> No
     assert [(m.row_number, m.reason) for m in misfits(partitions)] == [(n, "nested_too_deep") for n in (2, 3, 4)]
 
 
-def test_rows_may_lack_columns_and_bring_new_ones(tmp_path: Path) -> None:
+def test_rows_may_lack_columns_and_add_new_ones(tmp_path: Path) -> None:
     partitions = read_bytes(tmp_path, b'{"a": 1}\n{"b": "x"}\n', a_contract(format="jsonl"))
     frame = whole(partitions)
     assert frame["a"].isna().tolist() == [False, True]
     assert frame["b"].isna().tolist() == [True, False]
 
 
-def test_values_come_as_they_are(tmp_path: Path) -> None:
+def test_values_keep_their_types_and_digits(tmp_path: Path) -> None:
     rows = [
         {"i": 2**60 + 1, "m": 2**60 + 1, "mixed": 1, "t": True, "n": [1, {"k": "é"}], "s": "007", "d": "2026-01-01"},
         {"i": 5, "m": None, "mixed": "x", "t": False, "n": None, "s": "", "d": "2026-01-02"},
@@ -100,7 +100,7 @@ def test_values_come_as_they_are(tmp_path: Path) -> None:
     assert frame["d"].tolist() == ["2026-01-01", "2026-01-02"]
 
 
-def test_values_that_are_no_objects_are_misfits(tmp_path: Path) -> None:
+def test_values_that_are_not_objects_are_misfits(tmp_path: Path) -> None:
     partitions = read_bytes(tmp_path, b'[{"a": 1},\n 5, "x", null, {"a": 2, "a": 3}, {"a": 4}]')
     assert numbers(partitions) == [1, 6]
     assert [(m.row_number, m.reason, m.raw, m.line) for m in misfits(partitions)] == [
@@ -111,7 +111,7 @@ def test_values_that_are_no_objects_are_misfits(tmp_path: Path) -> None:
     ]
 
 
-def test_one_endless_value_is_refused_at_the_limit(tmp_path: Path) -> None:
+def test_one_endless_value_is_rejected_at_the_limit(tmp_path: Path) -> None:
     limits = Limits(max_record_bytes=100_000)
     long = b'"' + b"x" * 5_000_000
     for content in (b'[{"a": ' + long, b'{"a": ' + long, b'{"a": 1}\n{"a": ' + long):
@@ -119,13 +119,13 @@ def test_one_endless_value_is_refused_at_the_limit(tmp_path: Path) -> None:
             read_bytes(tmp_path, content, limits=limits)
 
 
-def test_rows_that_each_bring_columns_are_refused_at_the_limit(tmp_path: Path) -> None:
+def test_rows_that_each_add_a_column_are_rejected_at_the_limit(tmp_path: Path) -> None:
     lines = "\n".join(f'{{"c{i}": 1}}' for i in range(1000))
     with pytest.raises(TooManyColumns):
         read_bytes(tmp_path, lines.encode(), limits=Limits(max_columns=500), rows_per_partition=10)
 
 
-def test_wide_rows_come_in_smaller_partitions(tmp_path: Path) -> None:
+def test_wide_rows_are_read_in_smaller_partitions(tmp_path: Path) -> None:
     lines = "\n".join(json.dumps({f"c{i}": i for i in range(100)}) for _ in range(50))
     partitions = read_bytes(tmp_path, lines.encode(), limits=Limits(max_partition_cells=1000))
     assert max(len(partition.frame) for partition in partitions) <= 10

@@ -63,7 +63,7 @@ def require_every_row_once(partitions: list[Partition]) -> None:
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
     rows_per_partition=st.integers(1, 8),
 )
-def test_what_a_csv_writer_writes_is_read_back_text_by_text(
+def test_what_a_csv_writer_writes_is_read_back_unchanged(
     table: list[list[str]], delimiter: str, end: str, quoting: int, rows_per_partition: int
 ) -> None:
     width = len(table[0]) if table else 1
@@ -93,7 +93,7 @@ def test_what_a_csv_writer_writes_is_read_back_text_by_text(
     quotes_all=st.booleans(),
     rows_per_partition=st.integers(1, 8),
 )
-def test_any_delimiter_and_one_at_the_end_are_read_back_text_by_text(
+def test_rows_with_any_delimiter_and_a_trailing_one_are_read_back_unchanged(
     table: list[list[str]], delimiter: str, end: str, trailing: bool, quotes_all: bool, rows_per_partition: int
 ) -> None:
     width = len(table[0]) if table else 1
@@ -147,7 +147,7 @@ VALUE = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) |
     lines=st.booleans(),
     rows_per_partition=st.integers(1, 8),
 )
-def test_json_rows_are_read_back_one_by_one(
+def test_numbers_in_json_rows_are_read_back_unchanged(
     rows: list[dict[str, object]], lines: bool, rows_per_partition: int
 ) -> None:
     content = "\n".join(map(json.dumps, rows)) if lines and rows else json.dumps(rows, indent=1)

@@ -1,4 +1,4 @@
-"""Files that expand to much more than their size, or claim to, are rejected by a reader with little memory."""
+"""Hostile files are read or rejected within a limit on memory."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from tests.cases.hostile import FILES
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", FILES)
-def test_a_hostile_file_ends_well_with_little_memory(name: str) -> None:
+def test_a_hostile_file_has_an_allowed_result_within_its_memory_limit(name: str) -> None:
     assert FILES[name].ending() in FILES[name].ends

@@ -54,7 +54,7 @@ def refuses(path: Path) -> Iterator[Any]:
 
 
 class Payload:
-    """A pickle payload that calls `call`, as a reader might send it if a malicious file had taken control of it."""
+    """A pickle that calls `call` when it is loaded, as a reader might send it if a malicious file controlled it."""
 
     def __init__(self, call: Any, *values: Any) -> None:
         self._reduced = (call, values)
@@ -104,18 +104,18 @@ def test_a_file_that_ends_its_reader_twice_is_rejected(reader: Any, upload: Path
     assert str(memory_bytes() >> 20) in str(error.value)
 
 
-def test_a_reader_that_is_killed_once_is_replaced_and_nothing_comes_twice(upload: Path) -> None:
+def test_a_reader_that_is_killed_once_is_replaced_and_no_partition_is_repeated(upload: Path) -> None:
     assert list(READ_APART(killed_once, upload)) == [1, 2, 3, 4]
 
 
-def test_what_a_reader_raises_is_raised_here(upload: Path) -> None:
+def test_what_a_reader_raises_is_raised_in_the_task(upload: Path) -> None:
     partitions = READ_APART(refuses, upload)
     assert next(partitions) == 1
     with pytest.raises(ParquetBroken, match="for a reason"):
         next(partitions)
 
 
-def test_a_reader_ends_with_those_who_wait_for_it(upload: Path) -> None:
+def test_a_reader_ends_when_its_partitions_are_closed(upload: Path) -> None:
     partitions = READ_APART(waits, upload)
     pid = next(partitions)
     partitions.close()

@@ -1,4 +1,4 @@
-"""Content that cannot be read costs only its rows, or the file is rejected with the line and column of the error."""
+"""Content that cannot be read makes only its rows misfits, or the file is rejected with a message on what is wrong."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from tests.snapshot import check_snapshot
 from tests.unit.flows.refinery.tables import a_contract, misfits, read_bytes, whole
 
 
-def test_nul_bytes_in_a_small_file_cost_their_rows_only(tmp_path: Path) -> None:
+def test_nul_bytes_in_a_small_file_make_only_their_rows_misfits(tmp_path: Path) -> None:
     partitions = read_bytes(tmp_path, b"a,b\n1,2\n3,\0\n5,6\n")
     assert whole(partitions).to_dict("list") == {"a": ["1", "5"], "b": ["2", "6"]}
     assert [(misfit.reason, misfit.row_number, misfit.line) for misfit in misfits(partitions)] == [("nul_byte", 2, 3)]
 
 
-def test_the_zeros_that_a_crash_leaves_at_a_files_end_are_one_row(tmp_path: Path) -> None:
+def test_nul_bytes_at_the_end_of_a_file_are_one_misfit(tmp_path: Path) -> None:
     partitions = read_bytes(tmp_path, b"a,b\n" + b"1,2\n" * 20 + b"\0" * 60)
     assert (len(whole(partitions)), [misfit.line for misfit in misfits(partitions)]) == (20, [22])
 
 
-def test_nul_bytes_cost_a_line_of_json_lines_and_no_more(tmp_path: Path) -> None:
+def test_a_nul_byte_makes_only_its_line_of_json_lines_a_misfit(tmp_path: Path) -> None:
     partitions = read_bytes(tmp_path, b'{"a": 1}\n{"a":\0}\n{"a": 3}\n')
     assert list(whole(partitions)["a"]) == [1, 3]
     assert [misfit.line for misfit in misfits(partitions)] == [2]
@@ -100,7 +100,7 @@ _REFUSED: dict[str, tuple[type[FileRejected], bytes]] = {
 
 
 @pytest.mark.heavy
-def test_files_that_cannot_be_read_are_refused_in_these_words(tmp_path: Path) -> None:
+def test_the_messages_for_files_that_cannot_be_read_match_the_snapshot(tmp_path: Path) -> None:
     lines = []
     for name, (error, content) in _REFUSED.items():
         with pytest.raises(error) as refused:
@@ -109,7 +109,7 @@ def test_files_that_cannot_be_read_are_refused_in_these_words(tmp_path: Path) ->
     check_snapshot("file_rejections", "\n".join(lines))
 
 
-def test_text_that_is_not_in_the_given_encoding_is_refused_where_it_ceases_to_be(tmp_path: Path) -> None:
+def test_text_that_is_not_in_the_declared_encoding_is_rejected_with_line_and_column(tmp_path: Path) -> None:
     contract = a_contract(format={"encoding": "shift_jis"})
     with pytest.raises(TextUndecodable, match="line 3, column 4:"):
         read_bytes(tmp_path, "a,b\n日本,2\n日,x".encode("shift_jis") + b"\xff,5\n", contract)

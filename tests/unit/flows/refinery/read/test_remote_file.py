@@ -66,7 +66,7 @@ def _remote(path: Path) -> RemoteFile:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_it_is_read_like_its_copy(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_remote_file_is_read_like_its_copy(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_file, "_BLOCK_BYTES", 1_000)
     path, contract = tmp_path / "upload", Contract(dataset="x")
     path.write_bytes(FILES[name])
@@ -86,7 +86,7 @@ def test_it_is_read_like_its_copy(name: str, tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("name", ["csv", "zstd", "parquet"])
 @pytest.mark.parametrize("error", [AwsUnavailable("S3 is away"), AwsRefused("no"), ObjectGone("deleted meanwhile")])
-def test_an_error_of_the_storage_is_raised_as_it_is(
+def test_an_error_of_the_storage_is_raised_unchanged(
     error: Exception, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote_file, "_BLOCK_BYTES", 100_000)

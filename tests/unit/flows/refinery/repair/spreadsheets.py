@@ -39,14 +39,14 @@ def _opened_cell(cell: str) -> Cell:
 
 
 def saved_as_csv(rows: list[list[Cell]], path: Path, *, encoding: str, delimiter: str) -> None:
-    """Save as Excel saves CSV, where a character that the encoding does not have becomes a question mark."""
+    """Save rows as Excel saves CSV, where a character that the encoding lacks becomes a question mark."""
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=delimiter).writerows([[_shown(cell) for cell in row] for row in rows])
     path.write_bytes(text.getvalue().encode(encoding, errors="replace"))
 
 
 def saved_as_workbook(rows: list[list[Cell]], path: Path) -> None:
-    """Save as a workbook, in which numbers are stored as numbers."""
+    """Save rows as a workbook, in which numbers are stored as numbers."""
     book = openpyxl.Workbook()
     for number, row in enumerate(rows, start=1):
         for column, value in enumerate(row, start=1):

@@ -84,7 +84,7 @@ SAVED: dict[str, tuple[str, list[str], Callable[[list[list[Cell]], Path], None]]
 
 
 @pytest.mark.parametrize("saved", SAVED)
-def test_what_a_spreadsheet_saves_changes_only_what_was_edited_in_it(saved: str, tmp_path: Path) -> None:
+def test_a_saved_spreadsheet_changes_only_the_edited_cells(saved: str, tmp_path: Path) -> None:
     ending, notes, save = SAVED[saved]
     quarantine = quarantine_of(tmp_path, notes)
     exported, returned = tmp_path / f"rows{ending}", tmp_path / "returned"
@@ -115,19 +115,19 @@ def test_a_row_that_is_marked_in_a_spreadsheet_is_dropped(saved: str, tmp_path: 
 
 
 @pytest.mark.parametrize(("mark", "after"), [("drop", "drop"), ("YES", "drop"), ('="yes"', "drop"), ("no", None)])
-def test_a_mark_drops_a_row_or_keeps_it(tmp_path: Path, mark: str, after: str | None) -> None:
+def test_a_value_in_the_drop_column_drops_the_row_or_keeps_it(tmp_path: Path, mark: str, after: str | None) -> None:
     (tmp_path / "x.csv").write_text(f"_row_number;_sluice_drop;a\r\n4;{mark};x\r\n5;;ü\r\n")
     assert changes_in(tmp_path / "x.csv", EXPORTED) == ((Change(4, DROP, None, after, True),) if after else ())
 
 
-def test_another_mark_is_refused_without_showing_it(tmp_path: Path) -> None:
+def test_an_unknown_value_in_the_drop_column_is_rejected_and_not_shown(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("_row_number;_sluice_drop;a\r\n4;cheap;x\r\n")
     with pytest.raises(CorrectionsUnusable, match="row 4: _sluice_drop must be drop or yes") as raised:
         changes_in(tmp_path / "x.csv", EXPORTED)
     assert "cheap" not in str(raised.value)
 
 
-def test_a_row_that_was_dropped_comes_back_only_where_other_changes_are_allowed(tmp_path: Path) -> None:
+def test_a_dropped_row_is_restored_only_if_other_changes_are_allowed(tmp_path: Path) -> None:
     dropped = {4: QuarantinedRow({"a": "x", DROP: "drop"})}
     (tmp_path / "x.csv").write_text("_row_number,a\n4,x\n")
     assert changes_in(tmp_path / "x.csv", dropped) == ()
@@ -140,7 +140,7 @@ def test_a_row_that_was_dropped_comes_back_only_where_other_changes_are_allowed(
 
 
 @pytest.mark.parametrize("ending", [".csv", ".xlsx"])
-def test_an_export_that_nobody_touched_changes_nothing(ending: str, tmp_path: Path) -> None:
+def test_an_unedited_export_changes_nothing(ending: str, tmp_path: Path) -> None:
     quarantine, exported = quarantine_of(tmp_path), tmp_path / f"rows{ending}"
     export_quarantine(quarantine, exported)
     assert changes_in(exported, read_quarantine(quarantine)) == ()
@@ -156,7 +156,7 @@ def test_a_csv_export_has_a_byte_order_mark_and_no_formulas(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("ending", [".csv", ".xlsx"])
-def test_a_spreadsheet_shows_the_texts_of_an_export_as_they_are(ending: str, tmp_path: Path) -> None:
+def test_a_spreadsheet_shows_the_strings_of_an_export_unchanged(ending: str, tmp_path: Path) -> None:
     exported = tmp_path / f"rows{ending}"
     notes = [note for note in NOTES if not note.startswith("=xxx")]
     export_quarantine(quarantine_of(tmp_path, notes), exported)
@@ -164,7 +164,7 @@ def test_a_spreadsheet_shows_the_texts_of_an_export_as_they_are(ending: str, tmp
     assert [str(row[header.index("note")]) for row in rows] == notes
 
 
-def test_what_a_spreadsheet_changed_on_the_side_is_refused(tmp_path: Path) -> None:
+def test_a_change_that_a_spreadsheet_made_to_a_good_cell_is_rejected(tmp_path: Path) -> None:
     rows = {2: QuarantinedRow({"zip": "007", "day": "2024-02-05", "price": "cheap"}, ["not_a_number(price)"])}
     returned = tmp_path / "x.csv"
     returned.write_text("_row_number;zip;day;price\r\n2;7;05.02.2024;9,50\r\n")
@@ -208,7 +208,7 @@ EXPORTED = {4: QuarantinedRow({"a": "x"}, ["not_a_number(a)"]), 5: QuarantinedRo
         ("_row_number,a\n9,1\n", "row 9 is not in the quarantine"),
     ],
 )
-def test_a_file_that_says_no_rows_is_refused(tmp_path: Path, text: str, why: str) -> None:
+def test_corrections_without_valid_row_numbers_and_fields_are_rejected(tmp_path: Path, text: str, why: str) -> None:
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises(CorrectionsUnusable, match=why):
         changes_in(tmp_path / "x.csv", EXPORTED)
@@ -228,7 +228,7 @@ def test_a_file_that_a_spreadsheet_program_saved_is_read(tmp_path: Path, content
     assert changes_in(tmp_path / "x.csv", EXPORTED) == (Change(4, "a", "x", "1,5", True),)
 
 
-def test_a_file_in_an_unknown_encoding_is_read_by_what_it_has_in_common_with_the_export(tmp_path: Path) -> None:
+def test_an_encoding_is_detected_by_the_values_that_a_file_shares_with_the_export(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes("_row_number;a\r\n4;é\r\n5;ü\r\n".encode("cp1252"))
     assert changes_in(path, EXPORTED) == (Change(4, "a", "x", "é", True),)
@@ -244,12 +244,12 @@ def test_empty_cells_that_excel_leaves_out_at_the_end_of_a_line_are_missing_valu
 
 
 @pytest.mark.parametrize(("number", "text"), [(2.125, "2.1250"), (2.5, "2.5"), (2125.0, "2125"), (True, "true")])
-def test_a_number_in_a_cell_of_a_workbook_has_no_thousands_mark(tmp_path: Path, number: float, text: str) -> None:
+def test_a_number_in_a_cell_of_a_workbook_has_no_thousands_separator(tmp_path: Path, number: float, text: str) -> None:
     saved_as_workbook([["_row_number", "a"], [4, number]], tmp_path / "x.xlsx")
     assert changes_in(tmp_path / "x.xlsx", EXPORTED) == (Change(4, "a", "x", text, True),)
 
 
-def test_corrections_are_kept_and_read_back_as_they_were(tmp_path: Path) -> None:
+def test_corrections_are_written_and_read_back_unchanged(tmp_path: Path) -> None:
     corrections = Corrections(("a", "b"), {3: {"a": "x", "b": None}, 1: {"a": " 007 ", "b": '"'}})
     corrections.write(tmp_path / "kept.parquet")
     assert read_corrections(tmp_path / "kept.parquet") == corrections
@@ -273,7 +273,7 @@ def test_protection_is_undone_and_leaves_no_formula(text: str) -> None:
 
 
 @pytest.mark.heavy
-def test_a_workbook_of_texts_holds_any_text(tmp_path: Path) -> None:
+def test_a_text_workbook_can_store_any_string(tmp_path: Path) -> None:
     @given(st.lists(_TEXTS.filter(bool), min_size=1, max_size=5))
     def check(row: list[str]) -> None:
         write_text_workbook(tmp_path / "x.xlsx", row, [row])
@@ -282,6 +282,6 @@ def test_a_workbook_of_texts_holds_any_text(tmp_path: Path) -> None:
     check()
 
 
-def test_rows_that_no_workbook_holds_are_refused(tmp_path: Path) -> None:
+def test_a_string_that_is_too_long_for_a_cell_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(WorkbookTooSmall):
         write_text_workbook(tmp_path / "x.xlsx", ["a"], [["x" * 40_000]])

@@ -19,7 +19,7 @@ UNREADABLE = "unreadable"
 
 
 def read(values: list[Any], kind: str, source_format: SourceFormat | None = None, **options: Any) -> list[Any]:
-    """Convert values to a column of this type. A missing value becomes None, and one that does not fit UNREADABLE."""
+    """Convert values to a column of this type. Missing values become None, and values that do not fit UNREADABLE."""
     column = Column.model_validate({"type": kind, **options})
     coerced = coerce(pd.Series(values), column, source_format or SourceFormat(type="csv"))
     published = to_arrow(coerced.values, kind).to_pylist()
@@ -46,7 +46,7 @@ def read(values: list[Any], kind: str, source_format: SourceFormat | None = None
         ("+-7", UNREADABLE),
     ],
 )
-def test_text_is_an_integer_or_refused(text: str, expected: Any) -> None:
+def test_a_string_is_an_integer_or_unreadable(text: str, expected: Any) -> None:
     assert read([text, "not a number"], "integer") == [expected, UNREADABLE]
 
 
@@ -62,11 +62,11 @@ def test_text_is_an_integer_or_refused(text: str, expected: Any) -> None:
         ("nan", UNREADABLE),
     ],
 )
-def test_text_is_a_finite_number_or_refused(text: str, expected: Any) -> None:
+def test_a_string_is_a_finite_number_or_unreadable(text: str, expected: Any) -> None:
     assert read([text, "x"], "number") == [expected, UNREADABLE]
 
 
-def test_numbers_are_read_with_the_files_own_marks_and_no_others() -> None:
+def test_numbers_are_read_only_with_the_separators_of_the_file() -> None:
     german = SourceFormat(type="csv", decimal=",", thousands=".")
     assert read(["1.234,5", "1.234", "1,5", "1.2", "x"], "number", german) == [
         1234.5,
@@ -83,7 +83,7 @@ def test_a_float_column_is_integer_where_it_is_whole_and_exact() -> None:
     assert read([1.0, None, 2.5, 2.0**60], "integer") == [1, None, UNREADABLE, UNREADABLE]
 
 
-def test_infinite_numbers_of_typed_formats_are_refused() -> None:
+def test_infinite_numbers_of_typed_formats_are_unreadable() -> None:
     assert read([1.5, np.inf, None], "number") == [1.5, UNREADABLE, None]
 
 
@@ -111,17 +111,17 @@ def test_a_timestamp_without_a_zone_is_in_the_columns_zone() -> None:
     assert read(values, "timestamp", timezone="Europe/Berlin") == expected
 
 
-def test_an_hour_that_the_clocks_skip_or_repeat_names_no_moment() -> None:
+def test_a_local_time_that_clocks_skip_or_repeat_is_unreadable() -> None:
     values = ["2024-03-31 02:30:00", "2024-10-27 02:30:00"]
     assert read(values, "timestamp", timezone="Europe/Berlin") == [UNREADABLE, UNREADABLE]
 
 
 @pytest.mark.parametrize("value", ["2024", "-3", "2024-02-30", "2024-13-01", "12:00", "1720000000", "0000-01-01"])
-def test_what_names_no_day_is_no_timestamp(value: str) -> None:
+def test_a_value_without_a_valid_date_is_not_a_timestamp(value: str) -> None:
     assert read([value, "x"], "timestamp") == [UNREADABLE, UNREADABLE]
 
 
-def test_one_value_with_nanoseconds_does_not_narrow_the_years_of_the_others() -> None:
+def test_a_value_with_nanoseconds_does_not_limit_the_years_of_the_others() -> None:
     values = ["9999-12-31", "2024-07-01T12:00:00.123456789"]
     assert [moment.year for moment in read(values, "timestamp")] == [9999, 2024]
 
@@ -135,7 +135,7 @@ def test_the_ends_of_the_calendar_are_read_in_every_zone(zone: str, hours: int, 
     assert read(["9999-12-31T12:00", "2024-01-01T12:00", last], "timestamp", timezone=zone) == expected
 
 
-def test_the_sign_of_zero_in_csv_does_not_hang_on_the_numbers_around_it() -> None:
+def test_the_sign_of_zero_in_csv_does_not_depend_on_the_other_numbers() -> None:
     for others in (["1"], ["1.5"]):
         assert str(read(["-0", *others], "number")[0]) == "0.0"
 
@@ -173,11 +173,11 @@ def test_times_of_day_are_read() -> None:
         (["1.1.1961 +01:00", "1.1.1961 Z"], "%d.%m.%Y %z", [dt.date(1961, 1, 1)] * 2),
     ],
 )
-def test_a_day_that_its_year_does_not_have_is_none(values: list[str], written: str, expected: list[Any]) -> None:
+def test_a_day_that_its_year_does_not_have_is_unreadable(values: list[str], written: str, expected: list[Any]) -> None:
     assert read(values, "date", format=written) == expected
 
 
-def test_a_second_that_a_minute_does_not_have_is_none() -> None:
+def test_a_second_that_its_minute_does_not_have_is_unreadable() -> None:
     values = ["08:00:60.5", "08:00:00.6", "08:01:01.60", "08:00:00.612345678"]
     expected = [UNREADABLE, dt.time(8, 0, 0, 600000), dt.time(8, 1, 1, 600000), dt.time(8, 0, 0, 612345)]
     assert read(values, "time", format="%H:%M:%S.%f") == expected
@@ -188,7 +188,7 @@ def test_a_second_that_a_minute_does_not_have_is_none() -> None:
     ]
 
 
-def test_moments_beyond_the_calendar_are_none_whatever_unit_they_come_in() -> None:
+def test_timestamps_outside_the_calendar_are_unreadable_in_any_unit() -> None:
     for unit in ("s", "ms", "us"):
         far = pd.Series(np.array([2**52 if unit == "s" else 2**62, 0], dtype=f"datetime64[{unit}]"))
         for values in (far, far.dt.tz_localize("UTC")):
@@ -196,32 +196,32 @@ def test_moments_beyond_the_calendar_are_none_whatever_unit_they_come_in() -> No
             assert list(coerced.unreadable) == [True, False]
 
 
-def test_json_is_checked_and_kept_as_text() -> None:
+def test_json_is_checked_and_kept_as_a_string() -> None:
     assert read(['{"a": 1}', "{", None], "json") == ['{"a": 1}', UNREADABLE, None]
     assert read([{"a": 1}, [2]], "json") == ['{"a": 1}', "[2]"]
     long = f"[{'1' * 5_000}, 1e400]"
     assert read([long, "[NaN]", "-Infinity", "[" * 990 + "]" * 990, "[" * 90_000], "json") == [long, *[UNREADABLE] * 4]
 
 
-def test_text_is_never_changed() -> None:
+def test_strings_are_never_changed() -> None:
     assert read(["007", " x ", None, ""], "string") == ["007", " x ", None, ""]
     assert read([1, "x", 2.5], "string") == ["1", "x", "2.5"]
 
 
-def test_marks_that_were_found_unreadable_do_not_slow_the_next_partition() -> None:
+def test_strings_that_were_unreadable_are_set_aside_in_the_next_partition() -> None:
     values, unreadable = pd.Series(["1.5", "unknown"] * 5_000), Unreadable()
     assert coerce(values, Column(type="number"), SourceFormat(type="csv"), unreadable).unreadable.sum() == 5_000
     assert is_digits_and_marks(unreadable.set_aside(text_array(values)))  # so the column is cast in one operation
 
 
 @pytest.mark.parametrize("kind", sorted(ARROW_TYPES))
-def test_columns_without_rows_or_without_values_have_every_type(kind: str) -> None:
+def test_a_column_without_rows_or_values_can_have_any_type(kind: str) -> None:
     for values in ([], [None, None]):
         assert read(values, kind) == values
     assert coerce(pd.Series([None, None]), Column(type=kind)).array.type == ARROW_TYPES[kind]
 
 
-def test_whole_numbers_are_told_without_a_decimal_point() -> None:
+def test_whole_numbers_are_written_without_a_decimal_point() -> None:
     assert list(as_text(pd.Series([1.0, np.nan, 2.5])))[::2] == ["1", "2.5"]
     for values in ([10_000_000_000], [10_000_000_000, 0.5], [10_000_000_000, "x"], [1e10, True]):
         assert as_text(pd.Series(values))[0] == "10000000000"

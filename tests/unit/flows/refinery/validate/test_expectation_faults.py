@@ -61,18 +61,18 @@ def odd_arguments(name: str) -> Iterator[dict[str, Any]]:
             yield {**sound_arguments(name), argument: value}
 
 
-def test_every_expectation_of_the_installed_gx_is_judged_or_refused_with_a_reason() -> None:
+def test_every_expectation_of_the_installed_gx_is_supported_or_listed_with_a_reason() -> None:
     assert set(gx().list_registered_expectation_implementations()) == set(METHODS) | set(UNSUPPORTED)
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_what_counts_rows_to_gx_counts_rows_here(name: str) -> None:
+def test_an_expectation_judges_rows_if_and_only_if_it_does_so_in_gx(name: str) -> None:
     bases = {base.__name__ for base in gx().get_expectation_impl(name).__mro__}
     counts_rows = bool(bases & {"ColumnMapExpectation", "ColumnPairMapExpectation", "MulticolumnMapExpectation"})
     assert (level_of(name) == "row") is counts_rows
 
 
-def test_nothing_is_refused_that_gx_judges() -> None:
+def test_no_expectation_that_gx_can_evaluate_is_rejected() -> None:
     assert list(expectation_faults(a_contract(columns=KINDS, expectations=CASES))) == []
 
 
@@ -101,7 +101,7 @@ def judge_what_is_accepted(folder: Path, kind: str, candidates: list[dict[str, A
 
 
 @pytest.mark.parametrize("kind", SAMPLES)
-def test_what_is_accepted_gets_a_verdict_on_a_column_of_any_type(kind: str, tmp_path: Path) -> None:
+def test_an_accepted_expectation_gives_a_verdict_on_a_column_of_any_type(kind: str, tmp_path: Path) -> None:
     candidates = []
     for name in JUDGES_VALUES:
         arguments = sound_arguments(name)
@@ -112,7 +112,7 @@ def test_what_is_accepted_gets_a_verdict_on_a_column_of_any_type(kind: str, tmp_
     assert judge_what_is_accepted(tmp_path, kind, candidates) > 15
 
 
-def test_what_is_accepted_gets_a_verdict_whatever_its_arguments(tmp_path: Path) -> None:
+def test_an_accepted_expectation_gives_a_verdict_with_any_arguments(tmp_path: Path) -> None:
     candidates = [{name: arguments} for name in JUDGES_VALUES for arguments in odd_arguments(name)]
     assert judge_what_is_accepted(tmp_path, "integer", candidates) > 60
 

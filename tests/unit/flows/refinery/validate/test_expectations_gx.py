@@ -50,7 +50,7 @@ print(judge.judge(pd.DataFrame({"a": [1.0, None]}), np.arange(2))[0].failing.tol
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_put_off_at_import_is_the_real_thing_for_everyone_else(tmp_path: Path) -> None:
+def test_modules_that_importing_gx_deferred_can_be_used_afterwards(tmp_path: Path) -> None:
     code = """
 from flows.refinery.validate.gx import gx
 gx()
@@ -87,7 +87,7 @@ def test_between_compares_whole_columns_as_gx_compares_single_values(column: pd.
     assert failing.tolist() == values.index[~expected.astype(bool)].tolist()
 
 
-def test_an_integer_is_matched_by_its_digits_even_beside_missing_values() -> None:
+def test_an_integer_is_matched_by_its_digits_even_next_to_missing_values() -> None:
     expectation = {"expect_column_values_to_match_regex": {"column": "a", "regex": "^[0-9]$"}}
     judge = Judge(rules_of(a_contract(expectations=[expectation])))
     frame = pd.DataFrame({"a": pd.Series([1, None, 22], dtype="Int64")})

@@ -189,13 +189,13 @@ def a_table(rows: int = 60) -> pd.DataFrame:
 
 
 def as_pandas_reads_it() -> pd.DataFrame:
-    """Return the table with nullable integers as floats, because GX raises an error on several nullable columns."""
+    """Return the table with nullable integers as floats, because GX cannot add or compare columns that have pd.NA."""
     return a_table().astype({"gap": "float64"})
 
 
 @pytest.fixture(scope="module")
 def stock() -> list[dict[str, Any]]:
-    """Return the result of GX's `Batch.validate` for each case, on all rows at once."""
+    """Return the result of GX's `Batch.validate` for each case, on all rows together."""
     names = gx()
     import great_expectations
 
@@ -228,7 +228,7 @@ def ours(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return refine_file(folder / "rows.parquet", contract, folder, rows_per_partition=request.param)
 
 
-def test_every_supported_expectation_is_held_against_stock_gx() -> None:
+def test_every_supported_expectation_is_compared_with_stock_gx() -> None:
     assert {name for case in CASES for name in case} == set(METHODS)
 
 
@@ -262,7 +262,9 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def test_rows_that_fail_are_the_rows_that_stock_gx_names(stock: list[dict[str, Any]], ours: Refined) -> None:
+def test_the_cases_contain_failing_rows_duplicates_and_both_verdicts(
+    stock: list[dict[str, Any]], ours: Refined
+) -> None:
     failing = {check.rule: check.rows_failing for check in ours.checks if check.rows_failing}
     assert failing, "the cases above would prove nothing if no row failed"
     assert any(METHODS[check.expectation] is Method.UNIQUE and check.rows_failing for check in ours.checks)

@@ -29,7 +29,7 @@ def refined(folder: Path, content: str, kind: str) -> Refined:
         ("date", ["3,5"], None),
     ],
 )
-def test_the_check_of_numbers_names_the_marks_that_read_all_of_them(
+def test_the_check_of_numbers_names_the_separators_that_fit_all_of_them(
     tmp_path: Path, kind: str, values: list[str], hint: str | None
 ) -> None:
     good = "2024-01-01" if kind == "date" else "12"
@@ -37,7 +37,7 @@ def test_the_check_of_numbers_names_the_marks_that_read_all_of_them(
     assert [check.expected for check in result.checks if check.column == "b"] == [hint]
 
 
-def test_a_file_without_a_good_row_is_rejected_with_the_marks_to_write(tmp_path: Path) -> None:
+def test_a_file_without_a_good_row_is_rejected_with_the_separators_to_declare(tmp_path: Path) -> None:
     result = refined(tmp_path, "a;b\nx;3,5\ny;4,25\n", "number")
     assert [reason.code for reason in result.rejected] == ["no_good_row"]
     assert '`decimal: ","`' in result.rejected[0].message

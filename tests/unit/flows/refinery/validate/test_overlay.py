@@ -28,7 +28,7 @@ from tests.unit.flows.refinery.tables import a_contract
 Row = dict[str, Any]
 Writer = Callable[[list[Row]], bytes]
 
-DAY = dt.datetime(2024, 5, 1)  # noqa: DTZ001 files hold moments without a zone
+DAY = dt.datetime(2024, 5, 1)  # noqa: DTZ001 files contain timestamps without a zone
 
 # The columns from `size` on are not in the contract, so that their types are inferred from the file.
 CLEAN: list[Row] = [
@@ -159,7 +159,9 @@ def corrected_by_hand(found: Refined, folder: Path, change: Callable[[Row], None
 
 
 @pytest.mark.parametrize("form", WRITERS)
-def test_dirty_and_corrected_is_the_same_as_clean(form: str, rows_per_partition: int, tmp_path: Path) -> None:
+def test_a_corrected_file_gives_the_same_result_as_a_clean_one(
+    form: str, rows_per_partition: int, tmp_path: Path
+) -> None:
     write, contract = WRITERS[form], contract_of(form)
     decimal = "," if "commas" in form else "."
 
@@ -195,7 +197,7 @@ def test_a_file_with_dropped_rows_is_the_file_without_them(form: str, rows_per_p
     pd.testing.assert_frame_equal(published(repaired), published(clean))
 
 
-def test_rows_that_are_dropped_do_not_show_how_numbers_are_written(tmp_path: Path) -> None:
+def test_dropped_rows_do_not_determine_how_numbers_are_read(tmp_path: Path) -> None:
     content = b"id;n\na;1,5\nb;2,5\n" + b"".join(b"c%d;%d,5\n" % (number, number) for number in range(4))
     contract = a_contract(columns={"id": "string", "n": "number"})
     dropped = Corrections((DROP,), {1: {DROP: "drop"}, 2: {DROP: "drop"}})
@@ -204,14 +206,14 @@ def test_rows_that_are_dropped_do_not_show_how_numbers_are_written(tmp_path: Pat
     assert list(published(found)["n"]) == [0.5, 1.5, 2.5, 3.5]
 
 
-def test_a_value_that_is_dropped_does_not_make_its_column_text(tmp_path: Path) -> None:
+def test_a_dropped_string_does_not_make_its_column_a_string_column(tmp_path: Path) -> None:
     content = b'{"id": "a", "n": 1}\n{"id": "b", "n": "x"}\n{"id": "c", "n": 3}\n'
     found = refined(tmp_path, content, a_contract(), Corrections((DROP,), {2: {DROP: "drop"}}))
     assert published(found).to_dict("list") == {"id": ["a", "c"], "n": [1, 3]}
 
 
 @pytest.mark.parametrize("content", [b"id,n\na,1\nb,2,3\nc,3\n", b'{"id":"a","n":1}\n{"id":"b",\n{"id":"c","n":3}\n'])
-def test_a_row_that_could_not_be_decoded_can_be_dropped_and_comes_back(content: bytes, tmp_path: Path) -> None:
+def test_a_row_that_could_not_be_decoded_can_be_dropped_and_restored(content: bytes, tmp_path: Path) -> None:
     given: Row = {"id": None, "n": None}
     dropped = Corrections(("id", "n", DROP), {2: {**given, DROP: "drop"}})
     found = refined(tmp_path, content, a_contract(), dropped)
@@ -229,7 +231,7 @@ def test_a_file_of_which_all_rows_are_dropped_is_a_file_without_rows(tmp_path: P
         assert (found.rows_in, found.rows_published, sum(found.dropped.values())) == (2, 0, 2)
 
 
-def test_a_rejected_file_counts_the_rows_that_repairs_dropped(tmp_path: Path) -> None:
+def test_a_rejected_file_also_counts_the_rows_that_repairs_dropped(tmp_path: Path) -> None:
     rule = {"expect_table_row_count_to_equal": {"value": 9, "severity": "critical"}}
     for fields in ({"expectations": [rule]}, {"columns": {"lacking": "string"}}):
         found = refined(tmp_path, b"a\n1\n2\n3\n", a_contract(**fields), Corrections((DROP,), {2: {DROP: "drop"}}))
@@ -238,7 +240,7 @@ def test_a_rejected_file_counts_the_rows_that_repairs_dropped(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("form", WRITERS)
-def test_a_row_that_is_corrected_wrongly_is_quarantined_again_with_what_was_given(form: str, tmp_path: Path) -> None:
+def test_a_row_that_is_corrected_wrongly_is_quarantined_again_with_the_given_value(form: str, tmp_path: Path) -> None:
     write, contract = WRITERS[form], contract_of(form)
     corrections = Corrections(("price", "day", "size"), {2: {"price": "cheap"}, 3: {"day": "someday"}})
     found = refined(tmp_path, write(CLEAN), contract, corrections, 5)
@@ -269,7 +271,7 @@ def test_undecodable_rows_can_be_filled_in_one_by_one(
     assert rows["n"].dtype == "int64"
 
 
-def test_what_nobody_changed_keeps_every_sign(tmp_path: Path) -> None:
+def test_unedited_values_are_published_unchanged(tmp_path: Path) -> None:
     content = b'id;price;note\n007;1,50;"a;b"\n008;x;NA\n1e3;2,75;\n'
     contract = a_contract(columns={"price": "number"}, output={"format": "csv"})
     found = refined(tmp_path, content, contract, Corrections(("price",), {2: {"price": "9,25"}}))
@@ -278,7 +280,9 @@ def test_what_nobody_changed_keeps_every_sign(tmp_path: Path) -> None:
     assert written[1:] == [["007", "1.5", "a;b"], ["008", "9.25", "NA"], ["1e3", "2.75", ""]]
 
 
-def test_a_value_with_the_other_decimal_mark_rejects_the_file_and_cannot_hide_it(tmp_path: Path) -> None:
+def test_a_value_with_another_decimal_separator_rejects_the_file_unless_the_contract_declares_one(
+    tmp_path: Path,
+) -> None:
     lines = [b"id;n", b"a;2.5", *(b"x;%d,5" % number for number in range(20))]
     content = b"\n".join([*lines, b""])
     with pytest.raises(MarksContradict):
@@ -289,7 +293,7 @@ def test_a_value_with_the_other_decimal_mark_rejects_the_file_and_cannot_hide_it
     assert list(published(found)["n"]) == [2.5, *(number + 0.5 for number in range(20))]
 
 
-def test_a_repair_can_bring_the_column_that_the_file_lacked(tmp_path: Path) -> None:
+def test_a_repair_can_add_a_column_that_the_file_lacked(tmp_path: Path) -> None:
     contract = a_contract(columns={"id": "string", "n": "integer"}, missing_columns="quarantine")
     found = refined(tmp_path, b"id\na\nb\n", contract, Corrections(("n",), {1: {"n": "1"}, 2: {"n": "2"}}))
     assert found.quarantined == {}
@@ -305,15 +309,15 @@ def test_a_repair_can_bring_the_column_that_the_file_lacked(tmp_path: Path) -> N
         (Corrections((DROP,), {9: {DROP: "drop"}}), "no row 9"),
     ],
 )
-def test_corrections_that_do_not_fit_are_refused(
+def test_corrections_that_do_not_fit_are_rejected(
     content: bytes, corrections: Corrections, why: str, tmp_path: Path
 ) -> None:
     with pytest.raises(CorrectionsUnusable, match=why):
         refined(tmp_path, content, a_contract(), corrections)
 
 
-def test_a_missing_value_stays_what_it_was(tmp_path: Path) -> None:
-    """CSV writes a missing value and an empty string in the same way. An unedited cell must not change between them."""
+def test_an_unedited_empty_string_or_missing_value_stays_the_same(tmp_path: Path) -> None:
+    """In CSV, missing values and empty strings look the same. An unedited cell must not become the other one."""
     contract = a_contract(columns={"a": "string", "n": "integer"}, format={"missing_values": ["NA"]})
     content = b"a,n\n,x\nNA,2\n"
     found = refined(tmp_path, content, contract)

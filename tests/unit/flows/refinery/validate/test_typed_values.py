@@ -43,7 +43,7 @@ def xlsx(*rows: list[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def test_dates_times_and_durations_that_no_contract_names_stay_what_they_are(tmp_path: Path) -> None:
+def test_undeclared_dates_and_times_keep_their_types_and_durations_become_strings(tmp_path: Path) -> None:
     content = parquet(
         day=pa.array([DAY, None]), time=pa.array([dt.time(8, 30), None]), took=pa.array([dt.timedelta(hours=1), None])
     )
@@ -53,7 +53,7 @@ def test_dates_times_and_durations_that_no_contract_names_stay_what_they_are(tmp
 
 
 @pytest.mark.parametrize("rows_per_partition", [1, 1000])
-def test_days_and_moments_in_one_column_are_moments(tmp_path: Path, rows_per_partition: int) -> None:
+def test_dates_and_timestamps_in_one_column_become_timestamps(tmp_path: Path, rows_per_partition: int) -> None:
     table = published(tmp_path, xlsx(["when"], [DAY], [NOON]), rows_per_partition)
     assert [moment.replace(tzinfo=None).isoformat() for moment in table["when"].to_pylist()] == [
         "2024-01-31T00:00:00",
@@ -62,7 +62,7 @@ def test_days_and_moments_in_one_column_are_moments(tmp_path: Path, rows_per_par
 
 
 @pytest.mark.parametrize("rows_per_partition", [1, 1000])
-def test_moments_among_texts_become_the_same_texts_however_the_file_is_cut(
+def test_timestamps_among_strings_become_the_same_strings_with_any_partition_size(
     tmp_path: Path, rows_per_partition: int
 ) -> None:
     table = published(tmp_path, xlsx(["when"], [NOON], ["soon"], [DAY]), rows_per_partition)
@@ -75,9 +75,9 @@ def test_moments_among_texts_become_the_same_texts_however_the_file_is_cut(
         xlsx(["day", "n"], [DAY, 1], ["01.02.2024", 2], [None, 3]),
         parquet(day=pa.array([DAY, dt.date(2024, 2, 1), None])),
     ],
-    ids=["cells that are dates among cells that hold text", "dates"],
+    ids=["cells that are dates among cells that are strings", "dates"],
 )
-def test_a_date_needs_no_format_where_it_is_one_already(tmp_path: Path, content: bytes) -> None:
+def test_a_value_that_is_already_a_date_needs_no_format(tmp_path: Path, content: bytes) -> None:
     table = published(tmp_path, content, columns={"day": {"type": "date", "format": "%d.%m.%Y"}})
     assert table["day"].to_pylist() == [DAY, dt.date(2024, 2, 1), None]
 
@@ -88,21 +88,21 @@ def test_a_date_needs_no_format_where_it_is_one_already(tmp_path: Path, content:
         xlsx(["at", "n"], [HALF_PAST, 1], ["16.45 Uhr", 2], [None, 3]),
         parquet(at=pa.array([HALF_PAST, dt.time(16, 45), None])),
     ],
-    ids=["cells that are times among cells that hold text", "times"],
+    ids=["cells that are times among cells that are strings", "times"],
 )
-def test_a_time_needs_no_format_where_it_is_one_already(tmp_path: Path, content: bytes) -> None:
+def test_a_value_that_is_already_a_time_needs_no_format(tmp_path: Path, content: bytes) -> None:
     table = published(tmp_path, content, columns={"at": {"type": "time", "format": "%H.%M Uhr"}})
     assert table["at"].to_pylist() == [HALF_PAST, dt.time(16, 45), None]
 
 
 @pytest.mark.parametrize("rows_per_partition", [1, 1000])
-def test_mixed_values_become_the_same_texts_however_the_file_is_cut(tmp_path: Path, rows_per_partition: int) -> None:
+def test_mixed_values_become_the_same_strings_with_any_partition_size(tmp_path: Path, rows_per_partition: int) -> None:
     content = b'{"a":1}\n{"a":"x"}\n{"a":1.0}\n{"a":true}\n{"a":1e16}\n{"a":0.1}\n'
     table = published(tmp_path, content, rows_per_partition)
     assert table["a"].to_pylist() == ["1", "x", "1", "true", "1e+16", "0.1"]
 
 
-def test_numbers_in_a_text_column_keep_their_digits(tmp_path: Path) -> None:
+def test_numbers_in_a_string_column_keep_their_digits(tmp_path: Path) -> None:
     content = b'{"a": 1.10, "b": 1.10}\n{"a": 12345678901234567890.12, "b": 2}\n{"a": NaN, "b": 3}\n'
     table = published(tmp_path, content, columns={"a": "string"})
     assert table.to_pydict() == {"a": ["1.10", "12345678901234567890.12", None], "b": [1.1, 2.0, 3.0]}
@@ -116,7 +116,7 @@ def test_numbers_in_nested_values_keep_their_digits(tmp_path: Path, columns: dic
 
 
 @pytest.mark.parametrize("form", [{}, {"thousands": ","}, {"thousands": ",", "delimiter": ","}])
-def test_a_thousands_mark_may_be_the_delimiter_where_such_numbers_stand_in_quotes(
+def test_a_thousands_separator_may_be_the_delimiter_if_such_numbers_are_quoted(
     tmp_path: Path, form: dict[str, str]
 ) -> None:
     content = b'amount,n\n"1,234.50",1\n"2,000.00",2\n'
@@ -125,7 +125,9 @@ def test_a_thousands_mark_may_be_the_delimiter_where_such_numbers_stand_in_quote
 
 
 @pytest.mark.parametrize("rows_per_partition", [1, 9])
-def test_days_beside_moments_are_moments_and_days_again_as_text(tmp_path: Path, rows_per_partition: int) -> None:
+def test_dates_next_to_timestamps_become_timestamps_but_stay_dates_in_a_string_column(
+    tmp_path: Path, rows_per_partition: int
+) -> None:
     content = xlsx(["t", "text"], [DAY, DAY], [NOON, NOON])
     table = published(tmp_path, content, rows_per_partition, columns={"text": "string"})
     assert table["text"].to_pylist() == ["2024-01-31", "2024-03-01 12:00:00"]
