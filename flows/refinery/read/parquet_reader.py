@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 
 import numpy as np
@@ -31,6 +32,11 @@ _MAX_BATCH_BYTES = 1 << 30  # of one batch, checked before its dictionaries are 
 _BATCH_BYTES = 8 << 20  # of one batch, as estimated from the footer
 _BATCH_ROWS = 16_384
 _CELL_BYTES = 8
+_LARGE_GROUP_BYTES = 32 << 20  # uncompressed; the columns of larger row groups are read through buffers
+_BUFFERS_BYTES, _LEAST_BUFFER_BYTES = 16 << 20, 16 << 10  # of all columns together, and of one
+_DICTIONARIES_BYTES = 32 << 20  # of all columns of one batch
+_EARLY_BYTES, _REPEATED = 1 << 20, 9  # the limit at the beginning of a row group, and how much of it that is
+_EXPANDED_BYTES = 64 << 20  # of one batch, if each of its strings were as long as the longest in a dictionary
 _FOOTER_BYTES = 64 << 20
 _MAGIC = b"PAR1"
 
@@ -119,41 +125,106 @@ def _add(rows: _Rows, batch: pa.RecordBatch) -> None:
 
 
 def _batches(file: IO[bytes], rows_per_partition: int, limits: Limits) -> Iterator[pa.RecordBatch]:
-    """Yield at least one batch. Strings are dictionary-encoded if Arrow can read them like this."""
-    options: dict[str, Any] = {
-        "thrift_string_size_limit": _FOOTER_BYTES,
-        "thrift_container_size_limit": 10_000_000,
-        "coerce_int96_timestamp_unit": "us",  # nanoseconds wrap around before 1677 and after 2262
-        "pre_buffer": False,  # what it reads ahead stays in memory until the file is closed
-    }
-    footer = pq.ParquetFile(file, **options)
-    _check(footer.metadata, file.seek(0, 2), limits)
-    schema = footer.schema_arrow
+    """Yield at least one batch. Strings are dictionary-encoded if that takes less memory."""
+    footer = _open(file)
+    metadata, schema = footer.metadata, footer.schema_arrow
+    _check(metadata, file.seek(0, 2), limits)
     check_header(schema.names, limits)
-    rows = _rows_at_once(footer.metadata, schema, limits)
-    rows = max(1, min(rows_per_partition, limits.max_partition_cells // max(1, footer.metadata.num_columns), rows))
-    file.seek(0)
-    parquet = pq.ParquetFile(file, read_dictionary=_text_columns(footer.schema), **options)
-    count = 0
-    try:
-        for batch in parquet.iter_batches(batch_size=rows, use_threads=False):
-            count += batch.num_rows
+    rows = _rows_at_once(metadata, schema, limits)
+    rows = max(1, min(rows_per_partition, limits.max_partition_cells // max(1, metadata.num_columns), rows))
+    groups = _RowGroups(file, metadata, _text_columns(footer.schema), rows)
+    is_empty = True
+    for group in range(metadata.num_row_groups):
+        for batch in groups.batches(group):
+            is_empty = False
             yield batch
-    except OSError as error:
-        if "DictAccumulator" not in str(error):  # only the message distinguishes this from damage
-            raise
-        # Some strings are in one of the DELTA encodings, which Arrow does not read as dictionaries.
-        file.seek(0)
-        parquet = pq.ParquetFile(file, **options)
-        seen = 0
-        for batch in parquet.iter_batches(batch_size=rows, use_threads=False):
-            new = batch.slice(max(0, count - seen))
-            seen += batch.num_rows
-            if new.num_rows:
-                yield new
-        count = max(count, seen)
-    if not count:
+    if is_empty:
         yield pa.RecordBatch.from_pylist([], schema=schema)
+
+
+def _open(file: IO[bytes], **options: Any) -> pq.ParquetFile:
+    file.seek(0)
+    return pq.ParquetFile(
+        file,
+        thrift_string_size_limit=_FOOTER_BYTES,
+        thrift_container_size_limit=10_000_000,
+        coerce_int96_timestamp_unit="us",  # nanoseconds wrap around before 1677 and after 2262
+        pre_buffer=False,  # what it reads ahead stays in memory until the file is closed
+        **options,
+    )
+
+
+class _RowGroups:
+    """Reads row groups of any size in bounded memory.
+
+    String columns are read dictionary-encoded, because a small file can repeat a few long strings over a million rows,
+    which would take far more memory if they were decoded. However, Arrow adds each new string to the dictionary, which
+    grows until the row group ends. If the dictionaries get large, the rest of the row group is read without them. By
+    then, the strings that the file stores in dictionaries are known, so batches can be made small enough for them.
+
+    Args:
+        texts: the paths of the string columns.
+        rows: the maximum number of rows in a batch.
+    """
+
+    def __init__(self, file: IO[bytes], metadata: Any, texts: list[str], rows: int) -> None:
+        groups = map(metadata.row_group, range(metadata.num_row_groups))
+        largest = max((group.total_byte_size for group in groups), default=0)
+        buffer_bytes = max(_LEAST_BUFFER_BYTES, _BUFFERS_BYTES // max(1, metadata.num_columns))
+        # Without buffers, the compressed columns of a row group are in memory at once.
+        options = {"metadata": metadata, "buffer_size": buffer_bytes if largest > _LARGE_GROUP_BYTES else 0}
+        self._open = partial(_open, file, **options)
+        self._metadata, self._texts, self._rows = metadata, texts, rows
+        self._parquet = self._open(read_dictionary=texts)
+
+    def batches(self, group: int) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a row group."""
+        parquet, texts, rows = self._parquet, self._texts, self._rows
+        done, total, longest = 0, self._metadata.row_group(group).num_rows, 0
+        while True:
+            place = 0
+            try:
+                for batch in parquet.iter_batches(batch_size=rows, row_groups=[group], use_threads=False):
+                    new = batch.slice(max(0, done - place))
+                    place += batch.num_rows
+                    done = max(done, place)
+                    if new.num_rows:
+                        yield new
+                    is_early = _REPEATED * done < total  # so that few rows are read twice
+                    large = _large_dictionaries(batch, texts, _EARLY_BYTES if is_early else _DICTIONARIES_BYTES)
+                    if large:
+                        break
+                else:
+                    return
+            except OSError as error:
+                if not texts or "DictAccumulator" not in str(error):  # only the message distinguishes this from damage
+                    raise
+                # Some strings are in one of the DELTA encodings, which Arrow does not read as dictionaries.
+                self._texts = texts = []
+                self._parquet = parquet = self._open()
+                continue
+            texts = [path for path in texts if path not in large]
+            longest += sum(large.values())
+            rows = max(1, min(rows, _EXPANDED_BYTES // max(1, longest)))
+            parquet = self._open(read_dictionary=texts)
+
+
+def _large_dictionaries(batch: pa.RecordBatch, texts: list[str], limit: int) -> dict[str, int]:
+    """Return the largest dictionaries of a batch if all together have more bytes than the limit: for the path of each
+    string column in a column with such dictionaries, the length of the column's longest string."""
+    found = {
+        name: [leaf.dictionary for leaf in _leaves(column) if pa.types.is_dictionary(leaf.type)]
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    }
+    sizes = {name: sum(dictionary.nbytes for dictionary in some) for name, some in found.items()}
+    if sum(sizes.values()) <= limit:
+        return {}
+    lengths = {
+        name: max(pc.max(pc.binary_length(dictionary)).as_py() or 0 for dictionary in found[name])
+        for name, size in sizes.items()
+        if size * len(sizes) > limit
+    }
+    return {path: lengths[name] for path in texts for name in lengths if path == name or path.startswith(f"{name}.")}
 
 
 def _rows_at_once(metadata: Any, schema: pa.Schema, limits: Limits) -> int:
@@ -168,7 +239,7 @@ def _rows_at_once(metadata: Any, schema: pa.Schema, limits: Limits) -> int:
 def _pieces(batch: pa.RecordBatch, max_bytes: int) -> Iterator[tuple[pa.RecordBatch, int]]:
     """Split a batch into pieces of one row, or of at most `max_bytes` once their dictionaries are expanded. Yield each
     piece with this size. Raise ExpandsTooMuch if the whole batch is too large."""
-    expanded = sum(map(_column_bytes, batch.columns))
+    expanded = sum(_expanded_bytes(leaf) for column in batch.columns for leaf in _leaves(column))
     if expanded > _MAX_BATCH_BYTES:
         raise ExpandsTooMuch(f"{batch.num_rows} rows expand to {expanded} bytes")
     if batch.num_rows > 1 and expanded > max_bytes:
@@ -234,23 +305,32 @@ def _fixed_bytes(schema: pa.Schema, limits: Limits) -> int:
     return width
 
 
-def _column_bytes(column: Any) -> int:
-    """Return how many bytes a column has once its dictionaries, including those in lists and structs, are expanded."""
+def _leaves(column: Any) -> Iterator[Any]:
+    """Yield the arrays that a column consists of: the column itself, or the parts of its lists, maps and structs."""
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        if column.indices.null_count == len(column):
-            return 0
-        lengths = pc.binary_length(column.dictionary)
-        total: int = pc.sum(pc.take(lengths, column.indices).cast(pa.int64())).as_py() or 0
-        return total
     if pa.types.is_map(kind):
         first, last = column.offsets[0].as_py(), column.offsets[-1].as_py()
-        return sum(_column_bytes(part.slice(first, last - first)) for part in (column.keys, column.items))
-    if pa.types.is_struct(kind):
-        return sum([_column_bytes(part) for part in column.flatten()])
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return _column_bytes(column.flatten())
-    return int(column.nbytes)
+        parts = [part.slice(first, last - first) for part in (column.keys, column.items)]
+    elif pa.types.is_struct(kind):
+        parts = column.flatten()
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        parts = [column.flatten()]
+    else:
+        yield column
+        return
+    for part in parts:
+        yield from _leaves(part)
+
+
+def _expanded_bytes(leaf: Any) -> int:
+    """Return how many bytes an array has once its dictionary is expanded."""
+    if not pa.types.is_dictionary(leaf.type):
+        return int(leaf.nbytes)
+    if leaf.indices.null_count == len(leaf):
+        return 0
+    lengths = pc.binary_length(leaf.dictionary)
+    total: int = pc.sum(pc.take(lengths, leaf.indices).cast(pa.int64())).as_py() or 0
+    return total
 
 
 def _infinite(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -36,7 +36,6 @@ _OOM_SCORE = Path("/proc/self/oom_score_adj")
 _MIB = 1 << 20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _TRIM_BYTES = -1, -3, 128 << 10  # malloc.h
 _NAME_BYTES = 128  # of a module's name
-_MAX_RANGE_BYTES = 8 << 20
 _RESERVED_BYTES = 2 << 30  # address space that Arrow and the threads' heaps reserve and do not use
 
 
@@ -65,15 +64,15 @@ def read_apart(read: Callable[..., Iterator[_T]], file: Source, *values: Any) ->
                 raise ReaderKilled(
                     f"the process that read the file was killed twice, or ran out of memory: the file has"
                     f" {size_of(file)} bytes, and its reader may use {memory_bytes() // _MIB} MiB; save the file"
-                    " again with another program, upload it in parts, or give the task more memory"
+                    " again with another program (Parquet with smaller row groups), upload it in parts, or give the"
+                    " task more memory"
                 ) from None
 
 
 def _read_once(read: Callable[..., Iterator[_T]], file: Source, *values: Any) -> Generator[_T]:
     ours, theirs = socket.socketpair()
     pid = None
-    remote = file.open() if isinstance(file, RemoteFile) else None
-    with ours, ours.makefile("rwb", buffering=_BUFFER_BYTES) as stream, remote or nullcontext():
+    with ours, ours.makefile("rwb", buffering=_BUFFER_BYTES) as stream:
         try:
             with theirs:
                 _SERVER.give(theirs, read.__module__)
@@ -82,9 +81,8 @@ def _read_once(read: Callable[..., Iterator[_T]], file: Source, *values: Any) ->
             while (message := receive(stream)) is not None:
                 if isinstance(message, Exception):
                     raise message
-                if remote and isinstance(message, Range):
-                    remote.seek(message.offset)
-                    send(stream, remote.read(min(message.size, _MAX_RANGE_BYTES)))
+                if isinstance(message, Range) and isinstance(file, RemoteFile):
+                    send(stream, file.read_some(message.offset, message.size))
                 else:
                     yield message
                 del message  # before the next one is received

@@ -27,6 +27,10 @@ class RemoteFile:
         """Open the file as a seekable stream."""
         return io.BufferedReader((_Ranges if self.keeps_blocks else _SingleRanges)(self), buffer_size=1 << 20)
 
+    def read_some(self, offset: int, size: int) -> bytes:
+        """Return at most `size` bytes from `offset`, or fewer if that would need more than one request."""
+        return self.read_range(offset, min(size, _BLOCK_BYTES, self.size_bytes - offset))
+
 
 Source = Path | RemoteFile
 """An uploaded file: a local copy, or a remote file that is read with range requests."""
@@ -104,4 +108,4 @@ class _SingleRanges(_Ranges):
     """A remote file as a raw stream that keeps nothing in memory."""
 
     def _piece(self, size: int) -> bytes:
-        return self._file.read_range(self._place, min(size, _BLOCK_BYTES, self._file.size_bytes - self._place))
+        return self._file.read_some(self._place, size)

@@ -228,6 +228,59 @@ def test_row_groups_that_were_read_are_not_kept_in_memory(tmp_path: Path, monkey
     assert max(in_memory) < numbers.nbytes / 4
 
 
+def highest_memory(path: Path) -> int:
+    """Read a Parquet file in this process, and return the highest number of bytes that Arrow used between two
+    partitions."""
+    before, in_memory = pa.total_allocated_bytes(), [0]
+    for _ in read_parquet(path, 250_000, Limits()):
+        in_memory.append(pa.total_allocated_bytes() - before)
+    return max(in_memory)
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_strings_that_do_not_repeat_are_not_kept_until_their_row_group_ends(tmp_path: Path, dictionary: bool) -> None:
+    texts = pa.array([f"{number:0150d}" for number in range(200_000)])
+    nested = pa.StructArray.from_arrays([texts], ["text"])
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"flat": texts, "nested": nested}), path, use_dictionary=dictionary)
+    assert highest_memory(path) < texts.nbytes
+
+
+def test_the_columns_of_a_large_row_group_are_not_in_memory_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Reads from a plain OSFile count as Arrow's memory.
+    monkeypatch.setattr(byte_source, "open_source", lambda path: pa.OSFile(str(path)))
+    path, numbers = tmp_path / "t.parquet", np.random.default_rng(1).integers(0, 1 << 62, 12_000_000)
+    pq.write_table(pa.table({"n": numbers}), path, row_group_size=len(numbers), use_dictionary=False)
+    assert highest_memory(path) < numbers.nbytes / 2
+
+
+def test_a_row_group_whose_strings_repeat_at_first_is_read_in_order(tmp_path: Path) -> None:
+    rows = 160_000
+    texts = [f"text {number % 100}" if number < rows / 2 else f"{number:040d}" for number in range(rows)]
+    early = [None if number < 20_000 else f"{number:040d}" for number in range(rows)]
+    columns = {"id": range(rows), "late": texts, "a.early": early, "few": [f"{number % 7}" for number in range(rows)]}
+    columns |= {"listed": [[text] for text in texts]}
+    partitions = read_bytes(tmp_path, parquet(pa.table({name: list(some) for name, some in columns.items()})))
+    read = whole(partitions)
+    assert numbers(partitions) == list(range(1, rows + 1))
+    assert read["id"].tolist() == list(range(rows))
+    assert read["late"].tolist() == texts
+    assert [None if pd.isna(value) else value for value in read["a.early"]] == early
+    assert read["few"].tolist() == columns["few"]
+    assert read["listed"].tolist() == [f'["{text}"]' for text in texts]
+
+
+def test_long_strings_that_repeat_after_many_short_ones_take_little_memory(tmp_path: Path) -> None:
+    long = [f"{number}" * 1_000_000 for number in range(3)]
+    few = pa.array([None] * 10_000 + [f"{number:030d}" for number in range(150_000)])
+    texts = pa.concat_arrays([few, *(pa.array([long[number % 3]] * 3) for number in range(100))])
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"t": texts}), path, row_group_size=len(texts), dictionary_pagesize_limit=16 << 20)
+    assert highest_memory(path) < 128 << 20
+
+
 def test_a_partition_of_long_strings_is_no_larger_than_the_limit(tmp_path: Path) -> None:
     long, limits = pa.array(["x" * 1_000_000]), Limits()
     texts = long.take(pa.array([0] * 100))
