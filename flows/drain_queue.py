@@ -103,7 +103,7 @@ def drain_of(parts: Parts) -> tuple[Drain, DrainRun]:
         parts,
         task,
         Live(process, runner.is_available),
-        Outlets(Announcer(parts).announce, recorder.record, recorder.record_failures, run.count),
+        Outlets(Announcer(parts).announce, recorder.record, run.count),
         ask_for_tasks=drains_of(parts.settings).start_backlog,
         is_paused=Pause(parts.settings.published_bucket).is_on,
         end_of_task=end_of_task,

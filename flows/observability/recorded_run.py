@@ -108,7 +108,12 @@ class RecordedRun:
         }
 
 
-def run_of_receipt(receipt: Receipt, settings: PipelineSettings) -> RecordedRun:
+def run_of(outcome: Receipt | Attempt, settings: PipelineSettings) -> RecordedRun:
+    """Return the run that shows an upload that has a receipt, or that Sluice gave up on."""
+    return _run_of_attempt(outcome, settings) if isinstance(outcome, Attempt) else _run_of_receipt(outcome, settings)
+
+
+def _run_of_receipt(receipt: Receipt, settings: PipelineSettings) -> RecordedRun:
     ended = datetime.fromisoformat(receipt.created_at)
     started = ended - timedelta(seconds=sum(receipt.timings_seconds.values()))
     rejected = receipt.status is Status.REJECTED
@@ -132,8 +137,7 @@ def run_of_receipt(receipt: Receipt, settings: PipelineSettings) -> RecordedRun:
     )
 
 
-def run_of_attempt(attempt: Attempt, settings: PipelineSettings) -> RecordedRun:
-    """Return the run that shows an upload that Sluice gave up on."""
+def _run_of_attempt(attempt: Attempt, settings: PipelineSettings) -> RecordedRun:
     at, upload = datetime.fromisoformat(attempt.at), attempt.upload
     message = f"{attempt.error}: {attempt.message}"
     labels = {"uploaded": upload.event_time or "", "ended": attempt.at, "task": attempt.task_arn or ""}

@@ -10,7 +10,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from threading import Lock
@@ -24,7 +24,7 @@ from prefect.settings import PREFECT_API_URL
 
 from flows.observability.outcome_events import outcome_event
 from flows.observability.prefect_connection import Connection, is_refusal, shorten_patience, why
-from flows.observability.recorded_run import GIVEN_UP, RecordedRun, run_of_attempt, run_of_receipt
+from flows.observability.recorded_run import GIVEN_UP, RecordedRun, run_of
 from flows.observability.run_identity import FLOW_NAME
 from flows.pipeline.attempts import Attempt
 from flows.pipeline.job import Parts
@@ -55,26 +55,19 @@ class Recorder:
         self._connection = Connection()
         self._lock = Lock()
 
-    def record(self, receipts: Sequence[Receipt]) -> frozenset[str]:
-        """Show each receipt as one flow run in its final state. Return the run IDs of the receipts that Prefect now
-        shows or, if no Prefect API is configured, of all.
+    def record(self, outcomes: Sequence[Receipt | Attempt]) -> frozenset[str]:
+        """Show each upload that has a receipt, or that Sluice gave up on, as one flow run in its final state. Return
+        the run IDs of the uploads that Prefect now shows or, if no Prefect API is configured, of all.
 
         Recording a receipt again creates no second flow run, but may repeat log lines and the summary. A flow run in a
         different state is set to the receipt's outcome, because a task that is killed after it wrote the receipt leaves
         its flow run Running or Crashed.
         """
-        return self._record(run_of_receipt(receipt, self._settings) for receipt in receipts)
-
-    def record_failures(self, attempts: Sequence[Attempt]) -> frozenset[str]:
-        """Show each upload that Sluice gave up on as one failed flow run. Return the run IDs of the uploads that
-        Prefect now shows."""
-        return self._record(run_of_attempt(attempt, self._settings) for attempt in attempts)
-
-    def _record(self, runs: Iterable[RecordedRun]) -> frozenset[str]:
         if not PREFECT_API_URL.value():
-            return frozenset(run.run_id for run in runs)  # no Prefect is configured, so nothing is missing there
+            return frozenset(each.run_id for each in outcomes)  # no Prefect is configured, so nothing is missing there
         recorded: set[str] = set()
         with self._lock, self._best_effort():
+            runs = [run_of(each, self._settings) for each in outcomes]
             wanted = list({run.key: run for run in runs}.values())
             for start in range(0, len(wanted), RUNS_PER_CALL):
                 if not self._connection.is_open():

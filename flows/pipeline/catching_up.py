@@ -8,7 +8,6 @@ import itertools
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from flows.pipeline.announce import notice_of
@@ -32,19 +31,6 @@ from flows.refinery.errors import SluiceError
 
 LOG = logging.getLogger("sluice.drain")
 _NOTES_AT_ONCE = 10  # they list up to a hundred uploads, as many as one call to Prefect can record
-
-
-@dataclass(frozen=True, slots=True)
-class _Left:
-    """An upload that a note still lists, and its outcome. Without an outcome, its message is back in the queue."""
-
-    noted: NotedUpload
-    receipt: Receipt | None = None
-    failure: Attempt | None = None
-
-    @property
-    def has_outcome(self) -> bool:
-        return bool(self.receipt or self.failure)
 
 
 class CatchingUp:
@@ -94,17 +80,16 @@ class CatchingUp:
     def _finish(self, some: list[FoundNote]) -> set[str]:
         """Announce and record the outcomes of the uploads in these notes. Return the keys of the notes that are now
         finished."""
-        left = {found.note.key: [self._look_at(noted, found) for noted in found.note.uploads] for found in some}
-        outcomes = [one for each in left.values() for one in each if one.has_outcome]
-        announced = self._announce([one for one in outcomes if not one.noted.announced])
-        recorded = self._record([one for one in outcomes if not one.noted.recorded])
+        left = {found.note.key: list(self._outcomes_of(found)) for found in some}
+        outcomes = [each for of_note in left.values() for each in of_note]
+        notices = [notice_of(outcome, self._parts.settings) for noted, outcome in outcomes if not noted.announced]
+        unrecorded = [outcome for noted, outcome in outcomes if not noted.recorded]
+        announced = self._outlets.announce(notices) if notices else frozenset()
+        recorded = self._outlets.record(unrecorded) if unrecorded else frozenset()
         finished = set()
         for found in some:
-            note = found.note.with_uploads(
-                noted
-                for one in left[found.note.key]
-                if one.has_outcome and not _is_finished(noted := _marked(one.noted, announced, recorded))
-            )
+            marked = (_marked(noted, announced, recorded) for noted, _ in left[found.note.key])
+            note = found.note.with_uploads(noted for noted in marked if not (noted.announced and noted.recorded))
             if note.uploads:
                 write_note(self._parts.store, note)
             else:
@@ -113,33 +98,29 @@ class CatchingUp:
         LOG.info("batch notes processed", extra={"fields": {"notes": len(some), "finished": len(finished)}})
         return finished
 
-    def _look_at(self, noted: NotedUpload, found: FoundNote) -> _Left:
-        """Return an upload with its outcome. If it has none because its task died, store the reason."""
+    def _outcomes_of(self, found: FoundNote) -> Iterator[tuple[NotedUpload, Receipt | Attempt]]:
+        """Yield each upload in a note that has an outcome, with the outcome: a receipt, or the failed attempt after
+        which Sluice gave up on it. Messages of other uploads are back in the queue. If one of these uploads has no
+        outcome because its task died, store the reason."""
+        for noted in found.note.uploads:
+            if outcome := self._outcome_of(noted, found):
+                yield noted, outcome
+
+    def _outcome_of(self, noted: NotedUpload, found: FoundNote) -> Receipt | Attempt | None:
         store, attempt = self._parts.store, noted.upload.attempt
         try:
             receipt = read_receipt(store, noted.run_id)
             if receipt and is_done(receipt, attempt):
-                return _Left(noted, receipt=receipt)
+                return receipt
             failure = read_attempt(store, noted.run_id)
         except (ReceiptUnreadable, AttemptUnreadable):
-            return _Left(noted)  # written by a later release
+            return None  # written by a later release
         if failure and failure.given_up and failure.upload.attempt == attempt:
-            return _Left(noted, failure=failure)
+            return failure
         end = self._dead_tasks.end_of(found) if found.note.task != self._task.name else None
         if end:
             self._dead_tasks.write_reason(noted, found.note, end)
-        return _Left(noted)
-
-    def _announce(self, outcomes: list[_Left]) -> frozenset[str]:
-        settings = self._parts.settings
-        notices = [notice_of(found, settings) for one in outcomes if (found := one.receipt or one.failure)]
-        return self._outlets.announce(notices) if notices else frozenset()
-
-    def _record(self, outcomes: list[_Left]) -> frozenset[str]:
-        receipts = [one.receipt for one in outcomes if one.receipt]
-        failures = [one.failure for one in outcomes if one.failure]
-        taken = self._outlets.record(receipts) if receipts else frozenset()
-        return taken | (self._outlets.record_failures(failures) if failures else frozenset())
+        return None
 
 
 def _marked(noted: NotedUpload, announced: frozenset[str], recorded: frozenset[str]) -> NotedUpload:
@@ -149,7 +130,3 @@ def _marked(noted: NotedUpload, announced: frozenset[str], recorded: frozenset[s
             "recorded": noted.recorded or noted.run_id in recorded,
         }
     )
-
-
-def _is_finished(noted: NotedUpload) -> bool:
-    return noted.announced and noted.recorded

@@ -28,12 +28,12 @@ Announce = Callable[[Sequence[OutcomeNotice]], frozenset[str]]
 
 @dataclass(frozen=True, slots=True)
 class Outlets:
-    """The functions that report outcomes. None of them raises. The first three return the run IDs of the outcomes that
+    """The functions that report outcomes. None of them raises. The first two return the run IDs of the outcomes that
     were accepted."""
 
     announce: Announce  # notifies EventBridge (flows/pipeline/announce.py)
-    record: Callable[[Sequence[Receipt]], frozenset[str]]  # shows receipts in Prefect (flows/observability/recorder.py)
-    record_failures: Callable[[Sequence[Attempt]], frozenset[str]]  # shows, in Prefect, uploads that Sluice gave up on
+    # shows receipts, and failed attempts after which Sluice gave up, in Prefect (flows/observability/recorder.py)
+    record: Callable[[Sequence[Receipt | Attempt]], frozenset[str]]
     # counts receipts and failed attempts (flows/observability/drain_run.py)
     count: Callable[[Sequence[Receipt], Sequence[Attempt]], object] = lambda _receipts, _failures: None
 
@@ -70,11 +70,8 @@ class Closing:
     def record(self, deliveries: Sequence[Delivery]) -> None:
         """Record the outcomes in Prefect, list the Data Docs pages, and update the batch notes."""
         list_pages(self._parts.store, [each.receipt for each in deliveries if each.receipt and not each.is_duplicate])
-        waiting = [delivery for delivery in deliveries if delivery.has_outcome and not delivery.recorded]
-        receipts = [delivery.receipt for delivery in waiting if delivery.receipt]
-        failures = [delivery.failure for delivery in waiting if delivery.failure]
-        taken = self._outlets.record(receipts) if receipts else frozenset()
-        taken |= self._outlets.record_failures(failures) if failures else frozenset()
+        waiting = {each: each.outcome for each in deliveries if each.outcome and not each.recorded}
+        taken = self._outlets.record(list(waiting.values())) if waiting else frozenset()
         for delivery in waiting:
             delivery.recorded = delivery.run_id in taken
         for delivery in deliveries:
@@ -94,13 +91,9 @@ class Closing:
             LOG.warning("failed attempt not updated", extra={"fields": fields})
 
     def _announce(self, deliveries: Sequence[Delivery]) -> None:
-        waiting = [delivery for delivery in deliveries if delivery.has_outcome and not delivery.announced]
-        if not waiting:
-            return
-        settings = self._parts.settings
-        taken = self._outlets.announce(
-            [notice_of(one, settings) for delivery in waiting if (one := delivery.receipt or delivery.failure)]
-        )
+        waiting = {each: each.outcome for each in deliveries if each.outcome and not each.announced}
+        notices = [notice_of(outcome, self._parts.settings) for outcome in waiting.values()]
+        taken = self._outlets.announce(notices) if notices else frozenset()
         for delivery in waiting:
             delivery.announced = delivery.run_id in taken
 
@@ -110,7 +103,7 @@ class Closing:
         for delivery in deliveries:
             message, failure = delivery.message, delivery.failure
             self.returned.discard(message.message_id)
-            if delivery.has_outcome and not delivery.announced and not self._notes.is_kept(delivery):
+            if delivery.outcome and not delivery.announced and not self._notes.is_kept(delivery):
                 later[settings.retry_delay_seconds].append(message)  # otherwise no task would announce it
             elif failure is None:
                 done.append(message)

@@ -50,15 +50,15 @@ class Delivery:
         return self.message.receive_count > 1
 
     @property
-    def has_outcome(self) -> bool:
-        """Return whether the upload has a receipt or Sluice has given up on it."""
-        return self.receipt is not None or (self.failure is not None and self.failure.given_up)
+    def outcome(self) -> Receipt | Attempt | None:
+        """Return the upload's receipt or, if Sluice has given up on it, its failed attempt; otherwise None."""
+        return self.receipt or (self.failure if self.failure and self.failure.given_up else None)
 
     @property
     def is_settled(self) -> bool:
         """Return whether nothing is left to do for this delivery. That includes an upload without an outcome, because
         it is tried again in another delivery."""
-        return not self.has_outcome or (self.announced and self.recorded)
+        return not self.outcome or (self.announced and self.recorded)
 
     def end(self, receipt: Receipt) -> None:
         """Set `receipt` as the outcome of this delivery.

@@ -111,7 +111,7 @@ class TaskNotes:
                 gone = [
                     each
                     for each in batch.deliveries
-                    if (not each.has_outcome if deliveries is None else each in deliveries)
+                    if (not each.outcome if deliveries is None else each in deliveries)
                 ]
                 batch.deliveries = [each for each in batch.deliveries if each not in gone]
                 for delivery in batch.deliveries:

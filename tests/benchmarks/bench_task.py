@@ -151,7 +151,7 @@ def _drain(parts: Parts, uploads: Sequence[UploadMessage], *, live: bool) -> Non
         parts,
         TaskIdentity(),
         Live(process, lambda: live),
-        Outlets(Announcer(parts).announce, all_of, all_of),
+        Outlets(Announcer(parts).announce, all_of),
         ask_for_tasks=lambda _: None,
         is_paused=lambda: False,
         end_of_task=lambda _: None,

@@ -458,7 +458,7 @@ def test_a_drain_continues_after_an_upload_whose_step_never_returns(parts: Parts
     stuck, fine = upload_of("own/x.csv", good_orders(3)), upload_of("other/x.csv", good_orders(3))
     for upload in (stuck, fine):
         boto3.client("sqs").send_message(QueueUrl=own.queue.queue_url, MessageBody=upload.to_json())
-    outlets = Outlets(lambda _: frozenset(), lambda _: frozenset(), lambda _: frozenset())
+    outlets = Outlets(lambda _: frozenset(), lambda _: frozenset())
     live = Live(partial(run_upload, own), lambda: True)
     Drain(
         own,

@@ -66,8 +66,7 @@ FATES: tuple[Fate, ...] = (
 
 OUTLETS = Outlets(
     announce=lambda notices: frozenset(notice.run_id for notice in notices),
-    record=lambda receipts: frozenset(receipt.run_id for receipt in receipts),
-    record_failures=lambda attempts: frozenset(attempt.run_id for attempt in attempts),
+    record=lambda outcomes: frozenset(outcome.run_id for outcome in outcomes),
 )
 
 

@@ -113,7 +113,7 @@ def test_uploads_that_the_pipeline_gave_up_on_send_one_message_with_the_error(
     applied: PrefectServer, recorder: Recorder, hook: Receiver
 ) -> None:
     error = StageBroke("stage refine: KeyError at step.py:3")
-    recorder.record_failures(
+    recorder.record(
         [
             Attempt.of(upload(number), error, dataset="orders", receive_count=5, task_arn=None, given_up=True)
             for number in (40_000, 40_001, 40_002)

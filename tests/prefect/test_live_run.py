@@ -168,7 +168,7 @@ def test_a_redriven_upload_continues_its_ended_run_at_the_first_delivery(
     """The receive count of a redriven message starts at 1 again. No other process can be working on a run that has
     ended."""
     upload = account.upload(f"incoming/orders/redriven-{state}.csv", good_orders(2))
-    Recorder(account.parts).record_failures([given_up(upload)])
+    Recorder(account.parts).record([given_up(upload)])
     (run,) = runs_of(server, upload)
     server.call("POST", f"/flow_runs/{run['id']}/set_state", {"state": {"type": state}, "force": True})
     receipt = FlowRunner(account.parts).process(UploadJob(upload, Chain(receive_count=1)))

@@ -169,7 +169,7 @@ def test_an_upload_that_was_given_up_on_is_a_failed_run_with_the_reason(
     server: PrefectServer, recorder: Recorder
 ) -> None:
     message = new_upload()
-    assert recorder.record_failures([given_up(message)]) == {message.run_id}
+    assert recorder.record([given_up(message)]) == {message.run_id}
     (run,) = runs_of(server, message)
     assert (run["state_name"], GIVEN_UP in run["tags"]) == ("Failed", True)
     assert "StageBroke: stage refine" in run["state"]["message"]
@@ -186,7 +186,7 @@ def test_a_cancelled_or_crashed_run_keeps_its_state_when_the_upload_is_given_up_
 ) -> None:
     message = new_upload()
     existing(server, message, state)
-    recorder.record_failures([given_up(message)])
+    recorder.record([given_up(message)])
     (run,) = runs_of(server, message)
     assert (run["state_type"], GIVEN_UP in run["tags"]) == (state, True)
 
@@ -194,7 +194,7 @@ def test_a_cancelled_or_crashed_run_keeps_its_state_when_the_upload_is_given_up_
 def test_the_outcomes_are_events_with_dataset_run_and_key(server: PrefectServer, recorder: Recorder) -> None:
     messages = {"published": new_upload(), "rejected": new_upload(), "failed": new_upload()}
     recorder.record([receipt_of(messages["published"]), receipt_of(messages["rejected"], published=False)])
-    recorder.record_failures([given_up(messages["failed"])])
+    recorder.record([given_up(messages["failed"])])
 
     def events() -> dict[str, dict[str, Any]]:
         resources = {"id": [f"sluice.upload.{message.run_id}" for message in messages.values()]}

@@ -49,15 +49,15 @@ class World:
         self.seen.append((self.account.messages(), len(self.account.keys("batches/"))))
         return NOTHING if self.is_away else self._take(self.announced, notices)
 
-    def record(self, receipts: Sequence[Receipt]) -> frozenset[str]:
-        return NOTHING if self.is_away else self._take(self.recorded, receipts)
-
-    def record_failures(self, attempts: Sequence[Attempt]) -> frozenset[str]:
-        return NOTHING if self.is_away else self._take(self.failures, attempts)
+    def record(self, outcomes: Sequence[Receipt | Attempt]) -> frozenset[str]:
+        if self.is_away:
+            return NOTHING
+        receipts = self._take(self.recorded, [each for each in outcomes if isinstance(each, Receipt)])
+        return receipts | self._take(self.failures, [each for each in outcomes if isinstance(each, Attempt)])
 
     @property
     def outlets(self) -> Outlets:
-        return Outlets(self.announce, self.record, self.record_failures)
+        return Outlets(self.announce, self.record)
 
     @staticmethod
     def _take(taken: list, reported: Sequence) -> frozenset[str]:  # type: ignore[type-arg]
