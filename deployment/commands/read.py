@@ -1,7 +1,6 @@
 """`sluice read`: shows or exports the published rows of a dataset."""
 
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
@@ -11,7 +10,7 @@ from deployment.commands.user_paths import written_to
 from deployment.deployed_stack import DeployedStack, store_of
 from flows.published.export import export_rows
 from flows.published.rows import PublishedRows, Selection, published_rows
-from flows.refinery.words import counted, shortened
+from flows.refinery.words import as_cell, counted, shortened
 
 SHOWN_ROWS = 20
 _LONGEST_CELL = 40  # characters, on a terminal
@@ -67,14 +66,8 @@ def _show(console: Console, rows: PublishedRows, selection: Selection) -> None:
 
 def _cells(table: pa.Table, name: str, is_terminal: bool) -> list[str]:
     """Return a column's name and values as printable strings, shortened on a terminal."""
-    cells = [visible_line(name), *(visible_line(_text(value)) for value in table.column(name).to_pylist())]
+    cells = [visible_line(name), *(visible_line(as_cell(value)) for value in table.column(name).to_pylist())]
     return [shortened(cell, _LONGEST_CELL) for cell in cells] if is_terminal else cells
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return "; ".join(map(_text, value))
-    return "" if value is None else str(value)
 
 
 def _columns_that_fit(widths: list[int], room: int) -> int:

@@ -21,6 +21,13 @@ def shortened(text: str, characters: int) -> str:
     return text if len(text) <= characters else f"{text[: characters - 1]}…"
 
 
+def as_cell(value: Any) -> str:
+    """Return a value as the text of a cell: a list with semicolons between its values, and "" for a missing value."""
+    if isinstance(value, list):
+        return "; ".join(map(as_cell, value))
+    return "" if value is None else str(value)
+
+
 def as_python(value: Any) -> Any:
     """Convert a NumPy value to a Python value, and a float without a fraction to an integer if it is exact."""
     python = value.item() if hasattr(value, "item") else value

@@ -5,14 +5,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from flows.refinery.contract.model import KEEP, Column, Contract, Expectation, WrittenStep
+from flows.refinery.contract.model import KEEP, Column, Contract, Expectation, Severity, WrittenStep
 
 _POLICIES = ("evolve", "quarantine", "freeze")  # from the least strict to the strictest
-_SEVERITIES = ("info", "warning", "critical")
+_SEVERITIES = get_args(Severity)  # from the least severe to the most severe
 
 
 class Effect(StrEnum):

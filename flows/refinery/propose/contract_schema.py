@@ -7,12 +7,11 @@ To use it, put `# yaml-language-server: $schema=<path or URL of the schema>` on 
 import json
 from typing import Any, Literal, get_args, get_origin
 
-from flows.refinery.contract.model import BUILT_IN_STEPS, KEEP, KEPT, UNIQUE, Contract
+from flows.refinery.contract.model import BUILT_IN_STEPS, KEEP, KEPT, UNIQUE, Contract, Severity
 from flows.refinery.validate.expectation_faults import gx_arguments
 from flows.refinery.validate.rules import METHODS, level_of
 
 _COLUMN_FIELDS = frozenset({"column", "column_A", "column_B"})
-_SEVERITIES = ["info", "warning", "critical"]
 
 
 def contract_schema() -> dict[str, Any]:
@@ -80,7 +79,7 @@ def _arguments_schema(name: str) -> dict[str, Any]:
         properties["mostly"] = {"type": "number", "minimum": 0, "maximum": 1}
     if name in UNIQUE:
         properties[KEEP] = {"enum": list(KEPT)}
-    properties["severity"] = {"enum": _SEVERITIES}
+    properties["severity"] = {"enum": list(get_args(Severity))}
     properties["description"] = {"type": "string"}
     return {
         "type": "object",

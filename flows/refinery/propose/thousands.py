@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from flows.refinery.contract.model import SAME_MARKS
 from flows.refinery.propose.file_format import FoundFormat, read_sample
 
-_MARKS = {",": ",", ".": ".", " ": " \u00a0\u2009\u202f", "'": "'\u2019"}
+_MARKS = {mark: mark + SAME_MARKS.get(mark, "") for mark in ",. '"}
 _TRIED_ROWS = 5_000
 
 

@@ -4,7 +4,6 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +13,7 @@ from flows.refinery.repair.corrections import CorrectionsUnusable
 from flows.refinery.repair.spreadsheet_texts import protected
 from flows.refinery.repair.text_workbook import write_text_workbook
 from flows.refinery.validate.quarantine import RAW, ROW_NUMBER, RULES
+from flows.refinery.words import as_cell
 
 WORKBOOK = ".xlsx"
 
@@ -60,7 +60,7 @@ def export_quarantine(quarantine: Path, destination: Path) -> int:
     """
     table = _table(quarantine)
     table = table.add_column(1, DROP, pa.nulls(len(table), pa.string()))
-    rows = ([_cell(value) for value in row.values()] for row in table.to_pylist())
+    rows = ([as_cell(value) for value in row.values()] for row in table.to_pylist())
     if destination.suffix.lower() == WORKBOOK:
         write_text_workbook(destination, table.column_names, rows)
         return int(table.num_rows)
@@ -86,9 +86,3 @@ def _concerns(rule: str, column: str) -> bool:
     _, bracket, arguments = rule.partition("(")
     named = arguments.rpartition(")")[0]
     return not bracket or named == column or column in named.split(", ")
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, list):
-        return "; ".join("" if part is None else str(part) for part in value)
-    return "" if value is None else str(value)
