@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from blocks.aws import client_of
 from blocks.aws_errors import explaining_aws_errors
 from blocks.limits import Limits
 from deployment.aws.artifact_bucket import (
@@ -68,11 +67,6 @@ class Clients:
     s3: Any
     sts: Any
     functions: Any  # the client for Lambda; `lambda` is a reserved word
-
-    @classmethod
-    def from_environment(cls) -> Clients:
-        """Create clients with the environment's credentials, region and, for the local cloud, AWS_ENDPOINT_URL."""
-        return cls.made_by(client_of)
 
     @classmethod
     def made_by(cls, client: Callable[[str], Any]) -> Clients:

@@ -147,7 +147,7 @@ class Deployment:
     def __init__(self, console: Console, options: DeployOptions, access: Access, ask: Ask) -> None:
         self._console, self._options, self._access, self._ask = console, options, access, ask
         self._environment, self._name = options.environment, options.environment.stack
-        self._clients = Clients.from_environment()
+        self._clients = Clients.made_by(client_of)
         self._ecr = client_of("ecr")
         self._stack = Stack(self._clients.cloudformation, self._name, EventLog(console))
 

@@ -52,7 +52,7 @@ def destroy(
     """
     check_stack_name(environment.stack)
     with aws_access(users, region=environment.region, profile=environment.profile) as access:
-        clients = Clients.from_environment()
+        clients = Clients.made_by(client_of)
         log = EventLog(console)
         stack = Stack(clients.cloudformation, environment.stack, log)
         with explaining_aws_errors(f"looking for the stack {environment.stack}"):
