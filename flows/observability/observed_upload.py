@@ -22,8 +22,7 @@ from flows.observability.run_identity import run_name
 from flows.observability.run_summary import ConsoleLinks, failed_checks, outcome_message, outcome_name, state_message
 from flows.observability.upload_slot import upload_slot
 from flows.pipeline.announce import notice_of
-from flows.pipeline.attempts import Attempt
-from flows.pipeline.delivery import dataset_of
+from flows.pipeline.delivery import attempt_of
 from flows.pipeline.errors import UploadCancelled
 from flows.pipeline.job import Fetched, Parts, Published, UploadJob
 from flows.pipeline.receipt import Receipt, Status, receipt_key
@@ -74,14 +73,7 @@ def run_observed(
 
 
 def _failed_event(parts: Parts, job: UploadJob, error: SluiceError) -> Event:
-    dataset = job.contract.dataset if job.contract else dataset_of(job.upload, parts)
-    attempt = Attempt.of(
-        job.upload,
-        error,
-        dataset=dataset,
-        receive_count=job.chain.receive_count or 1,
-        task_arn=job.chain.task_arn,
-    )
+    attempt = attempt_of(job, error, parts)
     notice, stack = notice_of(attempt, parts.settings), parts.settings.stack
     return outcome_event(notice, stack, runtime.flow_run.id, what=ATTEMPT_FAILED, at=attempt.at)
 

@@ -8,10 +8,10 @@ from functools import partial
 from uuid import uuid4
 
 from flows.pipeline.announce import notice_of
-from flows.pipeline.attempts import Attempt, remove_attempt, write_attempt
+from flows.pipeline.attempts import remove_attempt, write_attempt
 from flows.pipeline.batch_notes import BatchNote, NotedUpload, write_note
 from flows.pipeline.closing import Announce
-from flows.pipeline.delivery import dataset_of
+from flows.pipeline.delivery import attempt_of
 from flows.pipeline.errors import RepairRejected, UploadCancelled
 from flows.pipeline.job import Parts, UploadJob
 from flows.pipeline.protocol import ReceiptConflict
@@ -31,19 +31,13 @@ def reported(parts: Parts, job: UploadJob, run: Callable[[], Receipt], announce:
         receipt = run()
     except SluiceError as error:
         if not isinstance(error, _NOTHING_FAILED):
-            _try(partial(_write_attempt, parts, job, error))
+            _try(partial(write_attempt, parts.store, attempt_of(job, error, parts)))
         raise
     if receipt.attempt == job.upload.attempt:  # otherwise a later attempt already had a receipt: nothing was done
         _try(lambda: remove_attempt(parts.store, receipt.run_id))
         if not announce([notice_of(receipt, parts.settings)]):
             _try(lambda: _leave_note(parts, job))
     return receipt
-
-
-def _write_attempt(parts: Parts, job: UploadJob, error: SluiceError) -> None:
-    dataset = job.contract.dataset if job.contract else dataset_of(job.upload, parts)
-    attempt = Attempt.of(job.upload, error, dataset=dataset, receive_count=1, task_arn=job.chain.task_arn)
-    write_attempt(parts.store, attempt)
 
 
 def _leave_note(parts: Parts, job: UploadJob) -> None:

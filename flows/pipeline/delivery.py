@@ -138,6 +138,17 @@ def fail(
     )
 
 
+def attempt_of(job: UploadJob, error: SluiceError, parts: Parts) -> Attempt:
+    """Return the failed attempt for a job that has just failed with `error` and is tried again."""
+    return Attempt.of(
+        job.upload,
+        error,
+        dataset=job.contract.dataset if job.contract else dataset_of(job.upload, parts),
+        receive_count=job.chain.receive_count or 1,
+        task_arn=job.chain.task_arn,
+    )
+
+
 def dataset_of(upload: UploadMessage, parts: Parts) -> str:
     """Return the dataset whose contract matches an upload. If the contracts cannot be used, return the name of the
     upload's folder, or "default"."""

@@ -8,6 +8,7 @@ upload is marked only if it takes longer than NAMED_AFTER_SECONDS, was delivered
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock, Timer
 
@@ -21,16 +22,13 @@ LOG = logging.getLogger("sluice.drain")
 NAMED_AFTER_SECONDS = 0.5
 
 
+@dataclass(eq=False)
 class _Batch:
     """A batch note and the deliveries that it lists."""
 
-    def __init__(self, note: BatchNote, deliveries: Sequence[Delivery]) -> None:
-        self.note = note
-        self.deliveries = list(deliveries)
-        self.is_written = False
-
-    def holds(self, delivery: Delivery) -> bool:
-        return delivery in self.deliveries
+    note: BatchNote
+    deliveries: list[Delivery]
+    is_written: bool = False
 
 
 class TaskNotes:
@@ -63,7 +61,7 @@ class TaskNotes:
                 uploads=tuple(map(_noted, deliveries)),
                 at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             )
-            batch = _Batch(note, deliveries)
+            batch = _Batch(note, list(deliveries))
             self._batches.append(batch)
             self._write(batch)
 
@@ -71,7 +69,7 @@ class TaskNotes:
     def refining(self, delivery: Delivery) -> Iterator[None]:
         """Mark the upload in its note as being refined: immediately if it was delivered before, otherwise only if the
         block takes longer than NAMED_AFTER_SECONDS."""
-        batch = next((batch for batch in self._batches if batch.holds(delivery)), None)
+        batch = self._batch_of(delivery)
         if batch is None or batch.note.refining == delivery.run_id:
             yield
             return
@@ -127,12 +125,15 @@ class TaskNotes:
     def is_kept(self, delivery: Delivery) -> bool:
         """Return whether a stored note lists the delivery. If its note has not been stored yet, try to write it now."""
         with self._lock:
-            batch = next((batch for batch in self._batches if batch.holds(delivery)), None)
+            batch = self._batch_of(delivery)
             return batch is not None and (batch.is_written or self._write(batch))
+
+    def _batch_of(self, delivery: Delivery) -> _Batch | None:
+        return next((batch for batch in self._batches if delivery in batch.deliveries), None)
 
     def _name(self, batch: _Batch, delivery: Delivery) -> None:
         with self._lock:
-            if batch in self._batches and batch.holds(delivery):
+            if batch in self._batches and delivery in batch.deliveries:
                 batch.note = batch.note.model_copy(update={"refining": delivery.run_id})
                 self._write(batch)
 
