@@ -311,10 +311,10 @@ class ObjectStore:
     def _of_upload(self, pending: PendingUpload) -> dict[str, str]:
         return {"Bucket": self.published_bucket, "Key": pending.key, "UploadId": pending.upload_id}
 
-    def list_keys(self, prefix: str, *, page_size: int = 1000) -> Iterator[list[tuple[str, datetime]]]:
-        """Yield the keys under `prefix`, and when each object was written, in pages sorted by key."""
-        for page in self.list_objects(prefix, page_size=page_size):
-            yield [(each.key, each.last_modified) for each in page]
+    def list_keys(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+        """Yield each key under `prefix`, and when the object was written, sorted by key."""
+        for page in self.list_objects(prefix):
+            yield from ((each.key, each.last_modified) for each in page)
 
     def list_objects(self, prefix: str, *, page_size: int = 1000) -> Iterator[list[ListedObject]]:
         """Yield the objects under `prefix`, in pages sorted by key."""

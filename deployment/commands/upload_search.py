@@ -9,14 +9,14 @@ from itertools import chain, islice
 
 from blocks.at_once import at_once
 from blocks.object_store import ObjectStore
+from flows.pipeline.commit import indexed_datasets
 from flows.pipeline.lost_uploads import upload_of_version
-from flows.pipeline.protocol import IndexEntry, IndexUnreadable
+from flows.pipeline.protocol import INDEX, IndexEntry, IndexUnreadable
 from flows.pipeline.run_ids import RunUnknown, find_run
 from flows.refinery.errors import TerminalError
 from lambda_trigger.message import UploadMessage
 
 MOST_READ = 1_000  # the maximum number of receipts, index entries or object versions that one search reads
-_INDEX = "index/"
 _AGE = re.compile(r"(\d+)\s*([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
@@ -79,11 +79,11 @@ def find_runs(store: ObjectStore, wanted: Wanted, incoming_prefix: str, limit: i
         return FoundRuns({find_run(store, wanted.text): datetime.max.replace(tzinfo=UTC)})
     except RunUnknown:
         pass
-    known = {folder.removeprefix(_INDEX).strip("/") for folder in store.list_folders(_INDEX)}
+    known = indexed_datasets(store)
     if wanted.text in known:
         folder = f"{incoming_prefix}{wanted.text}/"
         return FoundRuns(_runs_of_dataset(store, wanted, MOST_READ if wanted.failed else limit), folder=folder)
-    folders = ["", *(f"{name}/" for name in sorted(known))]
+    folders = ["", *(f"{name}/" for name in known)]
     text = wanted.text.removeprefix(incoming_prefix)
     pages = (store.versions(store.landing_bucket, f"{incoming_prefix}{folder}{text}") for folder in folders)
     versions = (version for page in chain.from_iterable(pages) for version in page if version.version_id)
@@ -96,7 +96,7 @@ def find_runs(store: ObjectStore, wanted: Wanted, incoming_prefix: str, limit: i
 
 
 def _runs_of_dataset(store: ObjectStore, wanted: Wanted, limit: int) -> dict[str, datetime]:
-    listed = (entry for page in store.list_keys(f"{_INDEX}{wanted.text}/") for entry in page)
+    listed = store.list_keys(f"{INDEX}{wanted.text}/")
     newest = nlargest(limit, (one for one in listed if wanted.is_recent(one[1])), key=lambda one: one[1])
     runs = at_once(lambda one: list(_latest_run(store, one[0], wanted)), newest)
     return {run: written for (_, written), of_entry in zip(newest, runs, strict=True) for run in of_entry}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from heapq import nsmallest
+from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
 from string import hexdigits
@@ -43,7 +44,7 @@ from flows.refinery.errors import SluiceError
 from lambda_trigger.message import UploadMessage
 
 _POLL_SECONDS = 0.4
-_PAGE = 1_000
+_PAGE = 1_000  # the number of keys in one response of S3
 _NEWEST_NOTES = 100  # enough, because uploads that are being followed are in the newest batch notes
 _LOOKS_AT_ONCE = 64  # how many uploads one poll checks, beginning with those checked longest ago
 
@@ -204,10 +205,10 @@ class Uploads:
     def runs_with_receipt(self) -> dict[str, datetime]:
         """Return the IDs of all runs with a receipt, with the time when it was written, newest first. If there are
         many, the runs are listed concurrently, in 16 parts by the first digit of their IDs."""
-        first = next(self.store.list_keys(RECEIPTS, page_size=_PAGE), [])
+        first = list(islice(self.store.list_keys(RECEIPTS), _PAGE))
         starts = [RECEIPTS + digit for digit in hexdigits[:16]] if len(first) == _PAGE else []
-        parts = at_once(lambda start: [one for page in self.store.list_keys(start) for one in page], starts)
-        found = [one for part in parts for one in part] or first
+        parts = at_once(lambda start: list(self.store.list_keys(start)), starts)
+        found = list(chain.from_iterable(parts)) or first
         listed = sorted(found, key=itemgetter(1), reverse=True)
         return {key.removeprefix(RECEIPTS).removesuffix(".json"): written for key, written in listed}
 

@@ -88,9 +88,6 @@ class Attempt(Document):
         """Return whether `receipt` belongs to this attempt at the upload or to a later one."""
         return receipt is not None and receipt.attempt >= self.upload.attempt
 
-    def to_json(self) -> str:
-        return self.model_dump_json(by_alias=True, indent=1)
-
 
 class FoundAttempt(NamedTuple):
     """A failed attempt and the S3 object that contains it; `stored` is None for an attempt that is not stored yet."""
@@ -138,8 +135,8 @@ def remove_attempt(store: ObjectStore, run_id: str) -> None:
 
 def runs_with_attempt(store: ObjectStore) -> Iterator[tuple[str, datetime]]:
     """Yield the ID of each run that has a failed attempt, and the time when the attempt was written."""
-    for page in store.list_keys(PREFIX):
-        yield from ((key.removeprefix(PREFIX).removesuffix(".json"), written) for key, written in page)
+    for key, written in store.list_keys(PREFIX):
+        yield key.removeprefix(PREFIX).removesuffix(".json"), written
 
 
 def _now() -> str:

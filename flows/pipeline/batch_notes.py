@@ -62,9 +62,6 @@ class BatchNote(Document):
         """Return a copy of the note that lists these uploads, none of them as being refined."""
         return self.model_copy(update={"uploads": tuple(uploads), "refining": None})
 
-    def to_json(self) -> str:
-        return self.model_dump_json(by_alias=True)
-
 
 class FoundNote(NamedTuple):
     """A batch note, the S3 object that it was read from, and the time when that object was last written."""
@@ -86,8 +83,7 @@ def remove_note(store: ObjectStore, note: BatchNote) -> None:
 
 def list_notes(store: ObjectStore) -> Iterator[tuple[str, datetime]]:
     """Yield the key of each batch note, and the time when it was last written."""
-    for page in store.list_keys(PREFIX):
-        yield from page
+    return store.list_keys(PREFIX)
 
 
 def read_note(store: ObjectStore, key: str, written: datetime) -> FoundNote | None:

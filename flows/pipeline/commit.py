@@ -14,6 +14,7 @@ from blocks.contention import attempts
 from blocks.object_store import ObjectStore, StoredObject
 from flows.pipeline.job import Parts, UploadJob
 from flows.pipeline.protocol import (
+    INDEX,
     IndexEntry,
     ReceiptConflict,
     decide_after_refused_commit,
@@ -221,9 +222,8 @@ def _delete_retired(store: ObjectStore, key: str, entry: IndexEntry) -> IndexEnt
 def _delete_orphaned(store: ObjectStore, receipt: Receipt, folders: Iterable[str]) -> None:
     """Delete the outputs in `folders` that belong to the run of `receipt` but are not referenced by the receipt."""
     for folder in sorted(folders):
-        for page in store.list_keys(folder + receipt.run_id):
-            for key in orphaned_keys((key for key, _ in page), receipt):
-                store.delete(key)
+        for key in orphaned_keys((key for key, _ in store.list_keys(folder + receipt.run_id)), receipt):
+            store.delete(key)
 
 
 # --- the index --------------------------------------------------------------------------------------------------------
@@ -233,6 +233,11 @@ def index_entry(store: ObjectStore, receipt: Receipt) -> IndexEntry | None:
     """Return the index entry for a receipt's dataset and source key, or None if there is none yet."""
     found = store.get(_index_key_of(receipt, receipt.contract.dataset))
     return IndexEntry.from_json(found.body) if found else None
+
+
+def indexed_datasets(store: ObjectStore) -> list[str]:
+    """Return the sorted names of the datasets that have index entries."""
+    return sorted(folder.removeprefix(INDEX).strip("/") for folder in store.list_folders(INDEX))
 
 
 def latest_receipt(store: ObjectStore, dataset: str, bucket: str, key: str) -> Receipt | None:
@@ -260,7 +265,7 @@ def _index_key_of(receipt: Receipt, dataset: str) -> str:
 
 
 def _put_entry(store: ObjectStore, key: str, entry: IndexEntry, seen: StoredObject | None) -> bool:
-    return store.put_if_unchanged(key, entry.model_dump_json(by_alias=True), seen)
+    return store.put_if_unchanged(key, entry.to_json(), seen)
 
 
 # --- orphaned outputs -------------------------------------------------------------------------------------------------
@@ -280,12 +285,12 @@ def find_orphaned(parts: Parts, within: Callable[[datetime], bool]) -> Iterator[
     Args:
         within: returns whether to check an object, given the time when it was written.
     """
-    for page in parts.store.list_keys(_DATA):
+    for page in parts.store.list_objects(_DATA):
         by_run: dict[str, list[str]] = defaultdict(list)
-        for key, written in page:
-            run_id = run_of(key)
-            if run_id and within(written):
-                by_run[run_id].append(key)
+        for each in page:
+            run_id = run_of(each.key)
+            if run_id and within(each.last_modified):
+                by_run[run_id].append(each.key)
         # Each run takes two or three small reads, and a day may have ten thousand runs.
         for found in at_once(lambda one: _orphaned_of_run(parts, *one), by_run.items()):
             yield from found

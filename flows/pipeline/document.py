@@ -18,6 +18,10 @@ class Document(BaseModel):
     # This field is first, so that the error for a later release's document names the version, not some other field.
     schema_version: Literal[1] = Field(1, alias="schema", description="the version of this document's schema")
 
+    def to_json(self) -> str:
+        """Return the JSON text that is stored in S3."""
+        return self.model_dump_json(by_alias=True, indent=1)
+
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """Read a document from JSON. Raise `unreadable` if that fails; the message names the first invalid field."""

@@ -37,16 +37,11 @@ class HeldUploads:
 def read_held_uploads(store: ObjectStore, *, max_notes: int = MAX_NOTES) -> HeldUploads:
     """Return the uploads in the newest batch notes. At most `max_notes` are read, because a Prefect outage may leave
     thousands of notes."""
-    newest = newest_notes(store)
+    newest = sorted(list_notes(store), key=lambda listed: listed[1], reverse=True)
     held = HeldUploads(more=len(newest) > max_notes)
     for found in reversed(list(_readable(store, newest[:max_notes], held.unreadable))):
         held.by_run.update((noted.run_id, HeldUpload(noted, found.note)) for noted in found.note.uploads)
     return held
-
-
-def newest_notes(store: ObjectStore) -> list[tuple[str, datetime]]:
-    """Return the key of each batch note and the time when it was written, newest first."""
-    return sorted(list_notes(store), key=lambda listed: listed[1], reverse=True)
 
 
 def _readable(

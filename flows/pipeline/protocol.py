@@ -21,6 +21,7 @@ from flows.pipeline.document import Document
 from flows.pipeline.receipt import Receipt, Status
 from flows.refinery.errors import TerminalError
 
+INDEX = "index/"
 _OUTPUT_NAME = re.compile(r"(?P<run_id>[0-9a-f]{32})-(?P<attempt>[0-9]+)-[0-9a-f]{16}\.")
 
 
@@ -131,7 +132,7 @@ class IndexEntry(Document):
 def index_key(dataset: str, bucket: str, key: str) -> str:
     """Return the object key of a source key's index entry. The source key is hashed, so that it cannot escape the
     prefix."""
-    return f"index/{dataset}/{hashlib.sha256(f'{bucket}/{key}'.encode()).hexdigest()[:32]}.json"
+    return f"{INDEX}{dataset}/{hashlib.sha256(f'{bucket}/{key}'.encode()).hexdigest()[:32]}.json"
 
 
 def runs_of_unknown_order(entry: IndexEntry | None, receipt: Receipt) -> frozenset[str]:

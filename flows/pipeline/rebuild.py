@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from blocks.at_once import at_once
-from blocks.object_store import ObjectStore
+from blocks.object_store import ListedObject, ObjectStore
 from flows.pipeline.commit import newest_first, read_receipt
 from flows.pipeline.job import Parts
 from flows.pipeline.protocol import IndexEntry, IndexUnreadable, index_key, updated_entry
@@ -39,7 +39,7 @@ def rebuild(
         dry_run: whether to write nothing, and only count the index entries that would be written.
     """
     done, by_key = Rebuilt(), defaultdict[str, list[str]](list)
-    for page in parts.store.list_keys(RECEIPTS, page_size=_PAGE):
+    for page in parts.store.list_objects(RECEIPTS, page_size=_PAGE):
         receipts = list(_readable(parts.store, page, done))
         done.receipts += len(receipts)
         for receipt, _ in receipts:
@@ -60,16 +60,14 @@ def rebuild(
     return done
 
 
-def _readable(
-    store: ObjectStore, page: Iterable[tuple[str, datetime]], done: Rebuilt
-) -> Iterator[tuple[Receipt, datetime]]:
-    def read(listed: tuple[str, datetime]) -> tuple[Receipt, datetime] | None:
+def _readable(store: ObjectStore, page: Iterable[ListedObject], done: Rebuilt) -> Iterator[tuple[Receipt, datetime]]:
+    def read(listed: ListedObject) -> tuple[Receipt, datetime] | None:
         try:
-            found = read_receipt(store, listed[0].removeprefix(RECEIPTS).removesuffix(".json"))
+            found = read_receipt(store, listed.key.removeprefix(RECEIPTS).removesuffix(".json"))
         except ReceiptUnreadable:
-            done.unreadable.append(listed[0])
+            done.unreadable.append(listed.key)
             return None
-        return (found, listed[1]) if found else None
+        return (found, listed.last_modified) if found else None
 
     return filter(None, at_once(read, page))
 
@@ -86,7 +84,7 @@ def _write(store: ObjectStore, key: str, run_ids: Sequence[str], *, replace: boo
     if entry is None or entry == before:
         return False
     # If another worker was faster, its entry has the newest receipt; the next rebuild adds what is missing there.
-    return dry_run or store.put_if_unchanged(key, entry.model_dump_json(by_alias=True), stored)
+    return dry_run or store.put_if_unchanged(key, entry.to_json(), stored)
 
 
 def _entry_of(
@@ -113,4 +111,4 @@ def _entry_of(
 def _is_there(store: ObjectStore, keys: Sequence[str]) -> bool:
     """Return whether the first of these objects exists, or True if `keys` is empty. The object is listed rather than
     read, because the reconcile flow has no permission to read data."""
-    return not keys or any(key == keys[0] for page in store.list_keys(keys[0]) for key, _ in page)
+    return not keys or any(key == keys[0] for key, _ in store.list_keys(keys[0]))

@@ -160,7 +160,7 @@ class Receipt(Document):
     def to_json(self) -> str:
         """Return the JSON text that is stored in S3, with at most 500 checks."""
         kept = self.model_copy(update={"checks": self.checks[:_MAX_CHECKS]})
-        return kept.model_dump_json(by_alias=True, indent=1)
+        return Document.to_json(kept)
 
     def metadata(self) -> dict[str, str]:
         """Return the outcome as S3 user metadata in ASCII, so that it can be read without the object's body."""

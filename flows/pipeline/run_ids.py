@@ -30,16 +30,9 @@ def find_run(store: ObjectStore, given: str) -> str:
     not have the form of a run ID."""
     if len(require_run_id(given)) == _LENGTH:
         return given
-    found = sorted({_run_of(key) for prefix in (RECEIPTS, ATTEMPTS) for key in _keys(store, prefix + given)})
+    listed = (key for prefix in (RECEIPTS, ATTEMPTS) for key, _ in store.list_keys(prefix + given))
+    found = sorted({key.rpartition("/")[2].removesuffix(".json") for key in listed})
     if len(found) == 1:
         return found[0]
     several = f"several run IDs begin with {given}: {', '.join(found[:_NAMED])}"
     raise RunUnknown(several if found else f"no run ID begins with {given}; `sluice status` lists the runs")
-
-
-def _run_of(key: str) -> str:
-    return key.rpartition("/")[2].removesuffix(".json")
-
-
-def _keys(store: ObjectStore, prefix: str) -> list[str]:
-    return [key for page in store.list_keys(prefix) for key, _ in page]

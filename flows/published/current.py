@@ -1,19 +1,16 @@
 """Find a dataset's files in the index, and the receipts of the runs that published their current rows."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
 from blocks.at_once import at_once
 from blocks.object_store import ObjectStore
-from flows.pipeline.commit import read_receipt
-from flows.pipeline.protocol import IndexEntry, IndexUnreadable, index_key
+from flows.pipeline.commit import indexed_datasets, read_receipt
+from flows.pipeline.protocol import INDEX, IndexEntry, IndexUnreadable, index_key
 from flows.pipeline.receipt import Receipt, ReceiptUnreadable, Status, receipt_key
 from flows.pipeline.run_ids import find_run
 from flows.refinery.errors import TerminalError
 from flows.refinery.suggestions import did_you_mean
-
-_INDEX = "index/"
 
 
 class NothingProcessed(TerminalError):
@@ -37,7 +34,7 @@ class CurrentFile:
 def current_files(store: ObjectStore, dataset: str) -> list[CurrentFile]:
     """Return all files of a dataset with their current runs, sorted by source key. Raise NothingProcessed if the index
     has no file of this dataset."""
-    keys = list(_listed(store, f"{_INDEX}{dataset}/"))
+    keys = [key for key, _ in store.list_keys(f"{INDEX}{dataset}/")]
     if not keys:
         raise _nothing_processed(store, dataset)
     found = at_once(partial(current_file, store, dataset), keys)
@@ -106,12 +103,8 @@ def _is_visible(receipt: Receipt, dataset: str) -> bool:
 
 
 def _nothing_processed(store: ObjectStore, dataset: str) -> NothingProcessed:
-    known = sorted(folder.removeprefix(_INDEX).strip("/") for folder in store.list_folders(_INDEX))
+    known = indexed_datasets(store)
     there_are = f"datasets with files: {', '.join(known)}" if known else "no dataset has a file yet"
     return NothingProcessed(
         f"no file of the dataset {dataset!r} has been processed{did_you_mean(dataset, known)} ({there_are})"
     )
-
-
-def _listed(store: ObjectStore, prefix: str) -> Iterator[str]:
-    return (key for page in store.list_keys(prefix) for key, _ in page)
