@@ -8,7 +8,8 @@ from rich.console import Console
 
 from blocks.at_once import at_once
 from blocks.aws_errors import explaining_aws_errors
-from blocks.dead_letters import DeadLetter, DeadLetters
+from blocks.dead_letters import DeadLetters
+from blocks.upload_queue import ReceivedMessage
 from deployment.commands import visible_line
 from deployment.commands.show import print_unreadable
 from deployment.commands.uploads import Uploads
@@ -91,26 +92,25 @@ class _Redrive:
 
     def send_dead_letters(self) -> None:
         """Move the chosen messages from the dead-letter queue back to the queue."""
-        left: list[DeadLetter] = []
         try:
             for batch in self._letters.hold_all():
-                left += batch  # until its messages are sent
                 chosen = self._chosen(batch)
                 self._letters.send_back(list(chosen))
-                left = [letter for letter in left if letter not in chosen]
                 for upload, attempt in chosen.values():
                     self._note(upload, attempt)
         finally:
-            self._letters.release(left)
+            self._letters.release()
 
-    def _chosen(self, batch: Sequence[DeadLetter]) -> dict[DeadLetter, tuple[UploadMessage, FoundAttempt | None]]:
+    def _chosen(
+        self, batch: Sequence[ReceivedMessage]
+    ) -> dict[ReceivedMessage, tuple[UploadMessage, FoundAttempt | None]]:
         uploads = {letter: upload for letter in batch if (upload := self._upload(letter))}
         self._there.update(upload.run_id for upload in uploads.values())
         attempts = at_once(self._uploads.find_attempt, [upload.run_id for upload in uploads.values()])
         found = {letter: (upload, attempt) for (letter, upload), attempt in zip(uploads.items(), attempts, strict=True)}
         return {letter: one for letter, one in found.items() if self._is_chosen(*one)}
 
-    def _upload(self, letter: DeadLetter) -> UploadMessage | None:
+    def _upload(self, letter: ReceivedMessage) -> UploadMessage | None:
         try:
             return UploadMessage.from_json(letter.body)
         except MessageUnreadable as error:
