@@ -5,12 +5,8 @@ from typing import Any
 
 from blocks.aws import client_of
 from blocks.aws_errors import explaining_aws_errors
+from blocks.upload_queue import count_messages
 
-_COUNTS = (
-    "ApproximateNumberOfMessages",
-    "ApproximateNumberOfMessagesNotVisible",
-    "ApproximateNumberOfMessagesDelayed",
-)
 _METRIC = "ApproximateAgeOfOldestMessage"
 _LOOK_BACK = timedelta(minutes=15)
 _PERIOD_SECONDS = 60
@@ -29,9 +25,7 @@ def oldest_message_since(queue_url: str, *, cloudwatch: Any = None) -> datetime 
         AwsUnavailable, AwsRefused: a call to SQS or CloudWatch failed.
     """
     now = datetime.now(UTC)
-    with explaining_aws_errors(f"counting the messages in {queue_url}"):
-        counts = client_of("sqs").get_queue_attributes(QueueUrl=queue_url, AttributeNames=list(_COUNTS))
-    if not any(int(counts["Attributes"].get(name, 0)) for name in _COUNTS):
+    if not any(count_messages(client_of("sqs"), queue_url)):
         return now
     with explaining_aws_errors(f"looking for the age of the oldest message in {queue_url}"):
         ages = (cloudwatch or client_of("cloudwatch")).get_metric_statistics(

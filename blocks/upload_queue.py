@@ -199,6 +199,17 @@ class UploadQueue:
         return problems
 
 
+def count_messages(sqs: Any, queue_url: str) -> tuple[int, int]:
+    """Return approximately how many messages of a queue are waiting, including delayed ones, and how many are being
+    processed. SQS's numbers may be a minute old."""
+    number = "ApproximateNumberOfMessages"
+    names = (number, f"{number}Delayed", f"{number}NotVisible")
+    with explaining_aws_errors(f"counting the messages of {queue_url}"):
+        counts = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=list(names))["Attributes"]
+    visible, delayed, not_visible = (int(counts.get(name, 0)) for name in names)
+    return visible + delayed, not_visible
+
+
 def by_reason(problems: Problems) -> dict[str, list[ReceivedMessage]]:
     """Group the messages for which a call failed by their error."""
     reasons: dict[str, list[ReceivedMessage]] = defaultdict(list)

@@ -18,10 +18,11 @@ from string import hexdigits
 from typing import NamedTuple
 
 from blocks.at_once import at_once
-from blocks.aws_errors import AwsRefused, explaining_aws_errors
+from blocks.aws_errors import AwsRefused
 from blocks.object_store import ObjectStore
 from blocks.pause import Pause
 from blocks.settings import CONTRACTS
+from blocks.upload_queue import count_messages
 from deployment.commands.sending import send
 from deployment.commands.upload_files import LocalFile, datasets
 from deployment.commands.upload_search import FoundRuns, Wanted, find_runs
@@ -270,16 +271,9 @@ class Uploads:
 
     def queue_lengths(self) -> QueueLengths:
         """Return the numbers of messages that are waiting, being processed, and in the dead-letter queue."""
-        waiting, delayed = "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesDelayed"
-        not_visible = "ApproximateNumberOfMessagesNotVisible"
-        queue = self._counts("QueueUrl", waiting, not_visible, delayed)
-        dead = self._counts("DeadLetterQueueUrl", waiting, not_visible)
-        return QueueLengths(queue[waiting] + queue[delayed], queue[not_visible], sum(dead.values()))
+        outputs = self._cloud.outputs
+        waiting, being_worked_on = count_messages(self._sqs, outputs["QueueUrl"])
+        return QueueLengths(waiting, being_worked_on, sum(count_messages(self._sqs, outputs["DeadLetterQueueUrl"])))
 
     def is_paused(self) -> bool:
         return Pause(self._cloud.outputs["PublishedBucket"], self._s3).is_on()
-
-    def _counts(self, queue: str, *names: str) -> dict[str, int]:
-        with explaining_aws_errors("counting the messages"):
-            answer = self._sqs.get_queue_attributes(QueueUrl=self._cloud.outputs[queue], AttributeNames=list(names))
-        return {name: int(answer["Attributes"].get(name, 0)) for name in names}
