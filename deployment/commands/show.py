@@ -142,12 +142,7 @@ def rows_of(receipt: Receipt | None) -> str:
     if receipt is None:
         return ""
     rows = receipt.rows
-    parts = [f"{rows.published:,} of {rows.rows_in:,} published"]
-    if rows.quarantined_total:
-        parts.append(f"{rows.quarantined_total:,} quarantined")
-    if rows.dropped_total:
-        parts.append(f"{rows.dropped_total:,} dropped")
-    return ", ".join(parts)
+    return f"{rows.published:,} of {rows.rows_in:,} published{rows.left_out}"
 
 
 def details_of(receipt: Receipt) -> list[str]:

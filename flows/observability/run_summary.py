@@ -156,13 +156,7 @@ def outcome_message(receipt: Receipt) -> str:
     """Return how many rows were published, quarantined and dropped, or why the file was rejected."""
     if receipt.status is Status.REJECTED:
         return receipt.reason
-    rows = receipt.rows
-    parts = [f"{counted(rows.published, 'row')} published"]
-    if rows.quarantined_total:
-        parts.append(f"{rows.quarantined_total:,} quarantined")
-    if rows.dropped_total:
-        parts.append(f"{rows.dropped_total:,} dropped")
-    return ", ".join(parts)
+    return f"{counted(receipt.rows.published, 'row')} published{receipt.rows.left_out}"
 
 
 def state_message(receipt: Receipt, *, dry_run: bool = False) -> str:

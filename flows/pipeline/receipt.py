@@ -100,6 +100,12 @@ class Rows(_Part):
         return sum(self.dropped.values())
 
     @property
+    def left_out(self) -> str:
+        """Return how many rows were quarantined and dropped, such as ", 3 quarantined, 1 dropped"; "" if none was."""
+        counts = {"quarantined": self.quarantined_total, "dropped": self.dropped_total}
+        return "".join(f", {count:,} {what}" for what, count in counts.items() if count)
+
+    @property
     def balanced(self) -> bool:
         """Return whether every row of the file is accounted for."""
         return self.rows_in == self.published + self.quarantined_total + self.dropped_total
