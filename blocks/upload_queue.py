@@ -5,16 +5,17 @@ Each call to SQS covers up to ten messages, except those that move a message to 
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
-from threading import Event, RLock, Thread
+from functools import cached_property, partial
+from threading import RLock
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from blocks.aws import client_of
 from blocks.aws_errors import explain_aws_error, explaining_aws_errors
+from blocks.repeating import repeating
 from flows.refinery.errors import SluiceError, TransientError
 
 # SQS's error codes for an expired receipt handle: docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/
@@ -156,25 +157,16 @@ class UploadQueue:
         Args:
             also: called after each extension, in that thread.
         """
-        done = Event()
-        beat = Thread(target=self._beat, args=(done, also), name="visibility-heartbeat", daemon=True)
-        beat.start()
-        try:
-            yield
-        finally:
-            done.set()
-            beat.join(timeout=1)  # it ends with the process
-
-    def _beat(self, done: Event, also: Callable[[], object]) -> None:
         # Extend every third of the timeout, so that one failed extension does not make the messages visible.
-        while not done.wait(self.visibility_timeout_seconds / 3):
-            try:
-                with self._changing:
-                    problems = self.extend(self.held, self.visibility_timeout_seconds)
-                    self._let_go(message for message, error in problems.items() if isinstance(error, MessageLost))
-                also()
-            except Exception:  # noqa: BLE001, S112 (the next extension makes up for one that fails)
-                continue
+        with repeating(partial(self._beat, also), self.visibility_timeout_seconds / 3, "visibility-heartbeat"):
+            yield
+
+    def _beat(self, also: Callable[[], object]) -> None:
+        with suppress(Exception):  # the next extension makes up for one that fails
+            with self._changing:
+                problems = self.extend(self.held, self.visibility_timeout_seconds)
+                self._let_go(message for message, error in problems.items() if isinstance(error, MessageLost))
+            also()
 
     def _let_go(self, messages: Iterable[ReceivedMessage]) -> None:
         for message in messages:

@@ -7,7 +7,6 @@ run by up to a second, which is longer than a small file takes, and it would hav
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from threading import Event, Thread
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -15,6 +14,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
+from blocks.repeating import repeating
 from flows.observability.outside_of_run import outside_of_run
 from flows.observability.run_identity import stack_tag
 
@@ -49,20 +49,16 @@ def heartbeat(stack: str, on_cancelled: Callable[[], None] | None = None) -> Ite
     if context is None or context.flow_run is None:
         yield
         return
-    flow_run_id, over = context.flow_run.id, Event()
+    flow_run_id = context.flow_run.id
     beat = Heartbeat(str(flow_run_id), context.flow.name if context.flow else "", stack)
 
-    def run() -> None:
-        while not over.wait(HEARTBEAT_SECONDS):
-            beat.send()
-            if on_cancelled and _is_cancelled(flow_run_id):
-                on_cancelled()
+    def send() -> None:
+        beat.send()
+        if on_cancelled and _is_cancelled(flow_run_id):
+            on_cancelled()
 
-    Thread(target=outside_of_run(run), name="heartbeat", daemon=True).start()
-    try:
+    with repeating(outside_of_run(send), HEARTBEAT_SECONDS, "heartbeat"):
         yield
-    finally:
-        over.set()
 
 
 def _is_cancelled(flow_run_id: UUID) -> bool:

@@ -14,8 +14,9 @@ slot is free), and raises an exception if the API is down.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from http import HTTPStatus
-from threading import Event, Thread
+from threading import Event
 from uuid import UUID
 
 import httpx
@@ -24,6 +25,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 from prefect.client.schemas.responses import ConcurrencyLimitWithLeaseResponse
 from prefect.context import FlowRunContext
+
+from blocks.repeating import repeating
 
 WAIT_SECONDS = 300.0
 _LEASE_SECONDS = 60.0  # the shortest that Prefect grants; the slot of a killed task stays taken for this long
@@ -45,12 +48,10 @@ def upload_slot(limit: str | None, *, wait_seconds: float = WAIT_SECONDS) -> Ite
     if lease is None:
         yield
         return
-    over = Event()
-    Thread(target=_renew, args=(lease, over), name="upload-slot", daemon=True).start()
     try:
-        yield
+        with repeating(partial(_renew, lease), _RENEW_SECONDS, "upload-slot"):
+            yield
     finally:
-        over.set()
         with suppress(Exception), get_client(sync_client=True) as client:  # the lease expires by itself
             client.release_concurrency_slots_with_lease(lease)
 
@@ -92,8 +93,7 @@ def _wait_for_lease(limit: str, deadline: float, log: Callable[..., None]) -> UU
             time.sleep(pause)
 
 
-def _renew(lease: UUID, over: Event) -> None:
+def _renew(lease: UUID) -> None:
     # In this thread get_client creates a new client; the main thread could close a shared one.
-    while not over.wait(_RENEW_SECONDS):
-        with suppress(Exception), get_client(sync_client=True) as client:
-            client.renew_concurrency_lease(lease, _LEASE_SECONDS)
+    with suppress(Exception), get_client(sync_client=True) as client:
+        client.renew_concurrency_lease(lease, _LEASE_SECONDS)

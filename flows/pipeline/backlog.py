@@ -8,8 +8,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Event, Thread
 
+from blocks.repeating import repeating
 from flows.pipeline.job import Parts
 from flows.refinery.errors import SluiceError
 
@@ -54,17 +54,8 @@ class Backlog:
         """Keep counting in a background thread while the block runs, so that a large file does not delay the launch of
         more tasks."""
         self.look()
-        done = Event()
-
-        def watch() -> None:
-            while not done.wait(_LOOK_SECONDS):
-                self.look()
-
-        Thread(target=watch, name="backlog", daemon=True).start()
-        try:
+        with repeating(self.look, _LOOK_SECONDS, "backlog"):
             yield
-        finally:
-            done.set()
 
     def is_paused_now(self) -> bool:
         """Return whether the stack was paused at the last check and still is, so that a task does not end because of a

@@ -1,0 +1,22 @@
+"""Calls a function again and again in the background."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+
+
+@contextmanager
+def repeating(do: Callable[[], object], every_seconds: float, name: str) -> Iterator[None]:
+    """Call `do` every `every_seconds` in a daemon thread with the given name while the block runs. The end of the block
+    does not wait for a call that is in progress."""
+    over = Event()
+
+    def run() -> None:
+        while not over.wait(every_seconds):
+            do()
+
+    Thread(target=run, name=name, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
