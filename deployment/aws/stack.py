@@ -153,7 +153,7 @@ class Stack:
     def wait_while_busy(
         self, on_wait: Callable[[str], None], *, deadline_seconds: float = _LONGEST_WAIT_SECONDS
     ) -> str:
-        """Wait until no operation on the stack is in progress; return the stack's state, NEVER_CREATED if it is new.
+        """Wait until no operation is in progress, and return the stack's state, or NEVER_CREATED if there is no stack.
 
         Args:
             on_wait: called once, with the stack's state, if an operation is in progress.

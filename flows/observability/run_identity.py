@@ -34,9 +34,9 @@ def upload_tags(key: str, incoming_prefix: str) -> set[str]:
     return {folder_of(key, incoming_prefix) or "default", "upload"}
 
 
-def artifact_name(dataset: str) -> str:
-    """Return a name in the form that Prefect allows in artifact keys: with lowercase letters, digits and dashes."""
-    return slug(dataset).replace("_", "-")
+def artifact_name(name: str) -> str:
+    """Convert a name to what Prefect allows in artifact keys: lowercase letters, digits and dashes."""
+    return slug(name).replace("_", "-")
 
 
 def stack_tag(stack: str) -> str:

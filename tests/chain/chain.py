@@ -400,8 +400,8 @@ VISIBILITY_TIMEOUT_SECONDS = 20
 
 
 class _WarmCloud(LocalCloud):
-    """A local cloud whose Python processes are forked from one that has already made their imports, because that is
-    faster."""
+    """A local cloud that starts faster, because its Python processes are forks of one that has already imported their
+    modules."""
 
     def _begin(self, *arguments: Any, **options: Any) -> Service:
         with forking():

@@ -1,4 +1,4 @@
-"""Tests of manual runs on AWS, where a worker of type ecs starts a task of the stack for each run."""
+"""Tests manual runs with a Prefect worker of type ecs, as on AWS: each run is a task of the stack's task definition."""
 
 from __future__ import annotations
 

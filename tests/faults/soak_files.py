@@ -115,8 +115,8 @@ def _file(dice: random.Random, number: int, folder: str, key: str) -> SoakFile:
 def write_contracts(folder: Path, *, compression: str) -> Path:
     """Write the soak's contracts to a folder, and return the folder.
 
-    With another compression, the same rows result in different bytes, so workers with different contracts contradict
-    each other, as they do during a release.
+    Contracts with different `compression` simulate a release: workers that use different ones publish different bytes
+    for the same upload.
     """
     for dataset, on_reupload in ((READINGS, "replace"), (EVENTS, "append")):
         text = _CONTRACT.format(dataset=dataset, on_reupload=on_reupload, compression=compression)

@@ -4,9 +4,9 @@ The commands run from a copy of the project, so that a test can change the code,
 the change. A stand-in engine builds the image and pushes it to the AWS emulator's registry, and tasks run the pushed
 code.
 
-This differs from AWS in two ways. CloudFormation's operations end within a second or two, so no command finds one that
-is still in progress (test_deploy_faults.py covers that with AWS's responses). A change set also lists resources whose
-condition is false.
+The emulator differs from AWS in two ways. CloudFormation's operations end within a second or two, so no command finds
+one that is still in progress (test_deploy_faults.py covers that with AWS's responses). And change sets include
+resources whose condition is false.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ Frames = Callable[[], Iterator[pd.DataFrame]]
 class StepPipeline:
     """Applies a contract's steps to a file's good rows.
 
-    Steps that look at one row at a time are collected, and then applied together to one partition after the other. When
-    a step is added that needs all rows, the collected steps are applied first, and their result is stored.
+    Steps that look at one row at a time are collected, and then applied together, one partition at a time. A step that
+    needs all rows applies the collected steps first, and stores their result.
 
     Args:
         good: the good rows of a file, in the form that `as_stepped` returns. They are iterated once.

@@ -30,15 +30,14 @@ _PLAIN_MARKS = SourceFormat(type="jsonl")
 def infer_kind(
     raw: pd.Series, source_format: SourceFormat = _PLAIN_MARKS, marks: Collection[str] = ("",)
 ) -> Inferred | None:
-    """Infer the type of a column that the contract does not name from its values in one partition. Return None if there
-    are no values.
+    """Infer the type of an undeclared column in one partition. Return None if there are no values.
 
     The type of a column in a file is the join of its types in all partitions, and must not depend on where the file is
-    cut. So each value counts by itself. For example, whole numbers are integers even if pandas has stored them as
-    floats because a value is missing.
+    cut. So it depends only on the single values, not on how pandas stores them: whole numbers are integers even if
+    pandas has stored them as floats because a value is missing.
 
     Args:
-        marks: the strings that mean a missing value in a column whose other values are not text.
+        marks: the strings that are missing values, unless the column's other values are text.
     """
     if raw.notna().sum() == 0:
         return None

@@ -130,7 +130,7 @@ def _a_dialect(random: Random) -> _Dialect:
 
 
 def _as_encoded(value: Any, encoding: str) -> Any:
-    """Replace the characters of a string that the encoding lacks. Return other values unchanged."""
+    """Return a string with `?` for each character that the encoding cannot represent, and other values unchanged."""
     return value.encode(encoding, errors="replace").decode(encoding) if isinstance(value, str) else value
 
 

@@ -1,4 +1,4 @@
-"""`sluice deploy` warns if a contract makes rows wait on the disk and the disk is too small for the largest file."""
+"""`sluice deploy` warns if a contract keeps rows on the disk until the file ends, and the disk is too small."""
 
 from __future__ import annotations
 
