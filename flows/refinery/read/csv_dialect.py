@@ -9,7 +9,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from flows.refinery.contract.model import Contract, FileFormat
-from flows.refinery.read.columns import TEXT_TYPES, missing_unless_text
+from flows.refinery.read.columns import TEXT_TYPES
 from flows.refinery.read.csv_numbers import is_ambiguous_number, is_marked_number
 from flows.refinery.read.csv_records import lines_of, split_records
 from flows.refinery.read.rejections import MarksContradict
@@ -21,8 +21,6 @@ DELIMITERS = ",;\t|"
 
 RARE_DELIMITERS = ("~", "^", "\x01", "||", "::", ";;", "~~", "^^", "@@", "##", "|~|", "~|~", "^|^", "|^|", "\t\t")
 """Delimiters that must be declared; they are looked for so that a message can name the line to write."""
-
-_WORD = re.compile(r"[A-Za-z]{2}")
 
 _SAMPLED_RECORDS = 200
 _DECIMAL_COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+([eE][+-]?\d+)?")
@@ -50,7 +48,6 @@ class CsvDialect:
     decimal: str
     thousands: str | None
     is_decimal_proven: bool  # whether the contract or an unambiguous number shows the decimal separator
-    text_columns: frozenset[str]  # columns that must not be read as numbers, as far as the file's beginning shows
 
 
 def dialect_of(sample: str, contract: Contract, named_delimiter: str | None = None) -> CsvDialect:
@@ -75,12 +72,6 @@ def dialect_of(sample: str, contract: Contract, named_delimiter: str | None = No
     text_columns |= {
         name for name, values in columns.items() if name not in contract.columns and any(map(is_marked_number, values))
     }
-    no_words = {"true", "false", *missing_unless_text(contract)}
-    worded = {
-        name
-        for name, values in columns.items()
-        if name not in contract.columns and any(_WORD.search(value) and value not in no_words for value in values)
-    }
     values = [value for name, column in columns.items() if name not in text_columns for value in column]
     # If the thousands separator is declared as ",", 1,234 is not a decimal.
     decimal = given.decimal or {",": ".", ".": ","}.get(given.thousands or "") or _detect_decimal(values, delimiter)
@@ -93,7 +84,6 @@ def dialect_of(sample: str, contract: Contract, named_delimiter: str | None = No
         decimal=decimal or ".",
         is_decimal_proven=decimal is not None,
         thousands=given.thousands or _detect_thousands(values, decimal or "."),
-        text_columns=frozenset(text_columns | worded),
     )
 
 
