@@ -6,17 +6,19 @@ from threading import Event, Thread
 
 
 @contextmanager
-def repeating(do: Callable[[], object], every_seconds: float, name: str) -> Iterator[None]:
-    """Call `do` every `every_seconds` in a daemon thread with the given name while the block runs. The end of the block
-    does not wait for a call that is in progress."""
+def repeating(do: Callable[[], object], every_seconds: float, name: str, *, end_seconds: float = 0) -> Iterator[None]:
+    """Call `do` every `every_seconds` in a daemon thread with the given name while the block runs. Then wait at most
+    `end_seconds` for a call that is in progress."""
     over = Event()
 
     def run() -> None:
         while not over.wait(every_seconds):
             do()
 
-    Thread(target=run, name=name, daemon=True).start()
+    thread = Thread(target=run, name=name, daemon=True)
+    thread.start()
     try:
         yield
     finally:
         over.set()
+        thread.join(end_seconds)

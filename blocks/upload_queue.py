@@ -158,7 +158,8 @@ class UploadQueue:
             also: called after each extension, in that thread.
         """
         # Extend every third of the timeout, so that one failed extension does not make the messages visible.
-        with repeating(partial(self._beat, also), self.visibility_timeout_seconds / 3, "visibility-heartbeat"):
+        third = self.visibility_timeout_seconds / 3
+        with repeating(partial(self._beat, also), third, "visibility-heartbeat", end_seconds=1):
             yield
 
     def _beat(self, also: Callable[[], object]) -> None:
