@@ -9,7 +9,9 @@ from flows.refinery.waiting_rows import DISK_FOR_EACH_BYTE, disk_needed, largest
 _MAX_DISK_GIB = 200  # of a Fargate task
 
 
-def disk_warning(contract: Contract, parameters: Mapping[str, str], kind: str = "csv") -> str | None:
+def disk_warning(
+    contract: Contract, parameters: Mapping[str, str], kind: str = "csv", expansion: float = 1
+) -> str | None:
     """Return a warning if the waiting rows of a file with MaxObjectBytes do not fit on a task's disk, or None if they
     do. The warning names the contract's file, the reasons to wait and what to change.
 
@@ -17,18 +19,20 @@ def disk_warning(contract: Contract, parameters: Mapping[str, str], kind: str = 
         parameters: the stack's parameters, including default values.
         kind: the format of the files, unless the contract declares one. Formats other than CSV, JSON and Parquet are
             treated as CSV.
+        expansion: for files that are compressed with gzip or zstd, the size of the content divided by that of the file.
     """
-    reasons = reasons_to_wait(contract)
     kind = next((one for one in (contract.format.type, kind) if one in DISK_FOR_EACH_BYTE), "csv")
+    reasons = reasons_to_wait(contract, kind)
     disk_gib, largest = int(parameters["TaskEphemeralStorageGiB"]), int(parameters["MaxObjectBytes"])
-    fits = largest_file(contract, (disk_gib - DISK_OF_IMAGE_GIB) * GIB, kind)
+    fits = int(largest_file(contract, (disk_gib - DISK_OF_IMAGE_GIB) * GIB, kind) / expansion)
     if not reasons or fits >= largest:
         return None
-    needed_gib = -(-disk_needed(contract, largest, kind) // GIB) + DISK_OF_IMAGE_GIB
+    needed_gib = -(-disk_needed(contract, int(largest * expansion), kind) // GIB) + DISK_OF_IMAGE_GIB
     place = contract.folder / "contract.yaml" if contract.folder else f"contract {contract.dataset}"
+    described = f"compressed {kind}" if expansion > 1 else kind
     more = f"set TaskEphemeralStorageGiB={needed_gib}, or " if needed_gib <= _MAX_DISK_GIB else ""
     return (
         f"{place}: {'; '.join(reasons)}: the rows wait on the task's disk until the end of the file. "
-        f"TaskEphemeralStorageGiB={disk_gib} is enough for {kind} files of about {fits / 1e9:,.1f} GB, and "
+        f"TaskEphemeralStorageGiB={disk_gib} is enough for {described} files of about {fits / 1e9:,.1f} GB, and "
         f"MaxObjectBytes allows {largest / 1e9:,.1f} GB: {more}lower MaxObjectBytes to {fits:,}"
     )

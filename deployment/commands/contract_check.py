@@ -7,6 +7,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from flows.refinery.contract.model import Contract
 from flows.refinery.errors import TerminalError
 from flows.refinery.preprocess.own_steps import OwnStep
 from flows.refinery.preprocess.steps import compile_steps
+from flows.refinery.read.byte_source import open_bytes
+from flows.refinery.read.partition import Limits
 from flows.refinery.read.path_columns import folders_of
 from flows.refinery.read.rejections import EncodingUnknown
 from flows.refinery.refine import Refined, refine_file
@@ -35,6 +38,7 @@ from flows.refinery.words import shortened
 
 _EXAMPLES = 3
 _MAX_CELL = 60  # characters
+_READ_BYTES = 1 << 20
 _QUARANTINE_BATCH_ROWS = 10_000
 _TEMPLATE = PROJECT_ROOT / "deployment" / "aws" / "template.yaml"
 # The growth in memory for any file, and for each byte of one whose rows a step needs all at once, as measured with 12
@@ -78,7 +82,7 @@ def check(console: Console, contract: Contract, file: Path, output: Path | None)
         show(console, contract, file, checked)
         if checked.refined and checked.accepted:
             _show_memory(console, contract, file, before)
-            _show_disk(console, contract, file)
+            _show_disk(console, contract, file, checked.refined)
         if output is not None and checked.refined and checked.accepted:
             with written_to(output):
                 copied = copy_outputs(checked.refined, file, output)
@@ -164,11 +168,19 @@ def _show_memory(console: Console, contract: Contract, file: Path, before: int) 
     )
 
 
-def _show_disk(console: Console, contract: Contract, file: Path) -> None:
-    """Print a warning if the largest allowed file in the format of `file` does not fit on a task's disk."""
-    warning = disk_warning(contract, default_parameters(_TEMPLATE), file.suffix[1:])
+def _show_disk(console: Console, contract: Contract, file: Path, refined: Refined) -> None:
+    """Print a warning if the largest allowed file that is like `file` does not fit on a task's disk."""
+    decided = {decision.name: decision.value for decision in refined.decisions}
+    expansion = _content_bytes(file) / file.stat().st_size if "compression" in decided else 1
+    warning = disk_warning(contract, default_parameters(_TEMPLATE), str(decided["format"]), expansion)
     if warning:
         console.out(f"disk      {warning}")
+
+
+def _content_bytes(file: Path) -> int:
+    """Return the size of a compressed file's content."""
+    with open_bytes(file, Limits()) as source:
+        return sum(map(len, iter(partial(source.read, _READ_BYTES), b"")))
 
 
 def _peak_bytes() -> int:

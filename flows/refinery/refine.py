@@ -46,7 +46,7 @@ from flows.refinery.validate.rules import rules_of
 from flows.refinery.validate.typed_rows import ROW_NUMBER, as_stepped, beside
 from flows.refinery.write.outputs import OutputWriter
 
-_SMALL_BYTES, _LARGE_BYTES = 8 << 20, 1 << 30
+_SMALL_BYTES = 8 << 20
 
 BY_REPAIR = "dropped_by_repair"
 """The key in `Refined.dropped` for the rows that a repair dropped."""
@@ -121,7 +121,7 @@ def refine_file(
     """
     check_contract(contract)
     seconds, size, report = PartSeconds(), size_of(source), on_progress or (lambda _part, _rows: None)
-    is_small, is_large = size <= _SMALL_BYTES, size > _LARGE_BYTES
+    is_small = size <= _SMALL_BYTES
 
     found = read_partitions(source, contract, rows_per_partition=rows_per_partition, limits=limits)
     found = with_path_columns(found, contract, folders)
@@ -134,9 +134,7 @@ def refine_file(
         plan = HeaderPlan.of(contract, rules_of(contract), header)
         partitions = _cut(partitions, limits.max_partition_cells // max(1, len(header.columns)))
 
-        judged = stack.enter_context(
-            closing(JudgedFile(contract, plan, folders, work_dir, seconds, take_away, is_large=is_large))
-        )
+        judged = stack.enter_context(closing(JudgedFile(contract, plan, folders, work_dir, seconds, take_away)))
         if judged.is_rejected:
             judged.count(partitions)
             return _rejected(judged, dropped, seconds)

@@ -1,4 +1,4 @@
-"""Find the rules and steps for which rows wait on the disk for the end of their file, and how much disk they take."""
+"""Rows that wait for the end of their file: what makes them wait, and how much disk they take."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -7,23 +7,30 @@ from flows.refinery.contract.model import Contract
 from flows.refinery.preprocess.step_base import FittedStep
 from flows.refinery.preprocess.steps import compile_steps
 from flows.refinery.preprocess.table_steps import DropDuplicates
+from flows.refinery.read.partition_spool import UNCOMPRESSED_BYTES
 from flows.refinery.validate.rules import rules_of
 
-DISK_FOR_EACH_BYTE: Mapping[str, float] = MappingProxyType({"csv": 1.3, "json": 1.2, "jsonl": 1.2, "parquet": 2.8})
-"""Bytes on the disk for each byte of a file above 1 GiB, as measured (docs/performance.md)."""
+DISK_FOR_EACH_BYTE: Mapping[str, float] = MappingProxyType({"csv": 1.3, "json": 0.5, "jsonl": 0.5, "parquet": 2.8})
+"""Compressed bytes on the disk for each byte of a file, as measured (docs/performance.md)."""
 
 _OPEN_FILES, _OPEN_FILES_IN_FOLDERS = 2, 5  # full output files on the disk at the same time, one with bad rows
 
 
-def reasons_to_wait(contract: Contract) -> list[str]:
-    """Return the contract's expectations and built-in steps for which the rows of a large file wait on the disk."""
+def reasons_to_wait(contract: Contract, kind: str) -> list[str]:
+    """Return why no row of a file can be published before all are read: the rules and steps that need all rows, or a
+    header that a later row may change. `kind` is the file's format, a key of DISK_FOR_EACH_BYTE."""
     rules = [rule.id for rule in rules_of(contract) if rule.is_late and rule.severity != "info"]
     steps = [
         step.label
         for step in compile_steps(contract)
         if isinstance(step, DropDuplicates) or (isinstance(step, FittedStep) and not step.is_fitted)
     ]
-    return [f"expectations: {rule}" for rule in rules] + [f"preprocess: {step}" for step in steps]
+    header = []
+    if kind in ("json", "jsonl"):
+        header = [f"format {kind}: a later row may have more columns"]
+    elif contract.unknown_columns == "evolve":
+        header = ["unknown_columns: evolve, for files with columns that the contract does not declare"]
+    return [f"expectations: {rule}" for rule in rules] + [f"preprocess: {step}" for step in steps] + header
 
 
 def disk_needed(contract: Contract, file_bytes: int, kind: str) -> int:
@@ -33,14 +40,15 @@ def disk_needed(contract: Contract, file_bytes: int, kind: str) -> int:
         file_bytes: the size of the file or, if it is compressed, of its content.
         kind: the file's format, a key of DISK_FOR_EACH_BYTE.
     """
-    return _outputs_bytes(contract) + int(file_bytes * DISK_FOR_EACH_BYTE[kind])
+    return _fixed_bytes(contract) + int(file_bytes * DISK_FOR_EACH_BYTE[kind])
 
 
 def largest_file(contract: Contract, disk_bytes: int, kind: str) -> int:
     """Return the size of the largest file whose rows can wait on the disk, in bytes."""
-    return max(0, int((disk_bytes - _outputs_bytes(contract)) / DISK_FOR_EACH_BYTE[kind]))
+    return max(0, int((disk_bytes - _fixed_bytes(contract)) / DISK_FOR_EACH_BYTE[kind]))
 
 
-def _outputs_bytes(contract: Contract) -> int:
+def _fixed_bytes(contract: Contract) -> int:
     output = contract.output
-    return output.max_file_bytes * (_OPEN_FILES_IN_FOLDERS if output.partition_by else _OPEN_FILES)
+    files = _OPEN_FILES_IN_FOLDERS if output.partition_by else _OPEN_FILES
+    return output.max_file_bytes * files + UNCOMPRESSED_BYTES

@@ -5,8 +5,8 @@ wait for the end of the file.
 
 Each file is refined in a separate process, with the memory settings of the image. The last two columns of the table are
 the growth of the peak memory and the peak disk space, both divided by the size of the file. The files here are small,
-but the waiting rows are compressed and written to disk as for files above 1 GiB. "undeclared" is a contract that lacks
-one of the columns.
+but all waiting rows are compressed and written to disk, like most waiting rows of a large file. "undeclared" is a
+contract that lacks one of the columns.
 """
 
 from __future__ import annotations
@@ -90,14 +90,13 @@ def _print_line(contract: str, kind: str, file: Path) -> None:
 
 def _measure(contract: str, file: Path) -> None:
     from deployment.commands.contract_check import check_file
-    from flows.refinery import refine
     from flows.refinery.check_contract import check_contract
     from flows.refinery.contract.loading import load_contract
     from flows.refinery.preprocess import step_pipeline
     from flows.refinery.read import partition_spool
     from flows.refinery.validate import judged_file
 
-    refine._LARGE_BYTES = 0  # so that waiting rows are compressed
+    partition_spool.UNCOMPRESSED_BYTES = 0
     judged_file._IN_MEMORY_BYTES = step_pipeline._IN_MEMORY_BYTES = partition_spool._IN_MEMORY_BYTES = 0
     with tempfile.TemporaryDirectory() as name:
         folder, work = Path(name) / "bench", Path(name) / "work"

@@ -2,9 +2,15 @@
 
 import pickle
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 
+import pyarrow as pa
+
 from flows.refinery.read.partition import Partition
+
+UNCOMPRESSED_BYTES = 1 << 30
+"""The rows that wait on the disk are compressed beyond this size. Compressed rows are written four times slower."""
 
 _IN_MEMORY_BYTES = 64 << 20
 
@@ -13,33 +19,44 @@ class PartitionSpool:
     """Stores partitions, and yields them in the order in which they were added.
 
     Args:
-        path: the file for partitions that exceed the memory limit.
+        folder: where partitions that exceed the memory limit are stored.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._in_memory: list[Partition] = []
-        self._bytes = self._on_disk = 0
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._partitions: list[Partition | Path] = []
+        self._bytes = 0
 
     def append(self, partition: Partition) -> None:
         self._bytes += int(partition.frame.memory_usage(deep=True).sum())
-        if not self._on_disk and self._bytes <= _IN_MEMORY_BYTES:
-            self._in_memory.append(partition)
+        if self._bytes <= _IN_MEMORY_BYTES:
+            self._partitions.append(partition)
             return
-        with self._path.open("ab") as file:
+        self._folder.mkdir(exist_ok=True)
+        extension = ".lz4" if self._bytes > _IN_MEMORY_BYTES + UNCOMPRESSED_BYTES else ""  # pyarrow understands it
+        path = self._folder / f"{len(self._partitions):06d}{extension}"
+        with pa.output_stream(str(path)) as file:
             pickle.dump(partition, file, pickle.HIGHEST_PROTOCOL)
-        self._on_disk += 1
+        self._partitions.append(path)
 
     def drain(self) -> Iterator[Partition]:
-        """Yield each partition once, and release it if it is in memory."""
-        self._in_memory.reverse()
-        while self._in_memory:
-            yield self._in_memory.pop()
-        if self._on_disk:
-            with self._path.open("rb") as file:
-                for _ in range(self._on_disk):
-                    yield pickle.load(file)  # noqa: S301 written above
+        """Yield each partition, and delete it from the spool."""
+        self._partitions.reverse()
+        while self._partitions:
+            yield _read(self._partitions.pop())
 
     def close(self) -> None:
-        self._in_memory.clear()
-        self._path.unlink(missing_ok=True)
+        """Delete all partitions and their files."""
+        for partition in self._partitions:
+            if isinstance(partition, Path):
+                partition.unlink(missing_ok=True)
+        self._partitions.clear()
+
+
+def _read(partition: Partition | Path) -> Partition:
+    if isinstance(partition, Partition):
+        return partition
+    with BufferedReader(pa.input_stream(str(partition))) as file:
+        read: Partition = pickle.load(file)  # noqa: S301 written above
+    partition.unlink()
+    return read

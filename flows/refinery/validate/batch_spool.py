@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from flows.refinery.read import partition_spool
+
 
 class BatchSpool:
     """Stores record batches, and returns them in the order in which they were added. Their schemas may differ.
@@ -13,12 +15,10 @@ class BatchSpool:
     Args:
         folder: where batches beyond the memory limit are stored.
         memory_bytes: the maximum total size of the batches in memory.
-        is_large: whether to compress the files, which makes writing them four times slower.
     """
 
-    def __init__(self, folder: Path, *, memory_bytes: int, is_large: bool) -> None:
+    def __init__(self, folder: Path, *, memory_bytes: int) -> None:
         self._folder, self._memory_bytes = folder, memory_bytes
-        self._options = pa.ipc.IpcWriteOptions(compression="lz4" if is_large else None)
         self._batches: list[pa.RecordBatch | Path] = []
         self.rows = 0
 
@@ -29,8 +29,10 @@ class BatchSpool:
             self._batches.append(batch)
             return
         self._folder.mkdir(exist_ok=True)
+        is_compressed = self._memory_bytes < -partition_spool.UNCOMPRESSED_BYTES
+        options = pa.ipc.IpcWriteOptions(compression="lz4" if is_compressed else None)
         path = self._folder / f"{len(self._batches):06d}.arrow"
-        with pa.ipc.new_file(str(path), batch.schema, options=self._options) as file:
+        with pa.ipc.new_file(str(path), batch.schema, options=options) as file:
             file.write_batch(batch)
         self._batches.append(path)
 

@@ -84,7 +84,6 @@ class JudgedFile:
     Args:
         folder: an existing folder for the quarantine files and for rows that wait until the end of the file.
         take_away: receives each full quarantine file.
-        is_large: whether to compress the rows that wait on disk.
 
     Attributes:
         is_rejected: whether the file is already rejected because of its columns.
@@ -100,8 +99,6 @@ class JudgedFile:
         folder: Path,
         seconds: PartSeconds,
         take_away: TakeAway,
-        *,
-        is_large: bool,
     ) -> None:
         self.rows_in = 0
         self.findings: Findings | None = None
@@ -115,8 +112,8 @@ class JudgedFile:
         self._no_numbers: defaultdict[str, Texts] = defaultdict(dict)
         self._nulls: set[str] = set()
         self._states: tuple[Any, ...] = (None,) * len(plan.judged)
-        self._waiting = BatchSpool(folder / "waiting", memory_bytes=_IN_MEMORY_BYTES, is_large=is_large)
-        self._waiting_misfits = BatchSpool(folder / "misfits", memory_bytes=_IN_MEMORY_BYTES, is_large=is_large)
+        self._waiting = BatchSpool(folder / "waiting", memory_bytes=_IN_MEMORY_BYTES)
+        self._waiting_misfits = BatchSpool(folder / "misfits", memory_bytes=_IN_MEMORY_BYTES)
         # For each waiting partition: the number of its last row, the numbers of its bad rows, and their packed masks.
         self._bad_rows: list[tuple[int, np.ndarray, np.ndarray]] = []
         as_parquet = OutputOptions(max_file_bytes=contract.output.max_file_bytes)

@@ -23,7 +23,8 @@ WAITS = "expectations: expect_column_values_to_be_unique(a)"
 
 
 def contract(**fields: Any) -> Contract:
-    return Contract.model_validate({"dataset": "some", "columns": {"a": "number"}, **fields})
+    declared = {"dataset": "some", "columns": {"a": "number"}, "unknown_columns": "quarantine"}
+    return Contract.model_validate({**declared, **fields})
 
 
 def with_parameters(**changed: int) -> dict[str, str]:
@@ -37,6 +38,7 @@ def with_parameters(**changed: int) -> dict[str, str]:
         (FITTED, "preprocess: standardize"),
         ({"preprocess": [{"drop_duplicates": {}}]}, "preprocess: drop_duplicates"),
         (UNIQUE | FITTED, f"{WAITS}; preprocess: standardize"),
+        ({"unknown_columns": "evolve"}, "unknown_columns: evolve, for files with columns that the contract does not"),
     ],
 )
 def test_the_warning_names_what_makes_rows_wait_and_its_advice_is_enough(fields: dict[str, Any], reason: str) -> None:
@@ -44,7 +46,7 @@ def test_the_warning_names_what_makes_rows_wait_and_its_advice_is_enough(fields:
     warning = disk_warning(some, with_parameters(MaxObjectBytes=40 * GIB))
     assert warning is not None
     assert reason in warning
-    assert "TaskEphemeralStorageGiB=21 is enough for csv files of about 14.9 GB" in warning
+    assert "TaskEphemeralStorageGiB=21 is enough for csv files of about 14.0 GB" in warning
     found = re.search(r"set TaskEphemeralStorageGiB=(\d+), or lower MaxObjectBytes to ([\d,]+)", warning)
     assert found
     disk_gib, largest = int(found[1]), int(found[2].replace(",", ""))
@@ -71,8 +73,27 @@ def test_a_contract_whose_rows_do_not_wait_needs_no_disk_for_the_file(fields: di
 def test_with_the_default_parameters_only_the_largest_parquet_files_are_too_large() -> None:
     default = with_parameters()
     assert disk_warning(contract(**UNIQUE), default) is None
-    assert "parquet files of about 6.9 GB" in str(disk_warning(contract(**UNIQUE), default, "parquet"))
+    assert "parquet files of about 6.5 GB" in str(disk_warning(contract(**UNIQUE), default, "parquet"))
     assert disk_warning(contract(**UNIQUE, format={"type": "parquet"}), default)
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl"])
+def test_rows_of_json_wait_because_a_later_row_may_have_more_columns(kind: str) -> None:
+    warning = disk_warning(contract(format={"type": kind}), with_parameters(MaxObjectBytes=40 * GIB))
+    assert f"format {kind}: a later row may have more columns" in str(warning)
+
+
+def test_a_compressed_file_needs_as_much_disk_as_its_content() -> None:
+    compressed = disk_warning(contract(**UNIQUE), with_parameters(MaxObjectBytes=10 * GIB), "csv", 4)
+    plain = disk_warning(contract(**UNIQUE), with_parameters(MaxObjectBytes=40 * GIB))
+    advice = r"TaskEphemeralStorageGiB=(\d+), or lower MaxObjectBytes to ([\d,]+)"
+    (packed_gib, packed_bytes), (plain_gib, plain_bytes) = (
+        [int(number.replace(",", "")) for number in re.findall(advice, str(warning))[0]]
+        for warning in (compressed, plain)
+    )
+    assert "compressed csv files" in str(compressed)
+    assert packed_gib == plain_gib
+    assert packed_bytes == plain_bytes // 4
 
 
 def test_the_disk_must_also_have_room_for_output_files() -> None:

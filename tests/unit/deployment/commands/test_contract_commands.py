@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -193,6 +194,12 @@ def test_check_warns_of_rows_that_wait_if_the_disk_of_a_task_is_too_small(tmp_pa
     pd.read_csv(file, dtype=str).to_parquet(tmp_path / "orders.parquet")
     warned = line_of(sluice("check", "orders", tmp_path / "orders.parquet").output, "disk", "drop_duplicates")
     assert "TaskEphemeralStorageGiB=21" in warned
+
+
+def test_check_warns_of_compressed_files_whose_content_is_too_large_for_the_disk(tmp_path: Path) -> None:
+    packed = tmp_path / "orders.csv.gz"
+    packed.write_bytes(gzip.compress(good_orders(1_000)))
+    assert "compressed csv files" in line_of(sluice("check", "orders", packed).output, "disk", "drop_duplicates")
 
 
 def test_check_writes_nothing_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
