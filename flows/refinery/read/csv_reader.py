@@ -133,7 +133,8 @@ class _CsvReader:
         self._limits = limits
         self._rows = 0  # before the next block
         self._line = 1  # on which the next block begins
-        self._pending = b""  # read, and not yet part of a partition
+        self._pending = bytearray()  # read, and not yet part of a partition
+        self._spare = bytearray()  # memory for the next bytes: new memory costs more than reading into it
         self._is_end = False  # whether nothing follows the pending bytes
         self._escape = contract.format.escape
         self._escaped_quote = ""  # the position of the first quote that a backslash may escape
@@ -283,7 +284,8 @@ class _CsvReader:
             self._fill(wanted)
             if not self._pending:
                 return None
-            window = self._pending[: max(wanted, self._block_bytes)]
+            end = max(wanted, self._block_bytes)
+            window = self._pending if len(self._pending) <= end else self._pending[:end]
             is_last = self._is_end and len(window) == len(self._pending)
             block = self._cut_plain(window) or self._cut_records(window, is_last)
             if block is not None:
@@ -291,7 +293,7 @@ class _CsvReader:
             self._require_records_fit(len(self._pending))
             wanted = 2 * len(window)
 
-    def _cut_plain(self, window: bytes) -> _Block | None:
+    def _cut_plain(self, window: bytearray) -> _Block | None:
         """Return a block from the window's beginning that Arrow can read as a whole, or None if there is none."""
         end = window.rfind(b"\n") + 1
         if not end or not is_clean_text(window, end):
@@ -319,13 +321,13 @@ class _CsvReader:
         numbers = np.arange(self._rows + 1, self._rows + 1 + rows)
         return _Block(content, end, rows, lines, numbers, has_backslash, is_plain=True)
 
-    def _cut_records(self, window: bytes, is_last: bool) -> _Block | None:
+    def _cut_records(self, window: bytearray, is_last: bool) -> _Block | None:
         """Cut a block record by record, from no more text than one record may have, because many short lines take far
         more memory as Python objects than as bytes."""
         piece = window[: self._limits.max_record_bytes + 1]
         return self._cut_record_by_record(piece, is_last and len(piece) == len(window))
 
-    def _cut_record_by_record(self, window: bytes, is_last: bool) -> _Block | None:
+    def _cut_record_by_record(self, window: bytearray, is_last: bool) -> _Block | None:
         """Check each record, and return a block and its misfits, or None if no record is complete."""
         end = len(window) if is_last else window.rfind(b"\n") + 1
         lines = _lines(window[:end])
@@ -452,21 +454,25 @@ class _CsvReader:
 
     def _fill(self, size: int) -> None:
         """Read until there are at least `size` pending bytes, or the file ends. Give its last line a line end."""
-        if self._is_end:
+        filled = len(self._pending)
+        if self._is_end or filled >= size:
             return
-        pieces, wanted = [self._pending], size - len(self._pending)
-        while wanted > 0 and not self._is_end:
-            pieces.append(self._source.read(min(wanted, _PIECE_BYTES)))
-            wanted -= len(pieces[-1])
-            self._is_end = not pieces[-1]
-        self._pending = b"".join(pieces)
+        memory = self._spare if len(self._spare) >= size else bytearray(size)
+        memory[:filled] = self._pending
+        while filled < size and not self._is_end:
+            piece = self._source.read(min(size - filled, _PIECE_BYTES))
+            memory[filled : filled + len(piece)] = piece
+            filled += len(piece)
+            self._is_end = not piece
+        del memory[filled:]
+        self._pending = memory
         if self._is_end:
             self._pending = self._pending.rstrip(_END_OF_TEXT)
             if self._pending and not self._pending.endswith(b"\n"):
                 self._pending += b"\n"
 
     def _advance(self, size: int, lines: int) -> None:
-        self._pending = self._pending[size:]
+        self._spare, self._pending = self._pending, self._pending[size:]
         self._line += lines
 
     def _require_records_fit(self, longest: int, line: int = 0) -> None:
@@ -484,5 +490,5 @@ class _CsvReader:
         return max(_SMALLEST_BLOCK_BYTES, min(wanted, self._limits.max_block_bytes))
 
 
-def _lines(content: bytes) -> list[str]:
+def _lines(content: bytes | bytearray) -> list[str]:
     return lines_of(content.decode("utf-8", errors="surrogateescape"))

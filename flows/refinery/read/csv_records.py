@@ -136,7 +136,7 @@ class Plain:
     all_newlines: npt.NDArray[np.int64]  # including those within fields
 
 
-def plain_structure(text: bytes, end: int, delimiter: str, quote: str) -> Plain | None:
+def plain_structure(text: bytes | bytearray, end: int, delimiter: str, quote: str) -> Plain | None:
     """Return the structure of the first `end` bytes of `text`, which must begin with a record. Return None if they must
     be read record by record."""
     content = np.frombuffer(text, dtype=np.uint8, count=end)
@@ -217,7 +217,7 @@ def without_trailing(
     return signs[kept].tobytes()
 
 
-def is_clean_text(text: bytes, end: int) -> bool:
+def is_clean_text(text: bytes | bytearray, end: int) -> bool:
     """Return whether the first `end` bytes have no NUL bytes, no ISO-2022 escape sequences, and no carriage returns
     except in line ends."""
     if text.find(b"\0", 0, end) >= 0 or (text.find(b"\x1b", 0, end) >= 0 and SHIFTS_TO_KANJI.search(text, 0, end)):

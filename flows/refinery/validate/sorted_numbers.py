@@ -3,7 +3,7 @@
 import numpy as np
 
 _MANY = 10_000
-_BITS = np.uint64((1 << 20) - 1)
+_BITS = 20
 
 
 def is_among(values: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -11,10 +11,12 @@ def is_among(values: np.ndarray, others: np.ndarray) -> np.ndarray:
     empty."""
     if len(values) < _MANY:
         return _is_among(values, others)
-    # Twenty bits are enough to rule out most hashes, and checking them is several times faster than a search.
-    seen = np.zeros(int(_BITS) + 1, dtype=bool)
-    seen[others & _BITS] = True
-    among: np.ndarray = seen[values & _BITS]
+    # Twenty bits are enough to rule out most hashes, and checking them is several times faster than a search. The first
+    # bits of a product vary most.
+    shift = np.uint64(64 - _BITS)
+    seen = np.zeros(1 << _BITS, dtype=bool)
+    seen[others >> shift] = True
+    among: np.ndarray = seen[values >> shift]
     places = np.flatnonzero(among)
     among[places] = _is_among(values[places], others)
     return among
