@@ -37,7 +37,7 @@ from flows.refinery.read.remote_file import Source, size_of
 from flows.refinery.repair.corrections import Corrections
 from flows.refinery.validate.column_text import raw_array
 from flows.refinery.validate.header_plan import Header, HeaderPlan
-from flows.refinery.validate.judge_partition import validate
+from flows.refinery.validate.judge_partition import TypedPartition, typed_partition, validate
 from flows.refinery.validate.judged_file import Findings, JudgedFile, JudgedPartition
 from flows.refinery.validate.mark_hints import no_numbers
 from flows.refinery.validate.overlay import corrected
@@ -58,7 +58,9 @@ Progress = Callable[[str, int], None]
 """A function that is called with a part of the stage and the number of rows that it has processed so far. The part is
 `refine` if one pass is enough; otherwise it is `validate` first and `preprocess` later."""
 
-MapPartitions = Callable[[Callable[[Partition], JudgedPartition], Iterable[Partition]], Iterable[JudgedPartition]]
+MapPartitions = Callable[
+    [Callable[[TypedPartition], JudgedPartition], Iterable[TypedPartition]], Iterable[JudgedPartition]
+]
 """The built-in `map`, or a similar function that keeps the order, such as the `map` of an executor. Memory is bounded
 only if it does not read all partitions in advance."""
 
@@ -138,9 +140,10 @@ def refine_file(
         if judged.is_rejected:
             judged.count(partitions)
             return _rejected(judged, dropped, seconds)
-        # Validation stays in this thread. In a task's main thread, the time limit can also stop a regular expression
-        # that backtracks for hours; in any other thread, that expression would hold the GIL.
-        validated = returning_memory(map_partitions(partial(refine_partition, plan=plan), partitions))
+        typed = stack.enter_context(ahead(_typed(partitions, plan, seconds), is_small=is_small))
+        # Expectations are checked in this thread. In a task's main thread, the time limit can also stop a regular
+        # expression that backtracks for hours; in any other thread, that expression would hold the GIL.
+        validated = returning_memory(map_partitions(partial(refine_partition, plan=plan), typed))
         part = "validate" if plan.waits else "refine"
         reported = _reported(seconds.inside(ELSEWHERE, validated), partial(report, part))
         good = stack.enter_context(closing(judged.good_rows(reported, is_small=is_small)))
@@ -169,6 +172,15 @@ def refine_file(
 def _cut(partitions: Iterator[Partition], rows: int) -> Iterator[Partition]:
     for partition in partitions:
         yield from partition.cut(max(1, rows))
+
+
+def _typed(partitions: Iterator[Partition], plan: HeaderPlan, seconds: PartSeconds) -> Iterator[TypedPartition]:
+    for partition in partitions:
+        with seconds.of("validate"):
+            typed = typed_partition(partition, plan)
+        del partition
+        yield typed
+        del typed
 
 
 def _reported(judged: Iterator[JudgedPartition], report: Callable[[int], None]) -> Iterator[JudgedPartition]:
@@ -244,7 +256,7 @@ def _rejected(judged: JudgedFile, dropped: int, seconds: PartSeconds, error: Exc
     )
 
 
-def refine_partition(partition: Partition, plan: HeaderPlan) -> JudgedPartition:
+def refine_partition(partition: TypedPartition, plan: HeaderPlan) -> JudgedPartition:
     """Validate one partition, and return its good and bad rows (not yet separated if the plan waits), and the findings.
 
     The result depends only on the arguments. Arguments and result can be pickled, so the function works in the same
@@ -255,8 +267,9 @@ def refine_partition(partition: Partition, plan: HeaderPlan) -> JudgedPartition:
     """
     seconds = PartSeconds()
     with seconds.of("validate"):
-        typed, masks, findings = validate(partition, plan)
-        numbers, misfits = partition.row_numbers, misfit_rows(partition.misfits)
+        masks, findings = validate(partition, plan)
+        read, typed = partition.read, partition.rows
+        numbers, misfits = read.row_numbers, misfit_rows(read.misfits)
         is_bad = np.zeros(masks.shape[1], dtype=bool)
         for place in plan.blocking:
             is_bad |= masks[place]
@@ -264,24 +277,24 @@ def refine_partition(partition: Partition, plan: HeaderPlan) -> JudgedPartition:
         rows, bad, late = typed, None, None
     with seconds.of("write"):
         if plan.waits:
-            raw = partition.frame.reindex(columns=plan.raw_columns)
+            raw = read.frame.reindex(columns=plan.raw_columns)
             rows = beside(typed, {name: raw_array(raw[name]) for name in plan.raw_columns})
         else:
-            values = {str(name): raw_array(values) for name, values in partition.frame.iloc[places].items()}
+            values = {str(name): raw_array(values) for name, values in read.frame.iloc[places].items()}
             bad = quarantine_table(
                 values, numbers[places], masks[:, places], plan.row_rules, plan.file_columns, misfits
             )
             rows = typed.filter(pa.array(~is_bad)) if len(places) else typed
             late = typed.select([*plan.whole_file_kinds, ROW_NUMBER]) if plan.whole_file_kinds else None
     judged = JudgedPartition(
-        rows_in=partition.rows_in,
+        rows_in=read.rows_in,
         misfits=misfits,
         rows=rows,
         bad=bad,
         bad_numbers=numbers[places],
         bad_masks=masks[:, places],
         broken=np.array([np.count_nonzero(mask) for mask in masks], dtype=np.int64),
-        no_numbers=no_numbers(partition, plan.row_rules, masks),
+        no_numbers=no_numbers(read, plan.row_rules, masks),
         nulls=frozenset(name for name in plan.columns if typed.column(name).null_count),
         whole_file_rows=late,
         states=tuple(finding.state for finding in findings),

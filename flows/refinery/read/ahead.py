@@ -2,12 +2,14 @@
 it reads and writes."""
 
 import contextvars
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
 _T = TypeVar("_T")
+_WAITING = 1  # the items that wait while another is used, so that the thread need not wait for the caller
 
 
 @contextmanager
@@ -46,18 +48,18 @@ def behind(use: Callable[[_T], None], *, is_small: bool, abandon: Callable[[], N
     """
     context = contextvars.copy_context()
     with ThreadPoolExecutor(1, thread_name_prefix="behind") as pool:
-        last: Future[None] | None = None
+        unfinished: deque[Future[None]] = deque()
 
         def hand_over(item: _T) -> None:
-            nonlocal last
-            if last is not None:
-                last.result()
-            last = pool.submit(context.run, use, item)
+            while len(unfinished) > _WAITING:
+                unfinished.popleft().result()
+            unfinished.append(pool.submit(context.run, use, item))
 
         try:
             yield use if is_small else hand_over
-            if last is not None:
-                last.result()
+            while unfinished:
+                unfinished.popleft().result()
         except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
             abandon()
             raise

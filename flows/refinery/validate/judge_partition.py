@@ -1,4 +1,7 @@
-"""Validate one partition of a file, in the main process or in a worker process."""
+"""Convert one partition of a file to the contract's types, and validate it. Both can be done in any thread or
+process."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -11,17 +14,17 @@ from flows.refinery.validate.header_plan import MISSING_COLUMN, UNKNOWN_COLUMN, 
 from flows.refinery.validate.typed_rows import as_judged, to_batch
 
 
-def validate(partition: Partition, plan: HeaderPlan) -> tuple[pa.RecordBatch, np.ndarray, tuple[RuleFinding, ...]]:
-    """Convert one partition to the contract's types, and check it with all rules.
+@dataclass(frozen=True)
+class TypedPartition:
+    """A partition and its values in the contract's types. It can be pickled."""
 
-    Returns:
-        all rows in the contract's types, with their row numbers;
-        the masks, an array of shape (row rules, rows) that is true where a row breaks a rule;
-        what each expectation found.
+    read: Partition  # as it was read
+    rows: pa.RecordBatch  # all rows in the contract's types, with their row numbers
+    masks: np.ndarray  # an array of shape (row rules, rows); true where a row breaks a rule that is not an expectation
 
-    Raises:
-        ExpectationRaised: GX raised an error instead of giving a verdict on the values.
-    """
+
+def typed_partition(partition: Partition, plan: HeaderPlan) -> TypedPartition:
+    """Convert one partition to the contract's types."""
     rows = len(partition.frame)
     masks = np.zeros((len(plan.row_rules), rows), dtype=bool)
     arrays: list[pa.Array] = []
@@ -36,12 +39,26 @@ def validate(partition: Partition, plan: HeaderPlan) -> tuple[pa.RecordBatch, np
     for name in plan.unknown:
         if name in partition.frame.columns:
             plan.flag(masks, UNKNOWN_COLUMN, partition.frame[name].notna().to_numpy())
-    typed = to_batch(arrays, partition.row_numbers, plan.kinds)
-    findings = plan.judge.judge(as_judged(typed, plan.judged_kinds), partition.row_numbers) if plan.judge else ()
+    return TypedPartition(partition, to_batch(arrays, partition.row_numbers, plan.kinds), masks)
+
+
+def validate(partition: TypedPartition, plan: HeaderPlan) -> tuple[np.ndarray, tuple[RuleFinding, ...]]:
+    """Check one partition with the contract's expectations.
+
+    Returns:
+        the masks, an array of shape (row rules, rows) that is true where a row breaks a rule;
+        what each expectation found.
+
+    Raises:
+        ExpectationRaised: GX raised an error instead of giving a verdict on the values.
+    """
+    masks = partition.masks.copy()
+    frame = as_judged(partition.rows, plan.judged_kinds)
+    findings = plan.judge.judge(frame, partition.read.row_numbers) if plan.judge else ()
     for rule, finding in zip(plan.judged, findings, strict=True):
         if finding.failing is not None:
             plan.flag(masks, rule.id, finding.failing)
-    return typed, masks, findings
+    return masks, findings
 
 
 def _coerced(partition: Partition, name: str, column: Column, plan: HeaderPlan, masks: np.ndarray) -> pa.Array:

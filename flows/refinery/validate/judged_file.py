@@ -147,11 +147,12 @@ class JudgedFile:
             FileRejected: an expectation cannot be checked on this file.
         """
         with behind(self._write_bad, is_small=is_small, abandon=self._take_away.abandon) as write_bad:
-            for one in judged:
-                with self._seconds.of("validate"):
-                    self._take(one, write_bad)
-                if not self._plan.waits:
-                    yield one.rows
+            with behind(self._waiting.append, is_small=is_small, abandon=lambda: None) as keep:
+                for one in judged:
+                    with self._seconds.of("validate"):
+                        self._take(one, write_bad, keep)
+                    if not self._plan.waits:
+                        yield one.rows
             with self._seconds.of("validate"):
                 late_rows = self._judge_expectations()
                 if self._plan.waits:
@@ -172,7 +173,9 @@ class JudgedFile:
         self._waiting.close()
         self._waiting_misfits.close()
 
-    def _take(self, one: JudgedPartition, write_bad: Callable[[pa.Table], None]) -> None:
+    def _take(
+        self, one: JudgedPartition, write_bad: Callable[[pa.Table], None], keep: Callable[[pa.RecordBatch], None]
+    ) -> None:
         self.rows_in += one.rows_in
         self._misfits.update(one.misfits.column(RULES).to_pylist())
         self._broken += one.broken
@@ -188,9 +191,9 @@ class JudgedFile:
                 self._quarantined.update(first_broken(one.bad_masks, self._plan.row_rules))
                 write_bad(one.bad)
             if one.whole_file_rows is not None:
-                self._waiting.append(one.whole_file_rows)
+                keep(one.whole_file_rows)
             if self._plan.waits:
-                self._waiting.append(one.rows)
+                keep(one.rows)
                 self._waiting_misfits.append(one.misfits)
                 last = int(numbers_of(one.rows).max(initial=0))
                 self._bad_rows.append((last, one.bad_numbers, np.packbits(one.bad_masks, axis=0)))

@@ -15,7 +15,7 @@ from flows.refinery.read.partition import Limits, Misfit, Partition
 from flows.refinery.refine import Refined
 from flows.refinery.validate.coercion import ARROW_TYPES
 from flows.refinery.validate.header_plan import Header, HeaderPlan
-from flows.refinery.validate.judge_partition import validate
+from flows.refinery.validate.judge_partition import typed_partition
 from flows.refinery.validate.typed_rows import as_judged
 
 
@@ -70,7 +70,7 @@ def typed(partitions: list[Partition], contract: Contract | None = None) -> pd.D
     for partition in partitions:
         header = header.joined(partition, contract)
     plan = HeaderPlan.of(contract, (), header)
-    rows = pa.Table.from_batches(validate(partition, plan)[0] for partition in partitions)
+    rows = pa.Table.from_batches(typed_partition(partition, plan).rows for partition in partitions)
     return as_judged(rows, plan.kinds)
 
 

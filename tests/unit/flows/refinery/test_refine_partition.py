@@ -26,6 +26,7 @@ from flows.refinery.refine import (
     refine_partition,
 )
 from flows.refinery.validate.header_plan import Header, HeaderPlan
+from flows.refinery.validate.judge_partition import TypedPartition, typed_partition
 from flows.refinery.validate.judged_file import JudgedPartition
 from flows.refinery.validate.rules import rules_of
 from tests.unit.flows.refinery.tables import a_contract
@@ -115,8 +116,9 @@ def test_a_partition_gives_the_same_result_again_and_in_another_process(
     tmp_path: Path, name: str, pool: ProcessPoolExecutor
 ) -> None:
     contract = CONTRACTS[name]()
-    partitions = list(read_partitions(source_of(name, tmp_path), contract, rows_per_partition=ROWS))
-    plan = plan_of(contract, partitions)
+    read = list(read_partitions(source_of(name, tmp_path), contract, rows_per_partition=ROWS))
+    plan = plan_of(contract, read)
+    partitions = [typed_partition(partition, plan) for partition in read]
     here, again = ([refine_partition(partition, plan) for partition in partitions] for _ in range(2))
     there = list(pool.map(partial(refine_partition, plan=plan), partitions))
     assert list(map(value_of, here)) == list(map(value_of, again)) == list(map(value_of, there))
@@ -183,7 +185,7 @@ def test_late_columns_make_earlier_partitions_smaller(tmp_path: Path) -> None:
     source.write_text('{"a": 1}\n' * 300 + f"{{{late}}}\n")
     cells = []
 
-    def counted(function: Callable[[Partition], JudgedPartition], partitions: Any) -> Iterator[JudgedPartition]:
+    def counted(function: Callable[[TypedPartition], JudgedPartition], partitions: Any) -> Iterator[JudgedPartition]:
         for refined in map(function, partitions):
             cells.append(refined.rows.num_rows * refined.rows.num_columns)
             yield refined
