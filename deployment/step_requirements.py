@@ -34,6 +34,10 @@ def lock(contracts: Path = CONTRACTS) -> bool:
     packages cannot be resolved together with the project's packages."""
     if _is_locked(contracts):
         return False
+    locked = contracts / "requirements.lock"
+    if not _wanted(contracts):
+        locked.write_text("", encoding="utf-8")
+        return True
     command = [str(Path(sys.executable).with_name("uv")), "pip", "compile", "--quiet", "--universal", "--no-header"]
     command += ["--python-version", "3.11", "--generate-hashes", "--only-binary", ":all:", "-c", str(_CONSTRAINTS)]
     done = subprocess.run(
@@ -45,7 +49,7 @@ def lock(contracts: Path = CONTRACTS) -> bool:
     )
     if done.returncode:
         raise RequirementsNotLocked(f"{contracts / 'requirements.txt'} cannot be locked: {done.stderr.strip()}")
-    (contracts / "requirements.lock").write_text(_head(contracts) + done.stdout, encoding="utf-8")
+    locked.write_text(_head(contracts) + done.stdout, encoding="utf-8")
     return True
 
 

@@ -152,7 +152,7 @@ class Deployment:
         self._stack = Stack(self._clients.cloudformation, self._name, EventLog(console))
 
     def run(self) -> bool:
-        """Run every step of the deployment. Return False if the smoke test's file was not published, otherwise True."""
+        """Deploy or, for a dry run, show what would change. Return False if the smoke test's file was not published."""
         self._check_account()
         with explaining_aws_errors("looking at what is deployed"):
             image_uri = self._given_image()

@@ -191,7 +191,7 @@ def _reasons(receipt: Receipt) -> str:
 
 
 def _compared(reason: RejectionReason) -> str:
-    """Return the observed and the expected value of a rejection reason, or "" if there is nothing to compare."""
+    """Return text with the observed and the expected value of a rejection reason, or "" if nothing was expected."""
     if reason.expected is None:
         return ""
     observed = "nothing" if reason.observed is None else inline_code(_short(reason.observed))

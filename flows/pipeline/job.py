@@ -37,7 +37,8 @@ class Parts:
 
     @property
     def contracts(self) -> Contracts:
-        """Return the contracts that currently apply. Raise ContractInvalid if an invalid one may apply to any key."""
+        """Return the current contracts. Raise ContractInvalid if there is no default one, or if it is unknown which
+        keys an invalid one applies to."""
         return self.read_contracts()
 
 

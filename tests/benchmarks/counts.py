@@ -95,8 +95,8 @@ class Counts:
 
     @property
     def transitions(self) -> int:
-        """Return the number of state transitions that AWS bills. Inside the Map, each launch of a task is a
-        transition."""
+        """Return the number of state transitions that AWS bills. The history omits states inside the Map state, so one
+        is added for each task that was launched."""
         return self.states_entered + self.aws_requests("ecs:RunTask")
 
     @property

@@ -228,7 +228,7 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: self.workers)
     @rule(data=st.data(), fate=st.sampled_from(FATES), steps=st.integers(1, 6))
     def work(self, data: st.DataObject, fate: Fate, steps: int) -> None:
-        """Advance one worker by several calls, the last of which has the given fate."""
+        """Run one worker for `steps` AWS calls, and apply `fate` to the last one."""
         worker = data.draw(st.sampled_from(self.workers))
         for _ in range(steps - 1):
             self.step(worker, "go")

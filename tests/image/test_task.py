@@ -1,5 +1,5 @@
-"""Tests that the image processes real uploads as an ECS task, which the state machine starts with the settings of its
-task definition."""
+"""Tests that a container of the image processes uploads. The state machine starts it as an ECS task, with the settings
+of the task definition."""
 
 from __future__ import annotations
 

@@ -99,8 +99,7 @@ def test_only_the_image_and_prefects_url_have_no_default() -> None:
 def test_no_number_of_pushes_expires_an_image_that_was_deployed() -> None:
     """An image whose tags match a rule is never expired by a rule of lower priority.
 
-    Automate the cleanup of images by using lifecycle policies in Amazon ECR:
-    docs.aws.amazon.com/AmazonECR/latest/userguide/LifecyclePolicies.html (evaluation rules)
+    See docs.aws.amazon.com/AmazonECR/latest/userguide/LifecyclePolicies.html (evaluation rules).
     """
     text = resource(TEMPLATE_DATA, "ImageRepository")["Properties"]["LifecyclePolicy"]["LifecyclePolicyText"]
     first, others = sorted(json.loads(text)["rules"], key=lambda rule: rule["rulePriority"])

@@ -25,7 +25,7 @@ _SEARCHED_BYTES = 1 << 18  # searched at a time, so that they stay in the proces
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record as Python's csv module reads it."""
+    """A record's fields, or why it cannot be read, and its lines."""
 
     fields: list[str] | None  # its fields; None if it cannot be read
     fault: str | None  # why it cannot be read, in snake_case

@@ -118,9 +118,9 @@ def read_texts(
     return each(text) if read is None else read
 
 
-def is_digits_and_marks(text: pa.Array) -> bool:
-    """Return whether strings have no letters, so that Arrow can read none of them as a number with `0x`, with an
-    exponent or as `nan`. A missing value that still has characters in the array's buffer counts, too."""
+def has_no_letters(text: pa.Array) -> bool:
+    """Return whether no byte of the strings sorts after `9`. Then Arrow cannot read any of them as a number with `0x`
+    or an exponent, or as `nan`. Bytes behind missing values are checked, too."""
     _, offsets, content = text.buffers()
     if content is None:
         return True

@@ -1,8 +1,9 @@
 """Find errors in a contract's expectations before any row is checked.
 
 Great Expectations (GX) finds most of them. Its expectation objects reject arguments that are unknown, missing or of the
-wrong type, and checking sample rows with the contract's types shows what cannot be compared. The code here only finds
-what GX accepts although no file could pass, such as reversed ranges, empty sets and invalid regexes.
+wrong type, and checking sample rows with the contract's types shows what cannot be compared. The code here compares
+names with those that exist, and finds arguments that GX would silently convert, or that no file could satisfy:
+reversed ranges, empty sets and invalid regexes.
 """
 
 import datetime as dt

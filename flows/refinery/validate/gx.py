@@ -1,8 +1,9 @@
 """Import the part of Great Expectations (GX) that checks data, on first use.
 
 GX's public entry points validate one frame in memory, and compute a fingerprint of it first, which takes most of the
-time. Sluice uses the layer below them, the metric graph, with one partition at a time. Its classes are public, but in
-internal modules. So GX's version is pinned, and a test compares verdicts with those of `ValidationDefinition.run`.
+time. Sluice uses the layer below them, the metric graph, with one partition at a time. Its classes have
+public names, but are in internal modules. So GX's version is pinned, and a test compares Sluice's verdicts with those
+of `ValidationDefinition.run`.
 """
 
 import functools

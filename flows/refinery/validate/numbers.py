@@ -11,7 +11,7 @@ from flows.refinery.contract.model import SAME_MARKS, Column
 from flows.refinery.read.partition import SourceFormat
 from flows.refinery.validate.column_text import (
     Unreadable,
-    is_digits_and_marks,
+    has_no_letters,
     read_texts,
     text_array,
     whole_numbers,
@@ -38,7 +38,7 @@ def _integers_at_once(text: pa.Array) -> pa.Array | None:
     """Convert strings of digits to integers, with the same result as `_each_integer`. Return None if there are other
     strings."""
     longest = pc.max(pc.binary_length(text)).as_py() or 0
-    if longest > _SAFE_INTEGER_DIGITS or not is_digits_and_marks(text):
+    if longest > _SAFE_INTEGER_DIGITS or not has_no_letters(text):
         return None
     try:
         return text.cast(pa.int64())
@@ -75,7 +75,7 @@ def _numbers_at_once(source_format: SourceFormat, text: pa.Array) -> pa.Array | 
     """Convert strings of digits with at most a decimal point to floats, with the same result as `_each_number`. Return
     None if there are other strings."""
     has_marks = source_format.decimal != "." or source_format.thousands
-    if has_marks or not is_digits_and_marks(text):
+    if has_marks or not has_no_letters(text):
         return None
     try:
         return text.cast(pa.float64())

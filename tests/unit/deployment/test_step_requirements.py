@@ -19,8 +19,14 @@ def test_the_shipped_requirements_are_locked() -> None:
 
 def test_without_packages_there_is_nothing_to_lock(tmp_path: Path) -> None:
     assert not lock(contracts(tmp_path, "# none\n"))
+
+
+def test_removing_the_last_package_empties_the_lock_file(tmp_path: Path) -> None:
+    folder = contracts(tmp_path, "# none\n", "six==1.17.0 --hash=sha256:0\n")
     with pytest.raises(RequirementsNotLocked):
-        require_locked(contracts(tmp_path, "# none\n", "six==1.17.0 --hash=sha256:0\n"))
+        require_locked(folder)
+    assert lock(folder)
+    require_locked(folder)
 
 
 @pytest.mark.heavy
