@@ -178,12 +178,9 @@ def resolved(inventory: PrefectInventory, entry: Mapping[str, Any]) -> tuple[Aut
 
 def present(client: SyncPrefectClient, names: PrefectNames) -> dict[str, UUID]:
     found: list[dict[str, Any]] = []
-    while True:
-        page = client.request("POST", "/automations/filter", json={"limit": _PAGE, "offset": len(found)}).json()
+    while page := client.request("POST", "/automations/filter", json={"limit": _PAGE, "offset": len(found)}).json():
         found += page
-        if len(page) < _PAGE:
-            mine = (one for one in found if names.has_automation(one["name"]))
-            return {one["name"]: UUID(one["id"]) for one in mine}
+    return {one["name"]: UUID(one["id"]) for one in found if names.has_automation(one["name"])}
 
 
 def blocks_named(client: SyncPrefectClient, *block_names: str) -> list[dict[str, Any]]:

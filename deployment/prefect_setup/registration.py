@@ -163,8 +163,6 @@ def _registered(client: SyncPrefectClient, names: PrefectNames) -> Iterator[tupl
 
 def _limits(client: SyncPrefectClient, names: PrefectNames) -> list[str]:
     found: list[str] = []
-    while True:
-        page = [limit.name for limit in client.read_global_concurrency_limits(limit=_PAGE, offset=len(found))]
-        found += page
-        if len(page) < _PAGE:
-            return [name for name in found if name.startswith(names.limit(""))]
+    while page := client.read_global_concurrency_limits(limit=_PAGE, offset=len(found)):
+        found += [limit.name for limit in page]
+    return [name for name in found if name.startswith(names.limit(""))]
