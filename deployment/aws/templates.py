@@ -17,7 +17,7 @@ class TemplateUnreadable(ValueError):
     """The file is not YAML, or is not a CloudFormation template with resources."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):  # ten times faster than SafeLoader
     """Reads YAML with the short forms of CloudFormation's functions: `!Ref x` becomes {"Ref": "x"}."""
 
 
