@@ -150,7 +150,8 @@ def at_work(chain: Chain, engine: Engine, *, but_not: str) -> str:
     def look() -> str | None:
         for task_arn in tasks(chain, "RUNNING"):
             container = container_of(engine, task_arn) if task_arn != but_not else ""
-            reached = ("exec", container, "test", "-e", "/tmp/reached")  # noqa: S108
+            wait = "until test -e /tmp/reached; do sleep 0.2; done"
+            reached = ("exec", container, "timeout", "5", "sh", "-c", wait)
             if container and engine.attempt(*reached).returncode == 0:
                 return task_arn
         return None

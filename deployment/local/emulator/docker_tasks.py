@@ -18,6 +18,7 @@ STATE_LABEL = "sluice.state"  # identifies the local cloud, because several may 
 _CPU_UNITS_PER_VCPU = 1024
 _NANO_CPUS_PER_VCPU = 1_000_000_000
 _ON_HOST_NETWORK = True
+_LOOK_SECONDS = 0.5  # MiniStack asks the engine up to 30 times per second whether a task has ended
 
 
 class DockerTasks:
@@ -37,6 +38,7 @@ class DockerTasks:
             container.remove(v=True, force=True)
         register_metadata, build = ecs._register_metadata, ecs._build_run_kwargs
         remove, forward_log = ecs._remove_docker_container, ecs._start_awslogs_forwarder
+        mark_stopped, last_looks = ecs._maybe_mark_stopped, dict[str, float]()
 
         def with_region(arn: str, cluster: str, task: Any, container: Any, kind: str, env: Any, *_: Any) -> Any:
             env.update(AWS_REGION=region, AWS_DEFAULT_REGION=region, AWS_EXECUTION_ENV="AWS_ECS_FARGATE")
@@ -53,11 +55,18 @@ class DockerTasks:
                 stop_in_its_time(client.containers.get(container_or_id) if by_id else container_or_id)
             remove(client, container_or_id)
 
+        def mark_stopped_at_times(task: dict[str, Any], *rest: Any) -> None:
+            now = time.monotonic()
+            if now - last_looks.get(task["taskArn"], 0) >= _LOOK_SECONDS:
+                last_looks[task["taskArn"]] = now
+                mark_stopped(task, *rest)
+
         def forward_whole_log(container: Any, *rest: Any) -> None:
             forward_log(_WholeLog(self._client.containers.get(container.id)), *rest)
 
         ecs._register_metadata, ecs._build_run_kwargs = with_region, as_defined
         ecs._remove_docker_container, ecs._start_awslogs_forwarder = remove_in_its_time, forward_whole_log
+        ecs._maybe_mark_stopped = mark_stopped_at_times
 
     def close(self, grace_seconds: float) -> None:
         """End the running tasks and remove their containers. They get SIGTERM, on which they return their messages, and
