@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import runpy
@@ -205,7 +206,7 @@ def _become(program: _Program, streams: Sequence[int]) -> NoReturn:
     sys.path[1:1] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     if program.module == _KEEPER:
         subprocess.Popen = type("Popen", (Popen,), {"fork": staticmethod(_fork), "always": True})  # type: ignore[assignment,misc]
-    elif program.module == "prefect" and "worker" in program.arguments:
+    elif program.module == "deployment.cli" or (program.module == "prefect" and "worker" in program.arguments):
         os.environ[_SOCKET_VARIABLE] = str(_give_warm_process().detach())
         subprocess.Popen = popen()  # type: ignore[assignment,misc]
     else:
@@ -295,7 +296,10 @@ def _run(program: _Program) -> NoReturn:
 
 
 if __name__ == "__main__":
-    from tests.warm import import_all
+    from tests.warm import warm_up
 
-    import_all()
+    gc.disable()
+    warm_up()
+    gc.freeze()  # forked processes need not examine these objects, and thus copy them
+    gc.enable()
     _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -28,7 +28,6 @@ from deployment.local.pipeline import AUTH_SECRET, STACK_NAME, WORK_POOL, bring_
 from deployment.local.ports import free_port
 from deployment.local.prefect_server import ServerOptions
 from deployment.local.processes import ProcessRecord
-from deployment.local.services import Service
 from deployment.prefect_setup import automations
 from deployment.prefect_setup.registration import apply_limits
 from deployment.project_commands import CommandFailed
@@ -39,9 +38,10 @@ from lambda_trigger.message import UploadMessage
 from lambda_trigger.windows import window_of
 from tests.chain.boundary import make_boundary
 from tests.emulator.records import EXTENSIONS
-from tests.forking import WARM, forking
+from tests.forking import WARM
 from tests.looking import looks
 from tests.privileges.calls import recorded
+from tests.warm_cloud import WarmCloud
 
 _T = TypeVar("_T")
 END_SECONDS = 90.0
@@ -399,19 +399,6 @@ class Chain:
 VISIBILITY_TIMEOUT_SECONDS = 20
 
 
-class _WarmCloud(LocalCloud):
-    """A local cloud that starts faster, because its Python processes are forks of one that has already imported their
-    modules."""
-
-    def _begin(self, *arguments: Any, **options: Any) -> Service:
-        with forking():
-            return super()._begin(*arguments, **options)
-
-    def run(self, *arguments: Any, **options: Any) -> str:
-        with forking():
-            return super().run(*arguments, **options)
-
-
 @contextlib.contextmanager
 def running_chain(
     *,
@@ -432,7 +419,7 @@ def running_chain(
     """
     with tempfile.TemporaryDirectory(prefix="sluice-chain-") as folder:
         # No other local cloud prefers this port, so it is still free when a test restarts the Prefect server.
-        with (_WarmCloud if warm else LocalCloud)(
+        with (WarmCloud if warm else LocalCloud)(
             Path(folder) / "state",
             wait_scale=0.1,
             prefect_port=free_port(),

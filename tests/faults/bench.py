@@ -11,33 +11,32 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from multiprocessing import forkserver
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from blocks.settings import CONTRACTS
-from deployment.environment_variables import only
+from deployment import PROJECT_ROOT
 from deployment.local.pipeline import STACK_NAME, settings_of
 from flows.pipeline.protocol import IndexEntry, index_key
 from flows.pipeline.receipt import Receipt, Status, receipt_key
 from lambda_trigger.message import UploadMessage
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders
-from tests.faults.saboteur import Sabotage, as_variable, forked
+from tests.faults.saboteur import DISK_VARIABLE, Sabotage, as_variable
+from tests.forking import popen
 from tests.looking import looks
 from tests.restart import restart_emulator
 
 VISIBILITY_SECONDS = 10  # the minimum that the settings allow
-_PRELOADED = ["tests.faults.saboteur", "tests.faults.warm"]
 _TASK_QUEUE_ACTIONS = [
     "sqs:GetQueueAttributes",
     "sqs:SendMessage",
@@ -73,23 +72,22 @@ class Outcome:
 class Worker:
     """A running worker process and its log file."""
 
-    process: BaseProcess
+    process: subprocess.Popen[bytes]
     log: Path
 
     def ended(self, seconds: float = 120) -> Outcome:
         """Wait until the worker has ended, and return how it ended. Kill it and raise AssertionError if it takes too
         long."""
-        self.process.join(seconds)
-        if self.process.is_alive():
+        try:
+            exit_code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
             self.process.kill()
-            raise AssertionError(f"the worker did not end in {seconds} s:\n{self.log.read_text()[-3000:]}")
-        assert self.process.exitcode is not None
-        return Outcome(self.process.exitcode, self._lines())
+            raise AssertionError(f"the worker did not end in {seconds} s:\n{self.log.read_text()[-3000:]}") from None
+        return Outcome(exit_code, self._lines())
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the worker."""
-        assert self.process.pid is not None
-        os.kill(self.process.pid, number)
+        self.process.send_signal(number)
 
     def has_logged(self, event: str) -> bool:
         """Return whether the worker's log already has a line with the given value of `event`."""
@@ -134,11 +132,10 @@ class Case:
             "SLUICE_DEAD_LETTER_QUEUE_URL": self.dead_letter_url,
             "SLUICE_MAX_RECEIVE_COUNT": str(self.max_receives),
             **as_variable(plan),
+            **({DISK_VARIABLE: str(disk_bytes)} if disk_bytes else {}),
             **(environment or {}),
         }
-        process = self.bench.forks.Process(target=forked, args=(variables, str(home / "log"), disk_bytes))
-        process.start()
-        return Worker(process, home / "log")
+        return Worker(forked("tests.faults.saboteur", environment=variables, log=home / "log"), home / "log")
 
     def work(
         self, *plan: Sabotage, environment: dict[str, str] | None = None, disk_bytes: int | None = None
@@ -250,7 +247,6 @@ class Bench:
     def __post_init__(self) -> None:
         self.iam = self.chain.cloud.client("iam")
         self.task_role = self._role_of_task()
-        self.forks = fork_server(self.chain.cloud.endpoints.environment)
         self._allow_queues()
 
     def case(self, name: str = "", body: bytes = b"", *, max_receives: int = 5, deliver: bool = True) -> Case:
@@ -352,14 +348,18 @@ class Bench:
         self.iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=document)
 
 
-def fork_server(environment: dict[str, str]) -> Any:
-    """Return a multiprocessing context that forks workers from a process with all imports made and with only the given
-    environment."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
-    with only(environment):
-        forkserver.ensure_running()
-    return context
+def forked(module: str, *arguments: str, environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Run a module in a process that is forked from one that has made its imports, with its output in `log`."""
+    with log.open("wb") as output:
+        return popen()(
+            [sys.executable, "-m", module, *arguments],
+            cwd=PROJECT_ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def eventually(look: Callable[[], bool], seconds: float = 60) -> bool:

@@ -9,13 +9,11 @@ When ECS runs this module as a task, it reads the faults from its environment:
 
 from __future__ import annotations
 
-import atexit
 import io
 import json
 import os
 import runpy
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -29,11 +27,12 @@ from botocore.exceptions import ConnectionClosedError
 from botocore.httpsession import URLLib3Session
 
 from tests.faults.full_disk import small_disk
-from tests.warm import take_environment
 
 VARIABLE = "SLUICE_SABOTAGE"
 TALLY_VARIABLE = "SLUICE_SABOTAGE_TALLY"
 """The variable with the path of the file that gets a line for each fault, before the fault can end the process."""
+DISK_VARIABLE = "SLUICE_SABOTAGE_DISK_BYTES"
+"""The variable with the size of the disk that TMPDIR is on; without it, the disk is the machine's."""
 _HOLD_POLL_SECONDS = 0.02
 
 
@@ -172,6 +171,8 @@ def _tally() -> Callable[[Sabotage], object]:
 
 def drain_queue() -> None:
     """Inject the faults, and run the container's command, as `python -m flows.drain_queue` does."""
+    if disk_bytes := os.environ.get(DISK_VARIABLE):
+        small_disk(Path(os.environ["TMPDIR"]), int(disk_bytes))
     lay_own_plan()
     runpy.run_module("flows.drain_queue", run_name="__main__", alter_sys=True)
 
@@ -179,26 +180,6 @@ def drain_queue() -> None:
 def _default_session() -> Any:
     boto3.setup_default_session()
     return boto3.DEFAULT_SESSION
-
-
-def forked(
-    environment: dict[str, str], log: str, disk_bytes: int | None, work: Callable[[], None] = drain_queue
-) -> None:
-    """Run a task in a forked process, with the given environment, its output in `log`, and optionally a disk of
-    `disk_bytes` as TMPDIR."""
-    os.setsid()
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    take_environment(environment)
-    if disk_bytes:
-        small_disk(Path(environment["TMPDIR"]), disk_bytes)
-    try:
-        work()
-    finally:
-        # A forked process ends without the interpreter's usual cleanup.
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -24,16 +24,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from deployment.local.cloud import LocalCloud
 from deployment.local.ports import free_port
-from tests.faults.bench import fork_server
 from tests.faults.soak_audit import Audit, audit
 from tests.faults.soak_files import EVENTS, READINGS, soak_files, write_contracts
 from tests.faults.soak_ground import Ground
 from tests.faults.soak_uploads import Front, Uploaded
 from tests.faults.soak_workers import EXIT_DONE, Crew, Task
+from tests.warm_cloud import WarmCloud
 
 _SHOWN = 10
 _POLL_SECONDS = 0.05
@@ -65,7 +63,6 @@ class Soak:
     """A soak with its state in a separate folder."""
 
     ground: Ground
-    forks: Any
     folder: Path
     uploads: int
     seed: int
@@ -79,7 +76,7 @@ class Soak:
         contracts = [write_contracts(self.folder / name, compression=name) for name in ("zstd", "snappy")]
         environments = [self.ground.task_environment(SLUICE_CONTRACTS_FOLDER=str(path)) for path in contracts]
         # One worker in ten runs another release, whose contracts produce other bytes.
-        self.crew = Crew(self.forks, environments[:1] * 9 + environments[1:], self.folder, self.seed, self.workers)
+        self.crew = Crew(environments[:1] * 9 + environments[1:], self.folder, self.seed, self.workers)
         self.front = Front(self.ground, self.seed, soak_files(self.seed, self.uploads))
         self._receipts: set[str] = set()
         self._waiting = self._reruns = self._left_behind = 0
@@ -156,7 +153,7 @@ class Soak:
 
     def _repeat_if_failed(self, task: Task) -> None:
         """Repeat a manual re-run that has failed."""
-        if task.rerun and task.process.exitcode != EXIT_DONE:
+        if task.rerun and task.process.returncode != EXIT_DONE:
             self.crew.start_rerun(*task.rerun)
 
     # --- reporting ----------------------------------------------------------------------------------------------
@@ -194,9 +191,8 @@ class Soak:
 
 def soak(folder: Path, *, uploads: int, seed: int, workers: int, say: Callable[[str], None]) -> Result:
     """Run a soak with its state in `folder`, and return its result. Progress is passed to `say`."""
-    with LocalCloud(folder / "cloud", prefect_port=free_port()) as cloud:
-        forks = fork_server(cloud.endpoints.environment)
-        return Soak(Ground(cloud), forks, folder, uploads, seed, workers, say).run()
+    with WarmCloud(folder / "cloud", prefect_port=free_port()) as cloud:
+        return Soak(Ground(cloud), folder, uploads, seed, workers, say).run()
 
 
 def main() -> int:

@@ -3,22 +3,20 @@ seed."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from tests.faults.bench import VISIBILITY_SECONDS
-from tests.faults.saboteur import TALLY_VARIABLE, Sabotage, as_variable, forked, lay_own_plan
+from tests.faults.bench import VISIBILITY_SECONDS, forked
+from tests.faults.saboteur import TALLY_VARIABLE, Sabotage, as_variable, lay_own_plan
 
 EXIT_DONE, EXIT_AGAIN = 0, 75
 
@@ -81,12 +79,8 @@ def _some_time(dice: random.Random) -> int:
     return 1 + int(dice.expovariate(1 / _UPLOADS_BEFORE_THE_END))
 
 
-def rerun_by_hand(environment: dict[str, str], log: str, key: str, version_id: str, dataset: str) -> None:
-    """Force a re-run in a forked process without Prefect. The process exits with 0 if the re-run is done."""
-    forked(environment, log, None, work=lambda: sys.exit(_by_hand(key, version_id, dataset)))
-
-
-def _by_hand(key: str, version_id: str, dataset: str) -> int:
+def rerun_by_hand(key: str, version_id: str, dataset: str) -> int:
+    """Force a re-run without Prefect, and return the exit code, which is 0 if the re-run is done."""
     from flows.composition import parts_of_environment
     from flows.pipeline.json_log import log_json_lines
     from flows.pipeline.run import run_upload
@@ -114,7 +108,7 @@ class Task:
         overtaken: whether the task was paused for longer than its message stays invisible.
     """
 
-    process: BaseProcess
+    process: subprocess.Popen[bytes]
     folder: Path
     rerun: tuple[str, str, str] | None = None
     stopped_until: float = 0.0
@@ -122,9 +116,7 @@ class Task:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the task, unless it has already ended."""
-        if self.process.is_alive() and self.process.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.process.pid, number)
+        self.process.send_signal(number)
 
 
 @dataclass
@@ -132,7 +124,6 @@ class Crew:
     """Runs workers, injects faults at random times, and counts them.
 
     Attributes:
-        forks: the multiprocessing context that forks processes with all imports made.
         environments: the environments from which one is drawn for each task.
         exits: the number of tasks that have ended, by exit code.
         stops: the number of tasks that were paused with SIGSTOP for longer than their message stays invisible.
@@ -140,7 +131,6 @@ class Crew:
         calm: whether faults have ended, so that the remaining work is left to undisturbed workers.
     """
 
-    forks: Any
     environments: list[dict[str, str]]
     folder: Path
     seed: int
@@ -159,22 +149,23 @@ class Crew:
     def start_worker(self) -> None:
         """Start a task that drains the queue."""
         environment, folder = self._environment()
-        self._start(Task(self.forks.Process(target=forked, args=(environment, str(folder / "log"), None)), folder))
+        process = forked("tests.faults.saboteur", environment=environment, log=folder / "log")
+        self.tasks.append(Task(process, folder))
 
     def start_rerun(self, key: str, version_id: str, dataset: str) -> None:
         """Start a manual re-run of an object version."""
         environment, folder = self._environment()
-        arguments = (environment, str(folder / "log"), key, version_id, dataset)
-        process = self.forks.Process(target=rerun_by_hand, args=arguments)
-        self._start(Task(process, folder, rerun=(key, version_id, dataset)))
+        rerun = (key, version_id, dataset)
+        process = forked("tests.faults.soak_workers", *rerun, environment=environment, log=folder / "log")
+        self.tasks.append(Task(process, folder, rerun))
 
     def reap(self) -> list[Task]:
         """Remove the tasks that have ended, count their exits, and return them."""
-        over = [task for task in self.tasks if not task.process.is_alive()]
+        over = [task for task in self.tasks if task.process.poll() is not None]
         self.tasks = [task for task in self.tasks if task not in over]
         for task in over:
-            self.exits[task.process.exitcode or 0] += 1
-            self.overtaken_kills += task.overtaken and task.process.exitcode == -signal.SIGKILL
+            self.exits[task.process.returncode] += 1
+            self.overtaken_kills += task.overtaken and task.process.returncode == -signal.SIGKILL
             shutil.rmtree(task.folder / "tmp", ignore_errors=True)
         return over
 
@@ -207,7 +198,7 @@ class Crew:
         """Kill every remaining task."""
         for task in self.tasks:
             task.signal(signal.SIGKILL)
-            task.process.join()
+            task.process.wait()
 
     @property
     def kills(self) -> int:
@@ -233,6 +224,6 @@ class Crew:
         }
         return environment, folder
 
-    def _start(self, task: Task) -> None:
-        task.process.start()
-        self.tasks.append(task)
+
+if __name__ == "__main__":
+    sys.exit(rerun_by_hand(*sys.argv[1:]))

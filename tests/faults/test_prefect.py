@@ -23,6 +23,7 @@ from tests.faults.catalogue import fault
 from tests.faults.gateway import gateway_to
 from tests.faults.saboteur import Sabotage
 from tests.faults.step_contracts import GATE_VARIABLE, slow_contracts
+from tests.forking import forking
 from tests.restart import restart_prefect
 
 pytestmark = pytest.mark.cloud
@@ -136,7 +137,8 @@ def guarded_server(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> It
         log_path=folder / "prefect.log",
         records=folder / "processes",
     )
-    server.start()
+    with forking():
+        server.start()
     api = f"http://{HOST}:{port}/api"
     try:
         server.wait_until(lambda: is_ready(home, port, "operator:known-to-nobody"), _START_SECONDS)

@@ -117,9 +117,9 @@ def test_the_output_that_an_overtaken_worker_left_behind_is_deleted(chain: Chain
 
 
 def _reconcile_as_its_role(chain: Chain, bench: Bench) -> None:
-    program = f"from flows.reconcile import reconcile; reconcile(grace_minutes=0, prefix={_PREFIX!r})"
     as_its_role = settings_of(chain.outputs) | bench.credentials_of(bench.role_named("ReconcileRole"))
-    chain.cloud.run(["python", "-c", program], timeout_seconds=120, environment=as_its_role)
+    reconcile_now = ["python", "-m", "tests.reconcile_now", _PREFIX]
+    chain.cloud.run(reconcile_now, timeout_seconds=120, environment=as_its_role)
 
 
 def _refused(chain: Chain) -> list[dict[str, Any]]:
