@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from deployment.aws.deploy_stack import TEMPLATE
 Template = Mapping[str, Any]
 
 
+@cache
 def load_template(path: Path = TEMPLATE) -> Template:
-    """Return the template as nested mappings, in which `!Ref x` is {"Ref": "x"}, and likewise for other functions."""
+    """Return the template as nested mappings, in which `!Ref x` is {"Ref": "x"}, and likewise for other functions. All
+    tests of a process share them, so they must not be changed."""
     from cfnlint.decode import cfn_yaml  # imported here, because the import takes a second
 
     loaded: Template = cfn_yaml.load(str(path))

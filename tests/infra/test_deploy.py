@@ -35,6 +35,7 @@ from lambda_trigger.pause import PAUSE_KEY
 from tests import forking
 from tests.emulator.records import EXTENSIONS
 from tests.infra.waiting import eventually
+from tests.warm_cloud import WarmCloud
 
 pytestmark = [pytest.mark.cloud, pytest.mark.timeout(600)]
 
@@ -134,7 +135,7 @@ class Checkout:
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
     folder = tmp_path_factory.mktemp("cloud")
-    with LocalCloud(folder, wait_scale=0.1, prefect_port=free_port(), emulator_extensions=EXTENSIONS) as started:
+    with WarmCloud(folder, wait_scale=0.1, prefect_port=free_port(), emulator_extensions=EXTENSIONS) as started:
         yield started
 
 
@@ -350,11 +351,9 @@ def test_a_new_stack_that_adopts_the_old_results_processes_only_what_was_missed(
     adopted = receipts_of(s3, new["PublishedBucket"])
     assert [one["source"]["key"] for one in adopted] == ["incoming/before.csv"]
 
-    run_command(
-        ["python", "-c", "from flows.reconcile import reconcile; reconcile(grace_minutes=0)"],
-        checkout.cloud.endpoints.environment_of(new["ReconcileRoleArn"]) | settings_of(new),
-        timeout_seconds=300,
-    )
+    as_its_role = checkout.cloud.endpoints.environment_of(new["ReconcileRoleArn"]) | settings_of(new)
+    with forking.forking():
+        run_command(["python", "-m", "tests.reconcile_now", ""], as_its_role, timeout_seconds=300)
     assert eventually(lambda: len(receipts_of(s3, new["PublishedBucket"])) == 2, seconds=_MOMENT_SECONDS)
     receipts = receipts_of(s3, new["PublishedBucket"])
     assert all(one in receipts for one in adopted)

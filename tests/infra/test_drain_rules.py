@@ -88,18 +88,16 @@ def rules_of_the_parts(change: Change = lambda _: None) -> Rules:
     launch = states["Launch"]["ItemProcessor"]["States"]["Drain the queue"]
     dead = {"input": {"launches": 0, "stayUntil": 0}, "errorOutput": {"Error": "States.TaskFailed", "Cause": ""}}
     caught = launch["Catch"][1]
-    (item,), stay_soon, stay_late, wait = evaluate(
+    choices = states["Is a task needed?"]["Choices"]
+    cases = [(running, settled) for running in (0, 1, 2) for settled in (False, True)]
+    (item,), stay_soon, stay_late, wait, *answers = evaluate(
         [
             (states["Launch"]["Items"], {"missing": 1, "source": "upload", "windowEnd": before}),
             (caught["Output"]["stayUntil"], {"windowEnd": now + 1_000, "states": dead}),
             (caught["Output"]["stayUntil"], {"windowEnd": after, "states": dead}),
             (states["Wait for the window to end"]["Seconds"], {"windowEnd": before}),
         ]
-    )
-    choices = states["Is a task needed?"]["Choices"]
-    cases = [(running, settled) for running in (0, 1, 2) for settled in (False, True)]
-    answers = evaluate(
-        [
+        + [
             (
                 choice["Condition"],
                 {"source": "upload", "running": running, "windowEnd": after if settled else before},

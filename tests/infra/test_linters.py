@@ -46,9 +46,8 @@ def run(program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str
 # --- templates --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
-def test_cfn_lint_finds_nothing_in_any_template(path: Path) -> None:
-    assert cfn_lint(path) == ""
+def test_cfn_lint_finds_nothing_in_any_template() -> None:
+    assert cfn_lint(*TEMPLATES) == ""
 
 
 @needs_linters

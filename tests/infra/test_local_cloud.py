@@ -27,6 +27,7 @@ from deployment.local.errors import LocalCloudBusy, PortTaken, ServiceDied
 from deployment.local.ports import free_port
 from deployment.local.processes import recorded
 from tests.emulator.records import EXTENSIONS, decisions_of
+from tests.forking import forking
 
 pytestmark = pytest.mark.cloud
 
@@ -535,17 +536,18 @@ def streams_of(cloud: LocalCloud, group: str) -> set[str]:
     return {stream["logStreamName"] for page in pages for stream in page["logStreams"]}
 
 
-@pytest.mark.parametrize("ends", ["well", "raises", "dead"])
+@pytest.mark.parametrize("processes", ["new", "used"])
 def test_everything_that_an_invocation_prints_is_in_its_own_log_stream(
-    cloud: LocalCloud, talkative: str, ends: str
+    cloud: LocalCloud, talkative: str, processes: str
 ) -> None:
-    before, count, lines = streams_of(cloud, talkative), 24, 1500
-    payload = json.dumps({"lines": lines, "ends": ends})
-    with ThreadPoolExecutor(24) as callers:  # so many at once that the emulator reads their output late
+    """However the invocations end, and whether or not their processes have run others before."""
+    before, lines = streams_of(cloud, talkative), 1500
+    payloads = [json.dumps({"lines": lines, "ends": ends}) for ends in ("well", "raises", "dead") for _ in range(8)]
+    with ThreadPoolExecutor(len(payloads)) as callers:  # so many at once that the emulator reads their output late
         invoke = cloud.client("lambda").invoke
-        list(callers.map(lambda _: invoke(FunctionName="talkative", Payload=payload), range(count)))
+        list(callers.map(lambda payload: invoke(FunctionName="talkative", Payload=payload), payloads))
     streams = streams_of(cloud, talkative) - before
-    assert len(streams) == count
+    assert len(streams) == len(payloads)
     for stream in streams:
         events = cloud.client("logs").get_log_events(logGroupName=talkative, logStreamName=stream, startFromHead=True)
         said = [json.loads(event["message"]) for event in events["events"] if event["message"].startswith("{")]
@@ -573,7 +575,7 @@ def test_two_clouds_that_start_together_each_get_their_own_prefect_server(
     monkeypatch.setattr(cloud_module, "DEFAULT_PREFECT_PORT", free_port())  # both try to use this port, which is free
     clouds = [LocalCloud(tmp_path / name) for name in ("one", "other")]
     try:
-        with ThreadPoolExecutor() as pool:
+        with forking(), ThreadPoolExecutor() as pool:
             list(pool.map(LocalCloud.start, clouds))
         with httpx.Client(trust_env=False, timeout=10) as http:  # a user's proxy cannot reach loopback
             homes = [http.get(f"{one.endpoints.prefect_api_url}/admin/settings").json()["home"] for one in clouds]

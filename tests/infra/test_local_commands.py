@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ from deployment.local.processes import recorded
 from deployment.local.running import running_cloud
 from deployment.samples import orders
 from lambda_trigger.message import UploadMessage
+from tests import forking
 from tests.looking import looks
 
 pytestmark = [pytest.mark.cloud, pytest.mark.timeout(400)]
 
-_SLUICE = str(Path(sys.executable).parent / "sluice")
+_SLUICE = [str(Path(sys.executable).parent / "sluice")]  # all processes make their own imports, as they do for a user
+_FORKED = [sys.executable, "-m", "deployment.cli"]  # forked from a process that has made the imports
 _PENGUINS = PROJECT_ROOT / "deployment" / "samples" / "penguins.csv"
 _START_SECONDS = 120
 
@@ -53,9 +55,11 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
-def sluice(*arguments: str, state: Path, home: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [_SLUICE, *arguments, "--state", str(state)],
+def sluice(
+    *arguments: str, state: Path, home: Path, command: Sequence[str] = _FORKED
+) -> subprocess.CompletedProcess[str]:
+    return forking.run(
+        [*command, *arguments, "--state", str(state)],
         env=environment(home),
         capture_output=True,
         text=True,
@@ -75,13 +79,13 @@ def as_in_a_terminal() -> Iterator[None]:
 
 
 @contextmanager
-def up(state: Path, home: Path) -> Iterator[subprocess.Popen[str]]:
+def up(state: Path, home: Path, command: Sequence[str] = _FORKED) -> Iterator[subprocess.Popen[str]]:
     """Run `sluice up`. Yield its process once it is ready, and send it SIGINT afterwards, unless it has already
     ended."""
     output = state.parent / "up.log"
     with output.open("w") as log, as_in_a_terminal():
-        process = subprocess.Popen(
-            [_SLUICE, "up", "--state", str(state)],
+        process = forking.popen()(
+            [*command, "up", "--state", str(state)],
             env=environment(home),
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -132,8 +136,8 @@ def settled(state: Path, home: Path) -> dict[str, Any]:
 def test_uploads_survive_a_restart_and_can_be_redriven(state: Path, home: Path, tmp_path: Path) -> None:
     """This is one long test, because each start takes several seconds."""
     orders.write(tmp_path / "bad.csv", 100, "missing_column")
-    with up(state, home):
-        published = sluice("upload", str(_PENGUINS), state=state, home=home)
+    with up(state, home, _SLUICE):
+        published = sluice("upload", str(_PENGUINS), state=state, home=home, command=_SLUICE)
         assert published.returncode == 0, published.stdout + published.stderr
         assert "342 of 344 published, 2 quarantined" in published.stdout
         rejected = sluice("upload", str(tmp_path / "bad.csv"), "--dataset", "orders", state=state, home=home)
@@ -192,7 +196,7 @@ def finished_with(message: UploadMessage, state: Path, home: Path) -> dict[str, 
 
 def test_the_demo_ends_by_itself_with_everything_as_expected(home: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"  # without the other tests' files
-    shown = sluice("demo", state=state, home=home)
+    shown = sluice("demo", state=state, home=home, command=_SLUICE)
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "All 8 files ended as expected." in shown.stdout
     for promised in ("published", "quarantined", "rejected", "s3://", "Watch the runs at http://127.0.0.1:"):
