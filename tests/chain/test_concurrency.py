@@ -21,20 +21,6 @@ from tests.chain.files import good_orders
 pytestmark = [pytest.mark.cloud, pytest.mark.timeout(600)]
 LIMIT = NAMES.limit("orders")
 
-# A flow that does not need S3, because the test is only about the slot.
-_TWO_RUNS = f"""
-from prefect import flow
-from flows.observability.upload_slot import upload_slot
-
-@flow
-def work(wait_seconds: float) -> None:
-    with upload_slot({LIMIT!r}, wait_seconds=wait_seconds):
-        print("worked")
-
-work(1)
-work(3_600)  # this process has waited in vain once
-"""
-
 
 @pytest.fixture
 def one_at_a_time(chain: Chain, tmp_path: Path) -> Iterator[dict[str, str]]:
@@ -102,7 +88,7 @@ def test_a_burst_on_a_dataset_with_one_slot_is_processed_one_by_one_and_complete
 
 def test_a_slot_that_is_never_returned_does_not_stop_processing(chain: Chain, one_at_a_time: dict[str, str]) -> None:
     with slot_taken(chain):
-        output = chain.cloud.run(["python", "-c", _TWO_RUNS], timeout_seconds=300)
+        output = chain.cloud.run(["python", "-m", "tests.chain.two_runs", LIMIT], timeout_seconds=300)
     assert output.count("worked") == 2
     assert output.count("became free in time; continuing without one") == 2
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from deployment import PROJECT_ROOT
+from tests import forking
 from tests.chain.chain import Chain
 
 pytestmark = [pytest.mark.cloud, pytest.mark.timeout(900)]
@@ -68,7 +69,7 @@ class Reader:
         assert words[0] == ".venv/bin/sluice"
         if words[1] in ("upload", "status"):
             self.chain.settle()  # so that the next task reads the published contracts, and no upload is in progress
-        done = subprocess.run(
+        done = forking.run(
             [sys.executable, "-m", "deployment.cli", *words[1:]],
             cwd=self.folder,
             env=self.environment,

@@ -8,12 +8,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect_aws import AwsCredentials
+from pydantic import SecretStr
 
 from blocks.prefect_names import PrefectNames
 from deployment.local.pipeline import settings_of
+from deployment.project_commands import run_command
 from flows.refinery.contract.model import Contract
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders
+from tests.forking import forking
 
 pytestmark = pytest.mark.cloud
 TRIAL = PrefectNames("trial")
@@ -43,16 +48,6 @@ TEMPLATE = {
         }.items()
     },
 }
-
-# Does what an operator does in the UI if a worker has no AWS credentials in its environment.
-_GIVE_KEYS = f"""
-from prefect_aws import AwsCredentials
-from pydantic import SecretStr
-
-block = AwsCredentials.load({TRIAL.credentials_block!r})
-block.aws_access_key_id, block.aws_secret_access_key = "test", SecretStr("test")
-block.save({TRIAL.credentials_block!r}, overwrite=True)
-"""
 
 
 @pytest.fixture
@@ -92,18 +87,15 @@ def test_a_manual_run_works_on_its_own_stack_whatever_its_workers_environment_co
 ) -> None:
     """The worker has the first stack's settings and no AWS credentials. The file is in the second stack's bucket."""
     _setup(chain, "register", TRIAL.stack, "--pool", "local")
-    chain.cloud.run(["python", "-c", _GIVE_KEYS], timeout_seconds=300)
+    give_keys(chain)
     key = "incoming/orders/trial.csv"
     chain.s3.put_object(Bucket=trial["LandingBucket"], Key=key, Body=good_orders(3))
     of_trial = chain.schedule(deployment=TRIAL.deployment("process-upload"), key=key, dry_run=True)
-    without_aws = [
-        word for name in chain.cloud.endpoints.environment if name.startswith("AWS_") for word in ("-u", name)
-    ]
-    chain.cloud.run(
-        ["env", *without_aws, "prefect", "worker", "start", "--pool", TRIAL.pool("local"), "--run-once"],
-        timeout_seconds=300,
-        environment=settings_of(chain.outputs),
-    )
+    environment = chain.cloud.endpoints.environment | settings_of(chain.outputs)
+    without_aws = {name: value for name, value in environment.items() if not name.startswith("AWS_")}
+    with forking():
+        run_once = ["prefect", "worker", "start", "--pool", TRIAL.pool("local"), "--run-once"]
+        run_command(run_once, without_aws, timeout_seconds=300)
     run = chain.wait_for(lambda: chain.final(of_trial), "the second stack's run to end", 90)
     assert run["state"]["name"] == "Completed", run["state"]
     # The first stack's worker reads the first stack's bucket, which has no such file.
@@ -111,6 +103,14 @@ def test_a_manual_run_works_on_its_own_stack_whatever_its_workers_environment_co
     run = chain.wait_for(lambda: chain.final(of_first), "the first stack's run to end", 90)
     assert run["state"]["name"] == "Failed", run["state"]
     assert chain.outputs["LandingBucket"] in run["state"]["message"]
+
+
+def give_keys(chain: Chain) -> None:
+    """Do what an operator does in the UI if a worker has no AWS credentials in its environment."""
+    with temporary_settings({PREFECT_API_URL: chain.cloud.endpoints.prefect_api_url}):
+        block = AwsCredentials.load(TRIAL.credentials_block)
+        block.aws_access_key_id, block.aws_secret_access_key = "test", SecretStr("test")
+        block.save(TRIAL.credentials_block, overwrite=True)
 
 
 def registered(chain: Chain) -> dict[tuple[str, str], Any]:
