@@ -49,7 +49,8 @@ def dirty_orders() -> bytes:
     )
 
 
-WIDE_ROWS = 762
+WIDE_GROUPS = 4
+WIDE_ROWS = WIDE_GROUPS * 127
 WIDE_CONTRACT = """
 columns:
   id: {type: integer}
@@ -60,17 +61,17 @@ bad_rows: {max_fraction: 1}
 
 
 @cache
-def wide_rows(*, different_notes: int = 6) -> bytes:
-    """Return a Parquet file with six row groups. Each is a partition of 8 MiB, and fills an output file of
+def wide_rows(*, different_notes: int = WIDE_GROUPS) -> bytes:
+    """Return a Parquet file with WIDE_GROUPS row groups. Each is a partition of 8 MiB, and fills an output file of
     WIDE_CONTRACT.
 
     Args:
         different_notes: the number of row groups whose IDs and notes differ. The other row groups repeat them.
     """
-    size = WIDE_ROWS // 6
+    size = WIDE_ROWS // WIDE_GROUPS
     schema, file = pa.schema({"id": pa.int64(), "note": pa.string()}), io.BytesIO()
     with pq.ParquetWriter(file, schema) as writer:
-        for group in range(6):
+        for group in range(WIDE_GROUPS):
             ids = range(group % different_notes * size, (group % different_notes + 1) * size)
             notes = [random.Random(number).randbytes(1 << 15).hex() for number in ids]  # random, to compress badly
             writer.write_table(pa.table({"id": ids, "note": notes}, schema=schema))

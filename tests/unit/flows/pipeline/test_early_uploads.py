@@ -29,7 +29,7 @@ from flows.refinery.read.rejections import CompressionBroken
 from flows.refinery.refine import Refined
 from flows.refinery.repair.quarantined_rows import read_quarantine
 from flows.repair import fetch_quarantine
-from tests.chain.files import WIDE_CONTRACT, WIDE_ROWS, wide_rows
+from tests.chain.files import WIDE_CONTRACT, WIDE_GROUPS, WIDE_ROWS, wide_rows
 from tests.unit.flows.conftest import PUBLISHED, Account
 
 pytestmark = pytest.mark.heavy
@@ -253,7 +253,7 @@ def test_an_upload_whose_file_will_not_be_published_is_abandoned_and_deleted(
         s3.answers.set()
 
     def progress(_part: str, rows: int) -> None:
-        if rows == WIDE_ROWS // 6:  # the writing thread has received the first partition, which fills a file
+        if rows == WIDE_ROWS // WIDE_GROUPS:  # the writing thread has received the first partition, which fills a file
             assert s3.is_busy.wait(30)
             raise error
 
