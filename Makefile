@@ -121,7 +121,7 @@ quick: setup ## fast checks: format, lint, types, import rules, unit tests witho
 
 environments: setup $(LINT)/.ready $(NODE)/.ready
 
-suites: infra faults chain runs prefect image-tests browser unit types lint arrows locks
+suites: infra faults chain image-tests runs prefect browser unit types lint arrows locks
 
 quick-tests: setup
 	@$(BIN)/pytest -q -n 2 --dist worksteal --quick tests/unit
@@ -157,7 +157,7 @@ unit: setup ## run the unit tests
 	@COVERAGE_FILE=$(REACHED)/unit $(BIN)/pytest -q $(COVERAGE) -n 2 --dist worksteal tests/unit
 
 prefect: setup ## test what Prefect shows and sends, with a real Prefect server
-	@COVERAGE_FILE=$(REACHED)/prefect $(BIN)/pytest -q $(COVERAGE) -n 2 --dist load --maxschedchunk 1 tests/prefect
+	@COVERAGE_FILE=$(REACHED)/prefect $(BIN)/pytest -q $(COVERAGE) tests/prefect
 
 infra: setup $(LINT)/.ready $(NODE)/.ready ## test the templates, the deployment and the packaging
 	@$(BIN)/pytest -q $(BY_FILE) tests/infra --ignore tests/infra/test_runs.py
@@ -230,7 +230,7 @@ bench-latency: setup ## measure the time from upload to receipt, with and withou
 	@$(BIN)/python -m tests.benchmarks.bench_latency
 
 soak: setup ## process 10,000 small uploads despite injected faults; must end with lost=0 doubled=0
-	@$(BIN)/python -W "ignore:resource_tracker" -m tests.faults.soak --uploads $(SOAK_UPLOADS) --seed $(SOAK_SEED)
+	@$(BIN)/python -m tests.faults.soak --uploads $(SOAK_UPLOADS) --seed $(SOAK_SEED)
 
 bench-prefect: setup ## measure a Prefect server's requests and CPU per upload, on SQLite and on PostgreSQL
 	@$(BIN)/python -m tests.benchmarks.bench_prefect
