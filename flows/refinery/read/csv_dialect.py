@@ -151,7 +151,7 @@ def _nameless_at_end(header: list[str], rows: list[list[str]], written: FileForm
 def shows_decimal(text: str, mark: str) -> bool:
     """Return whether a number can be read only with this decimal separator; 1.250 and 1,250 are ambiguous."""
     pattern = _DECIMAL_POINT if mark == "." else _DECIMAL_COMMA
-    return not is_ambiguous_number(text) and pattern.fullmatch(text.strip()) is not None
+    return mark in text and not is_ambiguous_number(text) and pattern.fullmatch(text.strip()) is not None
 
 
 def _detect_decimal(values: list[str], delimiter: str) -> str | None:

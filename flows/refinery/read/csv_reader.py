@@ -457,7 +457,7 @@ class _CsvReader:
         filled = len(self._pending)
         if self._is_end or filled >= size:
             return
-        memory = self._spare if len(self._spare) >= size else bytearray(size)
+        memory = self._spare if len(self._spare) >= size else bytearray()
         memory[:filled] = self._pending
         while filled < size and not self._is_end:
             piece = self._source.read(min(size - filled, _PIECE_BYTES))

@@ -147,7 +147,7 @@ class JudgedFile:
             FileRejected: an expectation cannot be checked on this file.
         """
         with behind(self._write_bad, is_small=is_small, abandon=self._take_away.abandon) as write_bad:
-            with behind(self._waiting.append, is_small=is_small, abandon=lambda: None) as keep:
+            with behind(self._keep, is_small=is_small, abandon=lambda: None) as keep:
                 for one in judged:
                     with self._seconds.of("validate"):
                         self._take(one, write_bad, keep)
@@ -161,6 +161,10 @@ class JudgedFile:
                 self.findings = self._findings()
             if self._plan.waits:
                 yield from self._parted(late_rows, write_bad)
+
+    def _keep(self, rows: pa.RecordBatch) -> None:
+        with self._seconds.of("write"):
+            self._waiting.append(rows)
 
     def _write_bad(self, rows: pa.Table) -> None:
         with self._seconds.of("write"):
