@@ -5,7 +5,6 @@ preprocessed and written as they arrive. If the file is rejected later, what was
 back only if a rule or a step needs the whole file first.
 """
 
-import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -286,7 +285,7 @@ def refine_partition(partition: TypedPartition, plan: HeaderPlan) -> JudgedParti
             )
             rows = typed.filter(pa.array(~is_bad)) if len(places) else typed
             late = typed.select([*plan.whole_file_kinds, ROW_NUMBER]) if plan.whole_file_kinds else None
-    judged = JudgedPartition(
+    return JudgedPartition(
         rows_in=read.rows_in,
         misfits=misfits,
         rows=rows,
@@ -301,6 +300,3 @@ def refine_partition(partition: TypedPartition, plan: HeaderPlan) -> JudgedParti
         key_hashes=tuple(finding.key_hashes for finding in findings),
         seconds=dict(seconds),
     )
-    del findings
-    gc.collect()  # GX's graphs contain reference cycles, which would keep the partitions' frames in memory
-    return judged

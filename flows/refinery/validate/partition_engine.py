@@ -44,6 +44,7 @@ class _OfOnePartition:
     def begin(self, frame: pd.DataFrame, columns: Mapping[str, Sequence[str]]) -> None:
         """Load a partition. `columns` maps the name of a batch to its columns; other batches have all columns."""
         self.frame, self._columns = frame, columns
+        self.types = dict(zip(frame.columns, frame.dtypes, strict=True))
 
     def end(self) -> None:
         """Release the partition and everything that was selected from it."""
@@ -66,6 +67,10 @@ class _OfOnePartition:
     def get_domain_records(self, domain_kwargs: Mapping[str, Any]) -> Any:
         """Return the rows of a domain. GX selects them only in the first call for the domain."""
         key, batch = str(domain_kwargs), domain_kwargs["batch_id"]
+        if domain_kwargs.get("ignore_row_if") == "either_value_is_missing" and not domain_kwargs.get("row_condition"):
+            if key not in self._kept:
+                self._kept[key] = _present_pairs(self.frame[[domain_kwargs["column_A"], domain_kwargs["column_B"]]])
+            return self._kept[key]
         if batch not in self.batch_manager.batch_data_cache:
             columns = {name: self.frame[name] for name in self.columns_of(batch)}
             self.load_batch_data(batch, pd.DataFrame(columns, index=self.frame.index, copy=False))
@@ -82,6 +87,13 @@ def _present(values: Any) -> Any:
         return values
     places = np.flatnonzero(present)
     return pd.Series(values.array.take(places), index=values.index.take(places), name=values.name, copy=False)
+
+
+def _present_pairs(pairs: Any) -> Any:
+    """Return the rows of two columns in which neither value is missing. This is faster than with pandas' `dropna`."""
+    first, second = (pairs[name].notna().to_numpy() for name in pairs.columns)
+    present = first & second
+    return pairs if present.all() else pairs.take(np.flatnonzero(present))
 
 
 def _register(engine: type) -> None:
@@ -103,7 +115,7 @@ def _register(engine: type) -> None:
         @gx().metric_value(engine=engine)  # type: ignore[untyped-decorator] # as above
         def _pandas(cls, execution_engine: Any, metric_domain_kwargs: Mapping[str, Any], **_: Any) -> list[Any]:  # noqa: N805 as above
             names = execution_engine.columns_of(metric_domain_kwargs["batch_id"])
-            return [{"name": name, "type": execution_engine.frame[name].dtype} for name in names]
+            return [{"name": name, "type": execution_engine.types[name]} for name in names]
 
     class RowCount(gx().TableMetricProvider):  # type: ignore[misc] # as above
         metric_name = "table.row_count"
