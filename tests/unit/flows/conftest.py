@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -83,6 +84,26 @@ class Account:
     def _messages_in(self, queue_url: str) -> int:
         described = self._sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])["Attributes"]
         return int(described["ApproximateNumberOfMessages"]) + int(described["ApproximateNumberOfMessagesNotVisible"])
+
+
+class DrainClock:
+    """The clock of a drain, which a test can put forward."""
+
+    seconds_ahead = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.seconds_ahead
+
+    def time(self) -> float:
+        return time.time() + self.seconds_ahead
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> DrainClock:
+    """Give drains a clock that the test can put forward."""
+    clock = DrainClock()
+    monkeypatch.setattr(drain, "time", clock)
+    return clock
 
 
 @pytest.fixture

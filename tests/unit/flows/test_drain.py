@@ -25,7 +25,7 @@ from flows.pipeline.run import run_upload
 from flows.pipeline.stopping import Stopped
 from flows.refinery.errors import TransientError
 from tests.chain.files import good_orders
-from tests.unit.flows.conftest import LANDING, PUBLISHED, Account
+from tests.unit.flows.conftest import LANDING, PUBLISHED, Account, DrainClock
 from tests.unit.flows.world import KEY, TASK, Failing, World, drain, with_settings
 
 
@@ -316,13 +316,14 @@ def test_being_stopped_returns_all_messages_immediately_and_removes_the_note(acc
     assert account.keys("batches/") == account.keys("attempts/") == account.keys("data/") == []
 
 
-def test_a_task_whose_time_is_over_returns_the_messages_that_it_has_not_begun(account: Account, world: World) -> None:
-    account = world.account = with_settings(account, max_task_seconds=1)
+def test_a_task_whose_time_is_over_returns_the_messages_that_it_has_not_begun(
+    account: Account, world: World, clock: DrainClock
+) -> None:
     for name in "ab":
         account.send(account.upload(f"incoming/orders/{name}.csv", good_orders(2)).to_json())
 
     def slow(account: Account, job: UploadJob) -> Receipt:
-        time.sleep(1)
+        clock.seconds_ahead = account.parts.settings.max_task_seconds
         return run_upload(account.parts, job)
 
     assert not drain(world, slow)

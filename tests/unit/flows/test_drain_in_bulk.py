@@ -24,7 +24,7 @@ from flows.pipeline.stopping import Stopped
 from flows.refinery.contract.loading import Contracts
 from lambda_trigger.message import UploadMessage
 from tests.chain.files import good_orders
-from tests.unit.flows.conftest import Account
+from tests.unit.flows.conftest import Account, DrainClock
 from tests.unit.flows.world import World, drain, plainly, with_settings
 
 
@@ -182,13 +182,12 @@ def test_sigterm_returns_all_messages_immediately_and_writes_nothing_more(
 
 
 def test_a_task_whose_time_is_over_returns_the_messages_that_no_worker_has_begun(
-    account: Account, world: World, monkeypatch: pytest.MonkeyPatch
+    account: Account, world: World, clock: DrainClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    account = world.account = with_settings(account, max_task_seconds=1)
     send(account, 15)
 
     def refine(*values: Any) -> Any:
-        time.sleep(0.4)
+        clock.seconds_ahead = account.parts.settings.max_task_seconds
         return real_refine(*values)
 
     monkeypatch.setattr(run, "refine", refine)
