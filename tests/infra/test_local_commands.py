@@ -43,11 +43,12 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("sluice") / "state"
 
 
-def environment(home: Path) -> dict[str, str]:
-    """Return a user's environment, with credentials that would fail if any command used them."""
+def environment(home: Path, command: Sequence[str]) -> dict[str, str]:
+    """Return a user's environment, with credentials that would fail if any command used them. Forked processes have
+    another home, because they read Prefect's default settings, which creates a folder."""
     return {
         "PATH": os.environ["PATH"],
-        "HOME": str(home),
+        "HOME": str(home if command is _SLUICE else home.with_name("home-of-forks")),
         "AWS_PROFILE": "production",
         "AWS_ACCESS_KEY_ID": "AKIAUSERSOWNKEY",
         "AWS_SECRET_ACCESS_KEY": "users-own-secret",
@@ -60,7 +61,7 @@ def sluice(
 ) -> subprocess.CompletedProcess[str]:
     return forking.run(
         [*command, *arguments, "--state", str(state)],
-        env=environment(home),
+        env=environment(home, command),
         capture_output=True,
         text=True,
         timeout=300,
@@ -86,7 +87,7 @@ def up(state: Path, home: Path, command: Sequence[str] = _FORKED) -> Iterator[su
     with output.open("w") as log, as_in_a_terminal():
         process = forking.popen()(
             [*command, "up", "--state", str(state)],
-            env=environment(home),
+            env=environment(home, command),
             stdout=log,
             stderr=subprocess.STDOUT,
             text=True,
@@ -146,7 +147,7 @@ def test_uploads_survive_a_restart_and_can_be_redriven(state: Path, home: Path, 
         before = settled(state, home)
         printed = printed_by_up(state, "rejected ")
         assert "published  incoming/penguins/penguins.csv  342 of 344 published, 2 quarantined" in printed
-        found = sluice("status", "penguins.csv", "--json", state=state, home=home)
+        found = sluice("status", "penguins.csv", "--json", state=state, home=home, command=_SLUICE)
         assert [one["source"]["key"] for one in json.loads(found.stdout)["finished"]] == [
             "incoming/penguins/penguins.csv"
         ]
@@ -167,7 +168,7 @@ def test_uploads_survive_a_restart_and_can_be_redriven(state: Path, home: Path, 
         assert len(status_of(state, home)["finished"]) == 3
         given_up = dead_letter(running_cloud(state))
         assert status_of(state, home)["queue"]["given_up"] == 1
-        redriven = sluice("redrive", "--run", given_up.run_id[:8], state=state, home=home)
+        redriven = sluice("redrive", "--run", given_up.run_id[:8], state=state, home=home, command=_SLUICE)
         assert redriven.returncode == 0, redriven.stdout + redriven.stderr
         finished = finished_with(given_up, state, home)
         assert finished["queue"]["given_up"] == 0
@@ -207,7 +208,7 @@ def test_the_demo_ends_by_itself_with_everything_as_expected(home: Path, tmp_pat
     start, read = re.fullmatch(r".*`(.+)`, then in another terminal: (.+)", shown.stdout.splitlines()[-1]).groups()  # type: ignore[union-attr]
     assert start == f".venv/bin/sluice up --state {state}"
     with up(state, home):
-        rows = sluice(*read.split()[1:3], state=state, home=home)
+        rows = sluice(*read.split()[1:3], state=state, home=home, command=_SLUICE)
         assert rows.returncode == 0, rows.stdout + rows.stderr
         assert "342 rows published" in rows.stdout
     assert list(home.iterdir()) == []
