@@ -37,13 +37,13 @@ help: ## show this help
 
 setup: $(VENV)/.installed $(VENV)/.steps $(CLOUD)/.ready ## create both environments from the hash-locked requirements
 
-# Create an environment in the folder $(1) from the lock file $(2). pip only unpacks; then all cores compile bytecode. Errors
-# are ignored, because some packages contain files for other Python versions.
+# Create an environment in the folder $(1) from the lock file $(2). pip only unpacks; then all cores compile bytecode, except
+# for the packages' tests. Errors are ignored, because some packages contain files for other Python versions.
 define environment
 	@$(PYTHON) deployment/check_python.py
 	@$(PYTHON) -m venv --clear $(1)
 	@$(1)/bin/python -m pip install -qq --disable-pip-version-check --no-compile --require-hashes -r $(2)
-	@$(1)/bin/python -m compileall -q -j 0 $(1)/lib >/dev/null 2>&1 || true
+	@$(1)/bin/python -m compileall -q -j 0 -x /tests/ $(1)/lib >/dev/null 2>&1 || true
 	@touch $(1)/.ready
 endef
 

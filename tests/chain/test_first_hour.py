@@ -69,7 +69,9 @@ class Reader:
         assert words[0] == ".venv/bin/sluice"
         if words[1] in ("upload", "status"):
             self.chain.settle()  # so that the next task reads the published contracts, and no upload is in progress
-        done = forking.run(
+        # A repair configures Prefect's log before it imports Prefect, which a warm process has already imported.
+        run = subprocess.run if words[1] == "repair" else forking.run
+        done = run(
             [sys.executable, "-m", "deployment.cli", *words[1:]],
             cwd=self.folder,
             env=self.environment,
