@@ -19,7 +19,7 @@ from blocks.object_store import ObjectStore, PendingUpload
 from flows.refinery.errors import SluiceError
 from flows.refinery.output_files import OutputFile, TakeAway
 
-_PART_BYTES, _PARTS_AT_ONCE = 8 * 1024**2, 4
+_PART_BYTES, _PARTS_AT_ONCE = 8 * 1024**2, 2
 
 _T = TypeVar("_T")
 

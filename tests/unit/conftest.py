@@ -39,12 +39,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip heavy tests with --quick, and measure no coverage for them otherwise, because it would double their time."""
-    is_quick = config.getoption("--quick")
-    heavy = pytest.mark.skip(reason="takes seconds; make unit runs it") if is_quick else pytest.mark.no_cover
-    for item in items:
-        if item.get_closest_marker("heavy"):
-            item.add_marker(heavy)
+    """With --quick, skip the tests that are marked as heavy, because they take seconds each."""
+    if config.getoption("--quick"):
+        heavy = pytest.mark.skip(reason="takes seconds; make unit runs it")
+        for item in items:
+            if item.get_closest_marker("heavy"):
+                item.add_marker(heavy)
 
 
 @pytest.fixture(autouse=True, scope="module")

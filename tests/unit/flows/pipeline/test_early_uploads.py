@@ -178,7 +178,7 @@ def test_quarantine_is_split_into_files_too_and_a_repair_reads_all_of_them(wide:
 
 # --- processing that ends before the output is uploaded ---------------------------------------------------------------
 
-_PARTS_AT_ONCE = 4
+_PARTS_AT_ONCE = 2
 
 
 class SlowS3:
