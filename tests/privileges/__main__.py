@@ -36,9 +36,6 @@ EXCEPTIONS = {
 }
 # Unused actions in statements of which other actions are used: (role, statement, action, resource's index) → why.
 SINGLE_EXCEPTIONS = {
-    ("TaskRole", "ReadAndWriteResults", "s3:GetObject", 1): (
-        "a task that has an output of more than one part looks whether an earlier one uploaded it"
-    ),
     ("TaskRole", "TellMissingFromForbidden", "s3:ListBucket", 1): (
         "S3 checks the permission before it answers that an upload is gone: "
         "docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html"
