@@ -5,8 +5,8 @@
 A scanner that cannot reach the database would report no vulnerabilities. So a package that is known to be vulnerable is
 scanned first, and if nothing is found, the scan counts as failed. The base image's system packages are not scanned.
 
-The exit code is 0 if there are no known vulnerabilities, 1 if there are some, which are listed, and 3 if not all
-packages could be scanned.
+Known vulnerabilities are listed. The exit code is 3 if not all packages could be scanned; otherwise, it is 1 if there
+are known vulnerabilities, and 0 if there are none.
 """
 
 import json
@@ -33,8 +33,9 @@ class NotScanned(Exception):
 
 
 def audit(scanner: Sequence[str], requirements: str) -> dict[str, str]:
-    """Scan packages, and return the vulnerability IDs of each package ("" if it has none) by package name. Raise
-    NotScanned if the scanner fails, with the last line of its output, or if it takes longer than ten minutes."""
+    """Scan packages, and return the vulnerabilities of each package by package name: their IDs and the versions that
+    fix them, or "" if there are none. A package that was not scanned is omitted. Raise NotScanned if the scanner fails
+    or takes longer than ten minutes."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write(requirements)
         file.flush()

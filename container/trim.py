@@ -1,5 +1,4 @@
-"""Removes files that a task never uses from installed packages, so that tasks start faster. It runs while the image is
-built.
+"""Removes unused files from installed packages while the image is built, so that tasks start faster.
 
     python trim.py SITE_PACKAGES
 
@@ -11,14 +10,20 @@ import shutil
 import sys
 from pathlib import Path
 
-# The AWS services that code in the container calls. botocore contains descriptions of all AWS services, about 400.
-AWS_SERVICES = frozenset({"ecs", "events", "logs", "s3", "secretsmanager", "sqs", "ssm", "sso", "sso-oidc", "sts"})
+# The AWS services that Sluice, Prefect and Great Expectations may call in the container, and those that boto3 calls for
+# credentials. botocore contains descriptions of all AWS services, about 400.
+AWS_SERVICES = frozenset(
+    {
+        *("cloudwatch", "ecs", "events", "logs", "s3", "secretsmanager", "sqs", "ssm", "stepfunctions"),
+        *("sso", "sso-oidc", "sts"),
+    }
+)
 
-# Tests that are installed with packages, and that no run imports. numpy/f2py and numpy/testing look like tests too, but
-# must stay because scipy imports them.
+# Tests that are installed with packages. numpy/f2py and numpy/testing look like tests too, but must stay, because scipy
+# imports them.
 TEST_FOLDERS = ("**/tests", "altair/examples")
 
-# libarrow_substrait looks unused, but must stay because pyarrow's own module is linked against it.
+# libarrow_substrait looks unused, but must stay, because pyarrow's own module is linked against it.
 UNUSED = (
     "prefect/server/ui",  # the UI is served by the server, which runs elsewhere
     "prefect/server/ui_build",

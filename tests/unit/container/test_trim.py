@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-_TRIM = Path(__file__).resolve().parents[3] / "container" / "trim.py"
+_ROOT = Path(__file__).resolve().parents[3]
+_TRIM = _ROOT / "container" / "trim.py"
+_CLIENT = re.compile(r"\bclient(?:_of)?\(\"([a-z0-9-]+)\"")
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +50,10 @@ def test_only_services_that_are_called_keep_their_botocore_data(trim: ModuleType
     put(tmp_path, "botocore/data/s3/x.json", "botocore/data/iot/x.json", "botocore/data/endpoints.json")
     trim.trim(tmp_path)
     assert sorted(path.name for path in (tmp_path / "botocore" / "data").iterdir()) == ["endpoints.json", "s3"]
+
+
+def test_every_service_that_the_code_in_the_image_calls_keeps_its_botocore_data(trim: ModuleType) -> None:
+    sources = [path for folder in ("blocks", "flows", "lambda_trigger") for path in (_ROOT / folder).rglob("*.py")]
+    called = {service for path in sources for service in _CLIENT.findall(path.read_text())}
+    assert {"s3", "sqs", "stepfunctions", "cloudwatch"} <= called
+    assert called <= trim.AWS_SERVICES
