@@ -22,16 +22,16 @@ _ASKING = "asking AWS whose credentials these are"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The account and region that a command uses, and the identity that it has there."""
+    """The account, the region and the identity that a command uses."""
 
-    account_id: str  # the account's twelve digits
+    account_id: str  # twelve digits
     region: str
     caller: str  # the ARN of the user or role to which the credentials belong
     endpoint_url: str  # the emulator's URL; "" on AWS
 
 
 def environment_for(users: Mapping[str, str], *, region: str | None, profile: str | None) -> dict[str, str]:
-    """Return the user's AWS variables, with the requested region and profile in place of those that they name."""
+    """Return the user's AWS variables, changed to select the requested region and profile."""
     environment = dict(users)
     if profile:
         environment = {name: value for name, value in environment.items() if name not in _KEY_VARIABLES}
@@ -39,14 +39,14 @@ def environment_for(users: Mapping[str, str], *, region: str | None, profile: st
     if region:
         environment |= {"AWS_REGION": region, "AWS_DEFAULT_REGION": region}
     elif "AWS_REGION" in environment:
-        # boto3 reads only AWS_DEFAULT_REGION; every other AWS tool prefers AWS_REGION.
+        # boto3 reads only AWS_DEFAULT_REGION; the AWS CLI and other SDKs prefer AWS_REGION.
         environment["AWS_DEFAULT_REGION"] = environment["AWS_REGION"]
     return environment
 
 
 @contextmanager
 def aws_access(users: Mapping[str, str], *, region: str | None, profile: str | None) -> Iterator[Access]:
-    """Make boto3 use the requested region and profile while the block runs; yield the account and the region.
+    """Make boto3 use the requested region and profile while the block runs; yield the resulting account and region.
 
     Args:
         users: the user's AWS variables, as returned by `stack_options.users_environment`.

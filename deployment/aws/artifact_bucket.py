@@ -1,5 +1,5 @@
-"""The artifact bucket, from which CloudFormation reads the template, the Lambda's code and the state machine's
-definition."""
+"""Creates and fills the artifact bucket, from which CloudFormation reads the template, the Lambda's code and the state
+machine's definition, and deletes buckets with their contents."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -38,7 +38,7 @@ def upload_artifacts(
     tags: Mapping[str, str] = {},
 ) -> None:
     """Upload `artifacts` to the bucket; if it does not exist, create it with `tags`. Raise ArtifactBucketUnusable if
-    the bucket belongs to another account, or if the credentials lack permissions for it."""
+    the bucket belongs to another account, or if the credentials lack s3:ListBucket for it."""
     if not artifact_bucket_exists(s3, bucket, account_id=account_id):
         _make_bucket(s3, bucket, region, tags)
     for artifact in artifacts:
@@ -47,7 +47,7 @@ def upload_artifacts(
 
 def artifact_bucket_exists(s3: Any, bucket: str, *, account_id: str) -> bool:
     """Return whether the account's artifact bucket exists. Raise ArtifactBucketUnusable if the bucket belongs to
-    another account, or if the credentials lack permissions for it."""
+    another account, or if the credentials lack s3:ListBucket for it."""
     try:
         s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=account_id)
     except ClientError as error:

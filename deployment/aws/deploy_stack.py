@@ -51,8 +51,7 @@ class StackNameInvalid(StackError):
 
 
 class TemplateTooLarge(StackError):
-    """The template is too large for a dry run while the artifact bucket, from which CloudFormation would read it, does
-    not exist."""
+    """The template is too large for a dry run without the artifact bucket, which does not exist yet."""
 
 
 class RetentionElsewhere(StackError):
@@ -87,7 +86,8 @@ def deploy_stack(
     agree_to: Agree = lambda _: True,
     only: Collection[str] | None = None,
 ) -> dict[str, str]:
-    """Create or update the stack, and return its outputs. If nothing has to change, the stack is left as it is.
+    """Create or update the stack, and return its outputs. If nothing has to change, the stack is left as it is. If the
+    stack did not create its landing bucket, configure the bucket to invoke the Lambda.
 
     Args:
         stack_name: lower-case letters, digits and hyphens; bucket names begin with it.
@@ -136,7 +136,8 @@ def preview_stack(
     artifact bucket. If that bucket does not exist yet, a shortened template is sent with the call, and nothing is
     uploaded.
 
-    The arguments and errors are those of `deploy_stack`; `on_upload` is called with the S3 URI of each upload.
+    The arguments and errors are those of `deploy_stack`. If the template is uploaded, `on_upload` is called with its S3
+    URI.
     """
     changes: list[Change] = []
 
@@ -182,7 +183,7 @@ def _preview_location(s3: Any, package: _Package, on_upload: Callable[[str], Non
     if len(body.encode()) > MAX_INLINE_BYTES:
         raise TemplateTooLarge(
             f"a dry run cannot show the changes before the bucket {package.bucket} exists, because the template is too "
-            "large to be sent without it; the first deployment creates the bucket, then shows the changes and asks"
+            "large to be sent without it; the first deployment creates the bucket, then asks you to confirm the changes"
         )
     return {"TemplateBody": body}
 
@@ -236,7 +237,7 @@ def delete_stack(
 
 @dataclass(frozen=True, slots=True)
 class _Package:
-    """What a deployment uploads to the artifact bucket, and the template parameters that name it."""
+    """The files that a deployment uploads to the artifact bucket, and the template parameters that name them."""
 
     account_id: str
     bucket: str
@@ -252,7 +253,7 @@ class _Package:
         upload_artifacts(s3, self.bucket, artifacts, account_id=self.account_id, region=region, tags=tags or {})
 
     def location(self, s3: Any) -> dict[str, str]:
-        """Return the keyword argument with the location of the template."""
+        """Return the keyword argument for CloudFormation's calls that names the template's URL."""
         return {"TemplateURL": f"{s3.meta.endpoint_url}/{self.bucket}/{self.template.key}"}
 
 

@@ -31,7 +31,7 @@ class EnvironmentUnknown(TerminalError):
 
 
 class EnvironmentInvalid(TerminalError):
-    """The environment's file is invalid; the message names the field that is wrong, missing or unknown."""
+    """The environment's file cannot be read as YAML, or has a wrong or unknown field, which the message names."""
 
 
 class Environment(BaseModel):
@@ -45,7 +45,7 @@ class Environment(BaseModel):
     account: str | None = Field(None, pattern=r"^\d{12}$", description="The only account that may be deployed to.")
     image: str | None = Field(None, description="The image's URI; if omitted, the image is built and pushed.")
     prefect_url_from_here: str | None = Field(
-        None, description="The URL at which this machine reaches Prefect's API, if tasks use another one."
+        None, description="The URL at which this machine reaches Prefect's API, if tasks use a different one."
     )
     build_arguments: dict[str, str] = Field({}, description="The Dockerfile's ARGs, such as BASE_IMAGE.")
     parameters: dict[str, str] = Field({}, description="The template's parameters.")
@@ -67,7 +67,7 @@ class Environment(BaseModel):
     @classmethod
     def _as_text(cls, given: object) -> object:
         """Return the values as strings, because CloudFormation needs strings but YAML reads 10 as a number and true as
-        a boolean. The items of a list are joined by commas."""
+        a boolean. The items of a list are joined with commas."""
         if not isinstance(given, dict):
             return given
         return {name: _text(value) for name, value in given.items()}
@@ -83,7 +83,7 @@ def _text(value: object) -> object:
 
 def load_environment(name: str | None) -> Environment:
     """Return the environment with this name or file path or, for None, one with default values. Raise
-    EnvironmentUnknown if there is no such file, and EnvironmentInvalid if the file is invalid."""
+    EnvironmentUnknown if there is no such file, and EnvironmentInvalid if the file is invalid or cannot be read."""
     if name is None:
         return Environment()
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"

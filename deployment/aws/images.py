@@ -1,8 +1,8 @@
 """Builds and pushes a deployment's container image, unless it was already built from the same sources, and finds its
 digest.
 
-The image is built by docker, podman or buildah, whichever is found first. Its tag contains a hash of everything that it
-is built from, so an image that was already pushed is found, even from another machine or in CI.
+The image is built by the first of docker, podman and buildah that can be used. Its tag contains a hash of its sources,
+so an image that was already pushed is found, even if it was built on a different machine or in CI.
 """
 
 import base64
@@ -54,7 +54,7 @@ class ImageBuildFailed(TerminalError):
 
 
 class ImagePushRefused(TransientError):
-    """The registry rejected the image; the message contains the end of the engine's output."""
+    """The registry rejected the login or the image; the message contains the end of the engine's output."""
 
 
 class ImageNotPushed(TerminalError):
@@ -70,7 +70,7 @@ class Engine:
     """A container engine, which builds and pushes images."""
 
     name: str  # docker, podman or buildah
-    path: str  # the path of the executable
+    path: str  # of the executable
 
     def run(self, *arguments: str, secret: str = "") -> None:
         """Run one of the engine's commands, and wait until it ends.
@@ -173,7 +173,7 @@ def resolve_image(ecr: Any, uri: str, *, stack_name: str, account_id: str, regio
     pull the image is known only when a task starts.
 
     Raises:
-        ImageElsewhere: the image is in another ECR repository, account or region.
+        ImageElsewhere: the image is in a different ECR repository, account or region.
         ImageNotPushed: the repository does not contain the image.
     """
     parts, own = _ECR.fullmatch(uri), repository_name(stack_name)

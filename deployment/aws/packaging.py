@@ -1,7 +1,7 @@
 """Creates the files that a deployment uploads: the Lambda's ZIP file and the state machine's definition.
 
-Each is named after its hash. The same sources give the same bytes on every machine, so deploying them again changes
-nothing.
+Each file is named after its hash. The same sources give the same bytes on every machine, so deploying them again
+changes nothing.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Artifact:
 
     parameter: str  # the template parameter that gets the key; "" if there is none
     key: str  # the object key, which contains a hash of the body
-    body: bytes  # the content
+    body: bytes
 
 
 def build_artifacts(timeouts: Timeouts) -> tuple[Artifact, ...]:

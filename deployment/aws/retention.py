@@ -1,8 +1,8 @@
 """Adds S3 lifecycle rules to the template's buckets, so that a dataset's objects expire after a number of days.
 
 In a versioned bucket, an object that expires becomes an old version, which is kept until it expires too. Therefore,
-each rule also removes old versions soon afterwards. The template itself has rules that remove delete markers and
-incomplete uploads.
+each rule also removes old versions: those of uploads after 15 days, others after one day. The template itself has rules
+that remove delete markers and incomplete uploads.
 """
 
 from collections.abc import Iterator, Mapping

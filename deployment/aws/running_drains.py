@@ -1,5 +1,5 @@
-"""Stops a stack's drains, which are the running executions of its state machine. This also stops their tasks, and no
-further tasks are launched.
+"""Stops a stack's drains, which are the running executions of its state machine. A stopped drain also stops its tasks,
+and launches no more.
 
 docs.aws.amazon.com/step-functions/latest/apireference/API_StopExecution.html
 """

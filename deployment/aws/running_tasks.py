@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError, WaiterError
 from blocks.aws_errors import aws_error_code
 from flows.refinery.errors import TransientError
 
-DEADLINE_SECONDS = 300.0  # a container gets 120 seconds after SIGTERM (stopTimeout), then its network is removed
+DEADLINE_SECONDS = 300.0  # a container may run for 120 seconds after SIGTERM (stopTimeout); then its network is removed
 _DELAY_SECONDS = 2.0
 _TASKS_PER_CALL = 100  # the maximum that DescribeTasks accepts
 _STOPPED = "STOPPED"

@@ -91,7 +91,7 @@ class Change:
     resource: str  # the logical ID in the template
     resource_type: str  # such as AWS::SQS::Queue
     replaces: bool  # whether a new resource is created and the old one deleted
-    may_replace: bool = False  # whether CloudFormation decides about a replacement only during the update
+    may_replace: bool = False  # whether CloudFormation decides only during the update if the resource is replaced
     what: tuple[str, ...] = ()  # the changed properties that CloudFormation reports
 
 
@@ -182,7 +182,7 @@ class Stack:
         self._run(stack_id, lambda: self._cloudformation.delete_stack(StackName=stack_id))
 
     def refuse_busy(self, stack: Mapping[str, Any]) -> None:
-        """Raise StackBusy if another operation on the stack is in progress, because it cannot be deleted then."""
+        """Raise StackBusy if another operation is in progress, because the stack cannot be deleted then."""
         status = str(stack["StackStatus"])
         if status.endswith(_BUSY) and status != NEVER_CREATED:
             raise StackBusy(f"the stack {self._name} is in {status}; wait until that operation ends, then delete it")
@@ -331,19 +331,19 @@ def find_stack(cloudformation: Any, name: str) -> dict[str, Any] | None:
 
 
 def outputs_of(stack: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return the outputs, by name, of a stack as `find_stack` describes it; for None, return an empty dictionary."""
+    """Return a stack's outputs by name; `stack` is the result of `find_stack`. If it is None, there are no outputs."""
     return {output["OutputKey"]: output["OutputValue"] for output in (stack or {}).get("Outputs", [])}
 
 
 def parameters_of(stack: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return the parameter values, by name, of a stack as `find_stack` describes it; for None, return an empty
-    dictionary."""
+    """Return a stack's parameter values by name; `stack` is the result of `find_stack`. If it is None, there are no
+    parameters."""
     return {one["ParameterKey"]: one["ParameterValue"] for one in (stack or {}).get("Parameters", [])}
 
 
 def _pauses(pause: float = _FIRST_PAUSE_SECONDS) -> Iterator[float]:
-    """Yield pauses in seconds that grow from `pause` to five seconds, so that the end of a short operation is noticed
-    soon and a long one does not exceed CloudFormation's rate limit."""
+    """Yield pauses in seconds, which grow from `pause` to five seconds: short at first, so that the end of a short
+    operation is noticed soon, and long later, because CloudFormation limits the rate of calls."""
     while True:
         yield pause
         pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)

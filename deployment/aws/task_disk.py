@@ -12,13 +12,13 @@ _MAX_DISK_GIB = 200  # of a Fargate task
 def disk_warning(
     contract: Contract, parameters: Mapping[str, str], kind: str = "csv", expansion: float = 1
 ) -> str | None:
-    """Return a warning if the waiting rows of a file with MaxObjectBytes do not fit on a task's disk, or None if they
-    do. The warning names the contract's file, the reasons to wait and what to change.
+    """Return a warning if rows must wait and those of a file of MaxObjectBytes do not fit on a task's disk; otherwise,
+    return None. The warning names the contract's file, the reasons to wait and what to change.
 
     Args:
         parameters: the stack's parameters, including default values.
-        kind: the format of the files, unless the contract declares one. Formats other than CSV, JSON and Parquet are
-            treated as CSV.
+        kind: the format of the files, unless the contract declares one. Formats other than CSV, JSON, JSON Lines and
+            Parquet are treated as CSV.
         expansion: for files that are compressed with gzip or zstd, the size of the content divided by that of the file.
     """
     kind = next((one for one in (contract.format.type, kind) if one in DISK_FOR_EACH_BYTE), "csv")

@@ -47,8 +47,8 @@ def default_parameters(path: Path) -> dict[str, str]:
 
 
 def without_texts(body: str) -> str:
-    """Return a template without outputs, metadata and descriptions, so that it is small enough for a preview. Because a
-    change set lists only resources, it shows the same changes."""
+    """Return a smaller template, without outputs, metadata and descriptions. Its change set shows the same changes,
+    because a change set lists only resources."""
     template = json.loads(body)
     for section in ("Outputs", "Metadata", "Description"):
         template.pop(section, None)
@@ -59,7 +59,7 @@ def without_texts(body: str) -> str:
 
 
 def template_body(path: Path, *, only: Collection[str] | None = None, retentions: Retentions = {}) -> str:  # noqa: B006 (only read)
-    """Return a template as compact JSON, without the metadata that is only for linters and readers.
+    """Return a template as compact JSON, without the resources' metadata, which is only for linters and readers.
 
     Args:
         only: the logical IDs of the resources and outputs to keep; if None, all are kept.

@@ -193,7 +193,7 @@ def test_the_smoke_tests_file_may_be_put_where_the_stack_looks_for_files() -> No
         stacks[name] for name in ("Default", "AllowedPattern")
     ]
     document = POLICIES["DeployPolicy"]["Properties"]["PolicyDocument"]
-    (drop,) = (one for one in statements_of(document) if one["Sid"] == "DropTestFile")
+    (drop,) = (one for one in statements_of(document) if one["Sid"] == "UploadTestFile")
     assert text_of(drop["Resource"]).endswith(":${StackName}-landing-*/${IncomingPrefix}*")
 
 

@@ -475,7 +475,7 @@ def test_a_drain_whose_tasks_all_fail_gives_up_and_gives_their_exit_code(runs: R
     assert '"ExitCode": 1' in ended["cause"]
 
 
-@pytest.mark.parametrize("statement", ["LaunchTask", "PassTaskRoles", "HearOfTheTasksEnd"])
+@pytest.mark.parametrize("statement", ["LaunchTask", "PassTaskRoles", "ReceiveTaskEvents"])
 def test_a_role_without_a_permission_to_launch_fails_the_drain_and_says_so(runs: Runs, statement: str) -> None:
     with runs.without(statement):
         arn = runs.upload("done", f"without {statement}").execution_arn

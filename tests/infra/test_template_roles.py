@@ -45,7 +45,7 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
     "TriggerRole": (
         "lambda.amazonaws.com",
         {
-            "HandOver": ({"sqs:SendMessage"}, {"${UploadQueue.Arn}"}),
+            "SendMessages": ({"sqs:SendMessage"}, {"${UploadQueue.Arn}"}),
             "StartDrain": ({"states:StartExecution"}, {"${DrainMachine}"}),
             "LookForPause": ({"s3:ListBucket"}, {"${PublishedBucket.Arn}"}),
             "KeepFailedEvents": ({"sqs:SendMessage"}, {"${TriggerFailures.Arn}"}),
@@ -69,7 +69,7 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
                 {"ecs:DescribeTasks", "ecs:StopTask"},
                 {"arn:${AWS::Partition}:ecs:${AWS::Region}:${AWS::AccountId}:task/${Cluster}/*"},
             ),
-            "HearOfTheTasksEnd": (
+            "ReceiveTaskEvents": (
                 {"events:PutTargets", "events:PutRule", "events:DescribeRule"},
                 {
                     "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:"
@@ -89,18 +89,18 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
                 {"s3:GetObject", "s3:GetObjectVersion"},
                 {"arn:${AWS::Partition}:s3:::${Bucket}/${IncomingPrefix}*"},
             ),
-            "TellMissingFromForbidden": (
+            "DistinguishMissingFromForbidden": (
                 {"s3:ListBucket"},
                 {"${PublishedBucket.Arn}", "arn:${AWS::Partition}:s3:::${Bucket}"},
             ),
-            "TellWhichVersionIsNewer": ({"s3:ListBucketVersions"}, {"arn:${AWS::Partition}:s3:::${Bucket}"}),
+            "OrderVersions": ({"s3:ListBucketVersions"}, {"arn:${AWS::Partition}:s3:::${Bucket}"}),
             "ReadAndWriteResults": ({"s3:GetObject", "s3:PutObject"}, _RESULTS),
-            "GiveUpLargeUploads": (
+            "AbortLargeUploads": (
                 {"s3:AbortMultipartUpload"},
                 {"${PublishedBucket.Arn}/data/*", "${PublishedBucket.Arn}/quarantine/*"},
             ),
             "RemoveReplacedData": ({"s3:DeleteObject"}, {"${PublishedBucket.Arn}/data/*"}),
-            "WorkTheQueue": (
+            "ConsumeQueue": (
                 {
                     "sqs:ReceiveMessage",
                     "sqs:ChangeMessageVisibility",
@@ -116,17 +116,17 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
             "ReadContracts": ({"s3:GetObject"}, {_LIVE}),
             "KeepUsedContracts": ({"s3:PutObject"}, {_USED}),
             "GiveUp": ({"sqs:SendMessage"}, {"${DeadLetterQueue.Arn}"}),
-            "AskForMoreTasks": ({"states:StartExecution"}, {_MACHINE}),
+            "RequestMoreTasks": ({"states:StartExecution"}, {_MACHINE}),
             "Announce": (
                 {"events:PutEvents"},
                 {"arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:event-bus/default"},
             ),
             "UseKey": ({"kms:Decrypt", "kms:GenerateDataKey"}, _KEY),
-            "AskWhyATaskStopped": (
+            "DescribeStoppedTasks": (
                 {"ecs:DescribeTasks"},
                 {"arn:${AWS::Partition}:ecs:${AWS::Region}:${AWS::AccountId}:task/${Cluster}/*"},
             ),
-            "ReadItsLastWords": ({"logs:GetLogEvents"}, {"${TaskLogs.Arn}"}),
+            "ReadTaskLogs": ({"logs:GetLogEvents"}, {"${TaskLogs.Arn}"}),
         },
     ),
     "ReconcileRole": (
@@ -135,14 +135,14 @@ EXPECTED: dict[str, tuple[str, dict[str, tuple[set[str], set[str]]]]] = {
             "ListUploads": ({"s3:ListBucketVersions"}, {"arn:${AWS::Partition}:s3:::${Bucket}"}),
             "LookForReceipts": ({"s3:GetObject"}, {"${PublishedBucket.Arn}/receipts/*"}),
             "RebuildIndex": ({"s3:GetObject", "s3:PutObject"}, {"${PublishedBucket.Arn}/index/*"}),
-            "TakeLeftoversAway": ({"s3:DeleteObject"}, {"${PublishedBucket.Arn}/data/*"}),
-            "TellMissingFromForbidden": ({"s3:ListBucket"}, {"${PublishedBucket.Arn}"}),
+            "DeleteOrphanedOutputs": ({"s3:DeleteObject"}, {"${PublishedBucket.Arn}/data/*"}),
+            "DistinguishMissingFromForbidden": ({"s3:ListBucket"}, {"${PublishedBucket.Arn}"}),
             "LookForBatchNotes": ({"s3:GetObject"}, {"${PublishedBucket.Arn}/batches/*"}),
             "ReadContracts": ({"s3:GetObject"}, {_LIVE}),
             "ReopenAttempts": ({"s3:GetObject", "s3:PutObject"}, {"${PublishedBucket.Arn}/attempts/*"}),
             "CountMessages": ({"sqs:GetQueueAttributes"}, {"${UploadQueue.Arn}"}),
             "AgeOfMessages": ({"cloudwatch:GetMetricStatistics"}, {"*"}),
-            "HandOver": ({"sqs:SendMessage"}, {"${UploadQueue.Arn}"}),
+            "SendMessages": ({"sqs:SendMessage"}, {"${UploadQueue.Arn}"}),
             "StartDrain": ({"states:StartExecution"}, {"${DrainMachine}"}),
             "UseKey": ({"kms:Decrypt", "kms:GenerateDataKey"}, _KEY),
         },

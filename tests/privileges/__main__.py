@@ -28,15 +28,15 @@ EXCEPTIONS = {
     ),
     ("TaskExecutionRole", "LogInToRegistry"): "ECS itself, to pull the image; the local cloud starts processes",
     ("TaskExecutionRole", "PullImage"): "ECS itself, to pull the image; the local cloud starts processes",
-    ("TaskRole", "ReadItsLastWords"): "explain-crash, on a worker of type ecs; a local worker is no task with a log",
+    ("TaskRole", "ReadTaskLogs"): "explain-crash, on a worker of type ecs; a local worker is no task with a log",
     (
         "TaskRole",
-        "GiveUpLargeUploads",
+        "AbortLargeUploads",
     ): "boto3, when a part of a large output could not be uploaded in any of its tries",
 }
 # Unused actions in statements of which other actions are used: (role, statement, action, resource's index) → why.
 SINGLE_EXCEPTIONS = {
-    ("TaskRole", "TellMissingFromForbidden", "s3:ListBucket", 1): (
+    ("TaskRole", "DistinguishMissingFromForbidden", "s3:ListBucket", 1): (
         "S3 checks the permission before it answers that an upload is gone: "
         "docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html"
     ),
