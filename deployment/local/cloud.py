@@ -98,7 +98,7 @@ class LocalCloud:
 
         Raises:
             LocalCloudBusy: another process is using the state folder.
-            StateOutdated: the state folder was created by another version of Sluice.
+            StateOutdated: the state folder was created by a different version of Sluice.
             PortTaken: a requested port is in use.
             EnvironmentMissing: the AWS emulator or Prefect is not installed.
             ServiceDied, ServiceNotReady: a process ended or did not become ready; the message contains the end of its
@@ -148,7 +148,7 @@ class LocalCloud:
     def stop(self) -> None:
         """Stop all processes of the local cloud, and release the state folder."""
         try:
-            # The worker stops first, because its runs need the others; Prefect stops last, because tasks need it.
+            # The worker stops first, because its runs need the other two; Prefect stops last, because tasks need it.
             for service in (self.worker, self.emulator, self.prefect):
                 if service is not None:
                     service.stop()
@@ -212,7 +212,7 @@ class LocalCloud:
 
     def _await_prefect(self, port: int, last: Endpoints | None) -> int:
         """Wait until the Prefect server is ready, and return its port. If another program has taken the port in the
-        meantime, start the server on another one."""
+        meantime, start the server on a different port."""
         for attempt in range(1, _PREFECT_ATTEMPTS + 1):
             try:
                 self._wait_for_prefect(port)

@@ -64,7 +64,7 @@ class Endpoints:
     def client(self, service: str, **options: Any) -> Any:
         """Return a boto3 client for the AWS emulator, with the credentials of its root user. The client ignores the
         user's configuration files and environment variables."""
-        session: Any = boto3.Session(  # its stubs know service names only as literals
+        session: Any = boto3.Session(  # its stubs accept service names only as literals
             botocore_session=botocore.session.Session(session_vars=_NOWHERE),
             aws_access_key_id="test",
             aws_secret_access_key="test",  # noqa: S106 (the emulator's root user)

@@ -1,4 +1,4 @@
-"""Runs a service as a child process, and ends it when the process that started this one ends for any reason.
+"""Runs a service as a child process, and ends it when the process that started the keeper ends for any reason.
 
     python -m deployment.local.keeper RECORDS WHAT GRACE_SECONDS COMMAND...
 

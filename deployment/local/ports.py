@@ -8,7 +8,7 @@ HOST = "127.0.0.1"
 
 
 def is_free(port: int) -> bool:
-    """Return whether `port` can be used, because no program listens on it on loopback or on all interfaces."""
+    """Return whether `port` is free: no program listens on it, neither on loopback nor on all interfaces."""
     with socket.socket() as probe:
         probe.settimeout(1)
         if probe.connect_ex((HOST, port)) == 0:

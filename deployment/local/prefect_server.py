@@ -56,8 +56,8 @@ def client_environment(home: Path, port: int, auth_string: str = "") -> dict[str
 
 
 def is_ready(home: Path, port: int, auth_string: str = "") -> bool:
-    """Return whether the server on `port` is ready and uses this `home`. If it does not, it may belong to another local
-    cloud, which started at the same time and took the port."""
+    """Return whether the server on `port` is ready and uses this `home`. A server with a different home may belong to
+    another local cloud, which started at the same time and took the port."""
     url = f"http://{HOST}:{port}/api"
     headers = {"Authorization": f"Basic {base64.b64encode(auth_string.encode()).decode()}"} if auth_string else {}
     try:

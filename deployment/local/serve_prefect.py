@@ -29,7 +29,7 @@ def without_secrets(text: str) -> str:
 
 
 class RedactedStream:
-    """Writes text to another stream, without the secrets that URLs may contain."""
+    """Writes text to `stream`, without the secrets that URLs may contain."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

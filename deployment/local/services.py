@@ -19,7 +19,7 @@ _KEEPER_SECONDS = 10
 
 @dataclass
 class Service:
-    """A process of the local cloud and its log. It is run by a keeper; see keeper.py."""
+    """A process of the local cloud, which is run by a keeper (keeper.py), and its log."""
 
     name: str  # used in messages and in the process records
     command: list[str]  # the command, which runs in the project's root folder

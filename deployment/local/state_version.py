@@ -10,7 +10,7 @@ _WRITTEN_BY_EVERY_VERSION = ("cloud.json", "cloud")
 
 
 def claim_state(state_dir: Path, version: str = __version__) -> None:
-    """Mark a new state folder with this version of Sluice. Raise StateOutdated if the folder has state from another
+    """Mark a new state folder with this version of Sluice. Raise StateOutdated if the folder has state from a different
     minor version, or from a version that left no mark."""
     marker, wanted = state_dir / FILE_NAME, ".".join(version.split(".")[:2])
     if any((state_dir / name).exists() for name in _WRITTEN_BY_EVERY_VERSION):

@@ -47,10 +47,10 @@ def prefect_access(parameters: Mapping[str, str], *, api_url: str | None = None)
 
     Args:
         parameters: the stack's parameters.
-        api_url: the URL at which this machine reaches the API, if tasks use another one.
+        api_url: the URL at which this machine reaches the API, if tasks use a different one.
 
     Raises:
-        AwsRefused: the AWS credentials lack the permission to read the secret with the key or password.
+        AwsRefused, AwsUnavailable: the secret with the key or password cannot be read.
     """
     return PrefectAccess(
         api_url or parameters["PrefectApiUrl"],

@@ -29,11 +29,12 @@ _ALL_PERCENT = 100
 
 
 class AutomationsInvalid(TerminalError):
-    """automations.yaml is not a list of automations, or Prefect rejects one of them.
+    """automations.yaml is not a list of automations, Prefect rejects one of them, or the percentage in
+    SLUICE_NOTIFY_QUARANTINED_PERCENT is invalid.
 
     Attributes:
-        name: the automation's name; "" if the file as a whole is invalid.
-        fields: the path to the invalid field.
+        name: the automation's name; "" if the error is not in one automation.
+        fields: the path to the invalid field; empty if there is none.
     """
 
     def __init__(self, message: str, *, name: str = "", fields: tuple[str, ...] = ()) -> None:
@@ -60,7 +61,7 @@ def declared(
     """Return the automations of a stack, as automations.yaml declares them.
 
     Args:
-        deadlines_hours: the expected interval between files, by dataset.
+        deadlines_hours: the expected interval between files, in hours, by dataset.
         quarantined_percent: the value of QUARANTINED_PERCENT, a whole number from 0 to 100.
 
     Raises:
@@ -79,7 +80,7 @@ def declared(
 
 
 def of_deadlines(names: PrefectNames, deadlines_hours: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return only those automations that monitor the deadlines of the given datasets."""
+    """Return only those automations that monitor deadlines; `deadlines_hours` is the same as for `declared`."""
     others = {entry["name"] for entry in declared(names)}
     return [entry for entry in declared(names, deadlines_hours) if entry["name"] not in others]
 

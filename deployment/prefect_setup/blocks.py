@@ -1,4 +1,4 @@
-"""The Prefect blocks of a stack, which `python -m deployment.prefect_setup register` saves.
+"""Creates the Prefect blocks of a stack, which `python -m deployment.prefect_setup register` saves.
 
 If SLUICE_NOTIFY_URL is set, one of the blocks sends notifications: to Slack if the URL is that of a Slack webhook, by
 e-mail if it has the form sendgrid://KEY:SENDER/RECEIVER/..., and otherwise to a webhook, as JSON with "subject" and

@@ -46,7 +46,7 @@ def register(stack: str, pool: str) -> Iterator[str]:
         pool: the type of work pool for runs that a user starts, which is `local` or `ecs`.
 
     Raises:
-        SettingsMissing: the stack does not exist, or is not a Sluice stack.
+        SettingsMissing: the stack does not exist, or lacks outputs that this release needs.
         ContractInvalid, AutomationsInvalid: a contract or automations.yaml is invalid.
         DeploymentsRefused: the deployments could not be created.
     """
@@ -157,7 +157,7 @@ def _registered(client: SyncPrefectClient, names: PrefectNames) -> Iterator[tupl
     settings = PipelineSettingsBlock.get_block_type_slug()
     for block in automations.blocks_named(client, names.settings_block, names.credentials_block, names.notify_block):
         kind = block["block_type"]["slug"]
-        if block["name"] != names.settings_block or kind == settings:  # a block of another type is not Sluice's
+        if block["name"] != names.settings_block or kind == settings:  # other block types may use the same name
             yield f"block {kind}/{block['name']}", partial(client.delete_block_document, block["id"])
 
 

@@ -26,7 +26,8 @@ class PrefectUnauthorised(TransientError):
 
 
 class PrefectSetupFailed(TransientError):
-    """The stack could not be registered in Prefect or removed from it; the message contains the command's output."""
+    """The stack could not be registered in Prefect or removed from it; the message contains the end of the command's
+    output."""
 
 
 def check_prefect(access: PrefectAccess) -> None:
@@ -71,7 +72,8 @@ def register_stack(access: PrefectAccess, stack_name: str, *, region: str, home:
 
 
 def remove_stack(access: PrefectAccess, stack_name: str, *, region: str, home: Path) -> None:
-    """Remove everything that `register_stack` created in Prefect. Its arguments and errors are the same."""
+    """Remove everything that `register_stack` created in Prefect. The arguments and errors are those of
+    `register_stack`."""
     _run(["remove", stack_name], access, region=region, home=home)
 
 

@@ -1,4 +1,4 @@
-"""The work pools for runs that a user starts, as processes on the worker's machine or as ECS tasks of the stack.
+"""Defines the work pools for runs that a user starts: processes on the worker's machine, or ECS tasks of the stack.
 
 Runs in the ECS pool use a task definition of the stack, so that no run registers a new one. Drains have a separate task
 definition, because they count the tasks that use it. A worker starts the tasks:
@@ -44,7 +44,7 @@ def work_pool(names: PrefectNames, kind: str, outputs: Mapping[str, str]) -> Wor
 
 # For every flow run, even one that no worker starts, the server validates the whole schema of a pool's variables once,
 # and then again for each default. With the schema of the worker type, that takes a third of the CPU time of recording
-# an upload in bulk. Therefore, only what may differ between runs is a variable, and no variable has a default.
+# an upload in bulk. Therefore, only settings that may differ between runs are variables, and no variable has a default.
 
 
 def local_template() -> dict[str, Any]:

@@ -56,7 +56,7 @@ def main() -> None:
     if docker is None:
         containers.install(stand_in)
     # The patches are imported only now, because they import ministack, which then reads the environment.
-    logging.getLogger("persistence").setLevel(logging.WARNING)  # otherwise it logs every file at every save
+    logging.getLogger("persistence").setLevel(logging.WARNING)  # otherwise MiniStack logs every file at every save
     for name in PATCHES:
         importlib.import_module(f"deployment.local.emulator.{name}").install()
     for extension in options.extensions:
@@ -109,7 +109,7 @@ def _set_environment(state: Path, port: int, options: argparse.Namespace) -> Non
         AWS_SECRET_ACCESS_KEY="test",  # noqa: S106 (the credentials of MiniStack's root user)
         # With a limit, MiniStack would drop an asynchronous event after three throttles, but AWS retries for hours.
         LAMBDA_ACCOUNT_CONCURRENCY="0",
-        IOT_MTLS_ENABLED="0",  # otherwise it opens another port
+        IOT_MTLS_ENABLED="0",  # otherwise MiniStack opens an additional port
         SFTP_ENABLED="0",
         PERSIST_STATE="1",
         STATE_DIR=str(state / "cloud" / "state"),

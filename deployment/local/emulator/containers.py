@@ -63,7 +63,7 @@ class Container:
     def start(self, command: list[str] | None, environment: dict[str, str]) -> None:
         """Start the process. Raise APIError if there is no command, or if it cannot be run."""
         if not command:
-            raise APIError("the container definition has no command, and the image is not read for one")
+            raise APIError("the container definition has no command, and the image's command is not used")
         home, temporary = self._folder / "home", self._folder / "tmp"
         home.mkdir(parents=True)
         temporary.mkdir()
@@ -104,7 +104,7 @@ class Container:
             "AWS_REGION": self._engine.region,
             "AWS_DEFAULT_REGION": self._engine.region,
             "AWS_EXECUTION_ENV": "AWS_ECS_FARGATE",
-            "AWS_EC2_METADATA_DISABLED": "true",  # a task on Fargate cannot reach it either
+            "AWS_EC2_METADATA_DISABLED": "true",  # a task on Fargate cannot reach EC2's metadata either
         }
 
     def _reap(self, process: subprocess.Popen[bytes]) -> None:
@@ -240,7 +240,8 @@ class Containers:
         return container
 
     def get(self, container_id: str) -> Container | types.SimpleNamespace:
-        """Return the container with this ID, beginning of an ID, or name. Raise NotFound if there is none."""
+        """Return the container with this name or ID, or whose ID begins with `container_id`. Raise NotFound if there is
+        none."""
         if container_id == OWN_HOST_NAME:
             # MiniStack gives tasks the IP address of "its own container" on this network.
             return types.SimpleNamespace(attrs={"NetworkSettings": _ON_LOOPBACK})
@@ -252,7 +253,7 @@ class Containers:
         raise NotFound(f"no such container: {container_id!r}")
 
     def list(self, *, all: bool = False, filters: dict[str, Any] | None = None, **_: Any) -> list[Container]:
-        """Return the running containers or, if `all` is set, all containers that have the labels in `filters`."""
+        """Return the containers that have the labels in `filters` and, unless `all` is set, are running."""
         wanted = (filters or {}).get("label", [])
         labels = {wanted} if isinstance(wanted, str) else set(wanted)
         with self._lock:

@@ -18,14 +18,14 @@ STATE_LABEL = "sluice.state"  # identifies the local cloud, because several may 
 _CPU_UNITS_PER_VCPU = 1024
 _NANO_CPUS_PER_VCPU = 1_000_000_000
 _ON_HOST_NETWORK = True
-_LOOK_SECONDS = 0.5  # MiniStack asks the engine up to 30 times per second whether a task has ended
+_LOOK_SECONDS = 0.5  # without this patch, MiniStack checks up to 30 times per second whether a task has ended
 
 
 class DockerTasks:
     """Runs a local cloud's tasks in a Docker engine."""
 
     def __init__(self, client: Any, state: Path, region: str) -> None:
-        """Patch how MiniStack prepares and removes containers, and remove those that an earlier run left behind.
+        """Patch how MiniStack runs, checks and removes containers, and remove those that an earlier run left behind.
 
         Args:
             client: a docker-py client without a timeout.

@@ -41,8 +41,9 @@ def install() -> None:
 def _run_task(_resource: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Launch a task, wait until it ends, and return it, or raise the same error as Step Functions.
 
-    The error is AmazonECS.Unknown if the response lists failures. It is States.TaskFailed, with the task as JSON, if
-    the task did not start, was stopped, or has a container with an exit code other than 0.
+    The error is ECS.NAME if RunTask fails with the error NAME, and AmazonECS.Unknown if its response lists failures. It
+    is States.TaskFailed, with the task as JSON, if the task did not start, was stopped, or has a container with an exit
+    code other than 0.
     """
     request = stepfunctions._pascal_to_camel(arguments)
     status, _, body = ecs._run_task(request)
