@@ -1,8 +1,8 @@
 """The `sluice` command: parses the arguments, calls a command, and turns errors into a message and an exit code.
 
 The exit code is 0 on success, 1 if a file did not have the expected outcome, 2 if the usage is wrong, and 3 if the
-command failed for another reason, which the message explains. 70 means a bug in Sluice; 130 and 143 mean that the
-command was stopped by Ctrl-C or SIGTERM.
+command failed for another reason, which the message explains. 70 means a bug in Sluice. 130 means that Ctrl-C stopped
+the command, and 143 that SIGTERM or SIGHUP did.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def status(
     ] = "",
     failed: Annotated[bool, typer.Option("--failed", help="Show only uploads that were rejected or failed.")] = False,
     since: Annotated[
-        str | None, option(help="Show only what happened since then: an age such as 2h or 3d, or a date or time.")
+        str | None, option(help="Show only what happened since this time: an age such as 2h or 3d, or a date or time.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="The maximum number of finished uploads to show.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
@@ -205,7 +205,8 @@ def redrive(
         bool, typer.Option("--cancelled", help="Also retry uploads that were cancelled in Prefect.")
     ] = False,
 ) -> None:
-    """Retry uploads that Sluice gave up on: return their messages from the dead-letter queue, and start a drain.
+    """Retry uploads that Sluice gave up on: move their messages from the dead-letter queue to the queue, and start a
+    drain.
 
     Fix the cause first; `sluice status` shows why each upload failed.
     """
@@ -344,7 +345,7 @@ def deploy(
         str | None, option(help="An image in a registry; by default, the image is built here and pushed.")
     ] = None,
     prefect_url: Annotated[
-        str | None, option(help="The URL at which this machine reaches Prefect's API, if tasks use another one.")
+        str | None, option(help="The URL at which this machine reaches Prefect's API, if tasks use a different one.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Answer yes to every question.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the changes without deploying anything.")] = False,

@@ -1,4 +1,4 @@
-"""The deployed stack that a command uses: the local cloud's or, with --stack, one on AWS.
+"""Connects to the deployed stack that a command uses: the local cloud's or, with --stack, one on AWS.
 
 with selected_stack(StackSelection(stack, region, profile), state_dir, users) as stack:
     stack.client("s3").list_objects_v2(Bucket=stack.outputs["PublishedBucket"])
@@ -30,7 +30,7 @@ class StackMissing(TerminalError):
 
 
 class StackOutdated(TerminalError):
-    """The stack was deployed by another release of Sluice, so it lacks outputs that this release needs."""
+    """The stack was deployed by a different release of Sluice, so it lacks outputs that this release needs."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def find_aws_stack(access: Access, stack_name: str) -> AwsStack:
 
     Raises:
         StackMissing: the stack does not exist, or was never created completely.
-        StackOutdated: the stack was deployed by another release.
+        StackOutdated: the stack was deployed by a different release.
         AwsRefused: the credentials lack the permission to describe stacks.
     """
     with explaining_aws_errors(f"looking for the stack {stack_name}"):
@@ -126,7 +126,7 @@ def find_aws_stack(access: Access, stack_name: str) -> AwsStack:
         )
     if missing := [output for output in STACK_OUTPUTS.values() if output not in outputs]:
         raise StackOutdated(
-            f"the stack {stack_name} was deployed by another release (it lacks {', '.join(missing)}); update it with: "
-            "sluice deploy"
+            f"the stack {stack_name} was deployed by a different release (it lacks {', '.join(missing)}); update it "
+            "with: sluice deploy"
         )
     return AwsStack(access.region, access.endpoint_url, stack_name, outputs, parameters_of(stack))

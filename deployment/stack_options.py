@@ -17,7 +17,9 @@ from flows.refinery.errors import TerminalError
 option, argument = partial(typer.Option, show_default=False), partial(typer.Argument, show_default=False)
 
 StackOption = Annotated[str | None, option("--stack", help="A stack on AWS; by default, the local cloud is used.")]
-RegionOption = Annotated[str | None, option("--region", help="The AWS region; by default, that of the profile.")]
+RegionOption = Annotated[
+    str | None, option("--region", help="The AWS region; by default, that of the environment or the profile.")
+]
 ProfileOption = Annotated[
     str | None, option("--profile", help="The AWS profile; by default, the usual AWS credentials are used.")
 ]
@@ -35,7 +37,7 @@ class StackSelection:
     """The stack that a command uses."""
 
     stack: str | None = None  # the stack's name on AWS; None for the local cloud
-    region: str | None = None  # None for the region of the profile
+    region: str | None = None  # None for the region of the environment or the profile
     profile: str | None = None  # None for the credentials that boto3 finds by itself
 
     def __post_init__(self) -> None:
@@ -45,6 +47,6 @@ class StackSelection:
 
 def users_environment() -> dict[str, str]:
     """Return this process's environment variables for AWS, Prefect's credentials and notifications. Must be called
-    before `main` removes them from the environment."""
+    before `main` removes those for AWS and Prefect."""
     kept = (*_PREFECT_VARIABLES, *NOTIFICATION_VARIABLES)
     return {name: value for name, value in os.environ.items() if name.startswith("AWS_") or name in kept}

@@ -12,13 +12,13 @@ _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202
 
 
 def visible(text: str) -> str:
-    """Return `text` with control characters escaped, so that the terminal does not interpret them. S3 allows them in
-    object keys: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html"""
+    """Return `text` with the characters in _UNSAFE escaped, so that the terminal does not interpret them. S3 allows
+    them in object keys: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html"""
     return _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def visible_line(text: str) -> str:
-    """Return `text` with control characters, line feeds and tabs escaped, so that an object key cannot fake a line of
+    """Return `visible(text)` with line feeds and tabs escaped as well, so that an object key cannot fake a line of
     output."""
     return visible(text.replace("\n", "\\n").replace("\t", "\\t"))
 

@@ -1,4 +1,4 @@
-"""The `sluice contract` commands, which parse the arguments, call the command's module and set the exit code.
+"""Parses the arguments of the `sluice contract` commands, calls each command's module, and sets the exit code.
 
 The exit code is 0 if the command succeeded or the file is accepted. It is 1 if the file is rejected or cannot be read
 as a table, or if a question was answered with no. It is 2 if the usage is wrong, or if trying again would not help, for
@@ -57,7 +57,7 @@ def new(
 ) -> None:
     """Propose a contract based on a sample file: types, ranges, sets and keys, with comments that describe the sample.
 
-    The sample passes the proposed contract. Review it, and correct it where you know more than the sample shows.
+    All rows of the sample that can be decoded pass the contract. Correct it where you know more than the sample shows.
     """
     from deployment.commands.contract_new import new as run
 
@@ -94,7 +94,7 @@ def check(
 def diff(
     connect: Connect,
     before: ContractName,
-    after: Annotated[str, argument(help="The contract after the change, specified in the same way.")],
+    after: Annotated[str, argument(help="The contract after the change, specified like BEFORE.")],
     contracts: ContractsFolder = _CONTRACTS,
 ) -> None:
     """Show what a change to a contract means: which rules get stricter or looser, and how the published data
@@ -144,7 +144,8 @@ def show(
     connect: Connect,
     dataset: Annotated[str | None, argument(help="The dataset.")] = None,
     content_hash: Annotated[
-        str | None, option("--hash", help="Print the contract with this hash, or beginning of a hash, in a receipt.")
+        str | None,
+        option("--hash", help="Print the contract with this hash from a receipt; the beginning of the hash is enough."),
     ] = None,
     run: Annotated[
         str | None, option("--run", help="Print the contract that this run used: its ID, or the first 8 characters.")
@@ -160,7 +161,7 @@ def show(
 @contract_app.command()
 def schema(
     output: Annotated[
-        Path | None, typer.Option(help="Write it to this file instead of printing it.", dir_okay=False)
+        Path | None, typer.Option(help="Write the schema to this file instead of printing it.", dir_okay=False)
     ] = None,
 ) -> None:
     """Print the JSON Schema of contract.yaml, which editors use to complete and check contracts."""

@@ -41,8 +41,9 @@ _MAX_CELL = 60  # characters
 _READ_BYTES = 1 << 20
 _QUARANTINE_BATCH_ROWS = 10_000
 _TEMPLATE = PROJECT_ROOT / "deployment" / "aws" / "template.yaml"
-# The growth in memory for any file, and for each byte of one whose rows a step needs all at once, as measured with 12
-# columns (docs/performance.md). Files in other formats, such as compressed ones, are estimated like Parquet files.
+# How many bytes of memory any file takes, and how many each byte of a file takes if a step needs all rows at once,
+# measured with 12 columns (docs/performance.md). Files in other formats, such as compressed ones, are estimated like
+# Parquet files.
 _FIXED_GROWTH_BYTES = 100 * 10**6
 _WHOLE_TABLE_FACTORS = {".csv": 2.8, ".json": 1.0, ".jsonl": 1.0}
 _WHOLE_TABLE_FACTOR_PACKED = 6.6
@@ -68,7 +69,8 @@ def check(console: Console, contract: Contract, file: Path, output: Path | None)
     """Check `file` against `contract`, show the result, and return whether the file would be published.
 
     Args:
-        output: a folder for the files that would be published and quarantined; if None, nothing is written.
+        output: a folder for the files that would be published and quarantined. If it is None, or if the file is
+            rejected, nothing is written.
 
     Raises:
         ContractInvalid: the contract is invalid.
@@ -169,7 +171,8 @@ def _show_memory(console: Console, contract: Contract, file: Path, before: int) 
 
 
 def _show_disk(console: Console, contract: Contract, file: Path, refined: Refined) -> None:
-    """Print a warning if the largest allowed file that is like `file` does not fit on a task's disk."""
+    """Print a warning if the waiting rows of the largest allowed file, in the format of `file` and equally compressed,
+    do not fit on a task's disk."""
     decided = {decision.name: decision.value for decision in refined.decisions}
     expansion = _content_bytes(file) / file.stat().st_size if "compression" in decided else 1
     warning = disk_warning(contract, default_parameters(_TEMPLATE), str(decided["format"]), expansion)

@@ -36,7 +36,7 @@ def new(console: Console, dataset: str, sample: Path, contracts: Path, *, force:
     """
     try:
         Contract(dataset=dataset)
-    except ValidationError:  # such a name could be the path of another folder
+    except ValidationError:  # an invalid name could be the path of a different folder
         raise DatasetNameInvalid(
             f"a dataset cannot be named {dataset!r}: a name has 1 to 63 lower-case letters, digits, underscores and "
             "hyphens, and begins with a letter or a digit"

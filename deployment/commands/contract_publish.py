@@ -164,7 +164,8 @@ def _show_shared_files(console: Console, store: ObjectStore, before: Contract | 
 
 
 def _parsed(console: Console, stored: StoredObject | None) -> Contract | None:
-    """Return a stored contract as a model. Return None if there is none, or print why this release cannot read it."""
+    """Return a stored contract as a model, or None if there is none. If this release cannot read it, print the reason
+    and return None."""
     if stored is None:
         return None
     try:

@@ -29,7 +29,7 @@ _PENGUINS = Path(orders.__file__).with_name("penguins.csv")
 class Sample:
     """One of the files that `sluice demo` uploads."""
 
-    dataset: str  # the dataset that the file is uploaded to
+    dataset: str
     file_name: str  # the name under which the file is uploaded
     write: Callable[[Path], ExpectedOutcome]  # writes the file and returns the expected outcome
 
@@ -103,7 +103,7 @@ def _run_samples(console: Console, cloud: Endpoints, begun: float, deadline_seco
         followed.append(uploads.upload(folder / sample.file_name, f"{prefix}{name}", name))
     with shown_progress(console, followed, begun) as on_look:
         uploads.follow(followed, deadline_seconds=deadline_seconds, on_look=on_look)
-    # A task writes the receipt before it ends the run in Prefect, so stopping now would leave runs that never end.
+    # A task writes the receipt before it ends the run in Prefect, so stopping now would leave unfinished runs.
     if not uploads.wait_until_recorded(followed, deadline_seconds=_RECORDED_WITHIN_SECONDS):
         console.print("Prefect does not show every outcome yet; the missing outcomes are recorded at the next start.")
     console.print()

@@ -62,16 +62,16 @@ class PrefectAddressMissing(TerminalError):
 
 
 class NetworkInUse(TransientError):
-    """The deployment would change the network while its executions or tasks are using it; nothing was changed."""
+    """The deployment would change the network while executions or tasks are using it; nothing was changed."""
 
 
 class DeploymentDeclined(TerminalError):
-    """The user answered a question with no. Steps that were finished before that are kept."""
+    """The user answered a question with no. Steps that were already finished are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeployOptions:
-    """What `sluice deploy` should do, and where."""
+    """The options of one run of `sluice deploy`."""
 
     environment: Environment  # where to deploy, and with which parameters
     dry_run: bool  # whether to only show the changes
@@ -91,13 +91,13 @@ def deploy(console: Console, options: DeployOptions, users: Mapping[str, str], a
     Raises:
         ContractInvalid: a contract that would be part of the image is invalid.
         RequirementsNotLocked: the lock file of the packages that custom steps need is out of date.
-        SluiceError: any other failure, with a subclass for each cause. Finished steps are kept, and running the same
-            command again continues from there.
+        SluiceError: any other failure, with a subclass for each cause. Finished steps are kept, and the same command
+            continues with the step that failed.
     """
     environment = options.environment
     check_stack_name(environment.stack)
     if not environment.image:
-        check_contracts(Contracts.load(CONTRACTS))  # an invalid one in the image would leave its files in the queue
+        check_contracts(Contracts.load(CONTRACTS))  # no file of a dataset with an invalid contract could be processed
         require_locked()
     with aws_access(users, region=environment.region, profile=environment.profile) as access:
         return Deployment(console, options, access, ask).run()
@@ -197,7 +197,9 @@ class Deployment:
         )
 
     def _show_destination(self) -> dict[str, str]:
-        """Print the account, the region and the stack; return the parameters that the stack will have."""
+        """Print the account, the region, the stack and Prefect's URL. Return the stack's parameters, with those of the
+        environment's file in place of existing ones. Raise PrefectAddressMissing if they do not include
+        PrefectApiUrl."""
         stack = self._stack.find()
         kept = stack if stack and stack["StackStatus"] != NEVER_CREATED else None
         parameters = parameters_of(kept) | self._environment.parameters
@@ -217,7 +219,8 @@ class Deployment:
         return prefect_access(parameters, api_url=self._environment.prefect_url_from_here)
 
     def _make_way(self) -> None:
-        """Wait until any other operation on the stack has ended, and offer to delete a stack whose creation failed."""
+        """Wait until any other operation on the stack has ended. If the stack's creation failed, ask whether to delete
+        it, and do so. Raise StackUnusable in a dry run, and DeploymentDeclined if the answer is no."""
         status = self._stack.wait_while_busy(
             lambda busy: self._console.print(
                 f"The stack {self._name} is in {busy}: waiting for that operation to end. Ctrl-C does not stop it."
@@ -243,7 +246,7 @@ class Deployment:
             tags=self._environment.tags,
             retentions=self._environment.retention,
             on_upload=lambda address: self._console.out(
-                f"uploaded  {address}, for CloudFormation to read; no stack uses it before it is deployed"
+                f"uploaded  {address}, for CloudFormation to read; no stack uses it until you deploy"
             ),
         )
         show_changes(self._console, changes)
@@ -256,7 +259,7 @@ class Deployment:
         if uri and (digest := self._digest(recipe)):
             self._console.out(f"The image is already in the repository: {recipe.tag}")
             return f"{uri}@{digest}"
-        engine = images.find_engine()  # before anything is created
+        engine = images.find_engine()  # raises if there is none, before anything is created
         registry = images.registry_host(self._ecr, self._access.account_id)
         expected = f"{uri or f'{registry}/{images.repository_name(self._name)}'}:{recipe.tag}"
         if self._options.dry_run:

@@ -77,7 +77,7 @@ def destroy(
             lambda: _end_work(console, outputs),
         )
         if outputs.get("PublishedBucket") in left:
-            Pause(outputs["PublishedBucket"]).end()  # otherwise a new stack with a copy of the bucket would be paused
+            Pause(outputs["PublishedBucket"]).end()  # otherwise a stack to which this bucket is copied would be paused
         _remove_from_prefect(console, environment, parameters_of(found), region=access.region, home=home)
     _show_what_is_left(console, environment.stack, left, outputs, buckets)
 
@@ -122,8 +122,8 @@ def _agree(
 def _end_work(console: Console, outputs: Mapping[str, str]) -> int:
     """Pause the stack, stop its drains, then its tasks; return the number of stopped tasks.
 
-    This order ensures that nothing new is launched: during a pause, the Lambda and the schedule start no drain, and
-    tasks of drains that were already running are stopped together with the drain or after it.
+    This order ensures that nothing new is launched: during a pause, the Lambda starts no drain, scheduled drains launch
+    no tasks, and the tasks of a running drain are stopped together with the drain or after it.
     """
 
     def show_drains(count: int) -> None:
@@ -143,7 +143,7 @@ def _end_work(console: Console, outputs: Mapping[str, str]) -> int:
             drains = end_drains(client_of("stepfunctions"), outputs, show_drains, reason=reason)
             if cluster := outputs.get("ClusterArn"):  # a stack whose creation failed may have none
                 tasks += end_tasks(client_of("ecs"), cluster, show_tasks, reason=reason)
-            if not drains:  # a Lambda that checked just before the pause began may have started one more drain
+            if not drains:  # a Lambda that looked for a pause just before it began may have started one more drain
                 return tasks
 
 
@@ -160,8 +160,8 @@ def _remove_from_prefect(
         remove_stack(prefect, environment.stack, region=region, home=home)
     except SluiceError as error:
         console.out(
-            f"Its deployments, blocks, work pool, limits and automations remain in Prefect: {error}\nRemove them "
-            f"with: PREFECT_API_URL=... python -m deployment.prefect_setup remove {environment.stack}"
+            f"The stack's deployments, blocks, work pool, limits and automations remain in Prefect: {error}\nRemove "
+            f"them with: PREFECT_API_URL=... python -m deployment.prefect_setup remove {environment.stack}"
         )
 
 

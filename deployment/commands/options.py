@@ -46,7 +46,8 @@ StateOption = Annotated[
 
 
 def users_of(context: typer.Context) -> dict[str, str]:
-    """Return the user's AWS and Prefect environment variables, which `main` has removed from this process."""
+    """Return the variables that `main` read with `users_environment` before it removed the AWS and Prefect variables
+    from this process."""
     users: dict[str, str] = context.obj or {}
     return users
 

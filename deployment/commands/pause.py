@@ -7,7 +7,7 @@ from deployment.deployed_stack import DeployedStack, drains_of
 
 
 def pause(console: Console, cloud: DeployedStack) -> None:
-    """Pause the stack, so that no drain starts and each running task ends after the uploads that it is processing."""
+    """Pause the stack: no upload starts a drain, and running tasks end after the uploads that they are processing."""
     _pause_of(cloud).begin()
     console.print(
         "Paused: new uploads wait in the queue, for at most ten days, and running tasks finish those that they are "

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 @contextmanager
 def prefect_of(environment: Mapping[str, str]) -> Iterator[None]:
     """While the block runs, use the Prefect API that the variables in `environment` name. Setting these variables in
-    the process would not be enough, because Prefect reads them when it is imported, perhaps before that."""
+    the process would not be enough, because Prefect reads them when it is imported, which may have happened already."""
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 
     settings = (PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL)

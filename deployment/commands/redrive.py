@@ -32,9 +32,9 @@ class NothingToRedrive(TerminalError):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which uploads to redrive."""
+    """Selects the uploads to redrive."""
 
-    run_id: str | None = None  # the ID, or the beginning of the ID, of the only run to redrive; None: all
+    run_id: str | None = None  # the ID of the only run to redrive, or its beginning; None for all runs
     cancelled_too: bool = False  # whether to also redrive uploads that were cancelled in Prefect
 
     def __post_init__(self) -> None:
@@ -42,12 +42,12 @@ class Choice:
             require_run_id(self.run_id)
 
     def names(self, run_id: str) -> bool:
-        """Return whether the run with this ID should be redriven."""
+        """Return whether this run was requested by its ID, or no run was."""
         return run_id.startswith(self.run_id or "")
 
     def refusal(self, attempt: FoundAttempt | None) -> str:
-        """Return why an upload is not redriven, or "" if it is. An upload that was requested by its run ID is never
-        refused."""
+        """Return why an upload is not redriven, or "" if it is. Only cancelled uploads are refused, unless
+        `cancelled_too` is set or the upload was requested by its run ID."""
         is_cancelled = attempt is not None and attempt.attempt.code == UploadCancelled.code
         if is_cancelled and self.run_id is None and not self.cancelled_too:
             return "cancelled; --cancelled redrives it too"

@@ -20,7 +20,7 @@ _OPERATIONS = ("PutObject", "CompleteMultipartUpload")
 
 def send(s3: Any, bucket: str, files: Mapping[str, LocalFile]) -> dict[str, UploadMessage | SluiceError]:
     """Upload files. Return, by object key, the message that identifies the stored object version, or the error if the
-    file was not uploaded or changed during the upload. Ctrl-C aborts all uploads.
+    file was not uploaded or if it changed during the upload. Ctrl-C aborts all uploads.
 
     Args:
         s3: a boto3 client for S3.

@@ -31,10 +31,10 @@ class StackStatus:
     in_progress: list[HeldUpload]  # uploads that a task holds and that have no outcome yet
     unrecorded: int  # the number of uploads whose outcome Prefect does not show yet
     more_notes: bool  # whether the two fields above are incomplete, because older batch notes were not read
-    failed: list[Attempt]  # the last failed attempts of uploads without a receipt, newest first
-    failed_count: int  # the maximum number of such attempts, including those in `failed`; not all of them are read
-    receipts: list[Receipt]  # the newest receipts
-    is_paused: bool  # whether the stack is paused
+    failed: list[Attempt]  # the last failed attempts that no receipt supersedes, newest first
+    failed_count: int  # an upper bound of the number of such attempts, because not all of them are read
+    receipts: list[Receipt]  # the newest ones
+    is_paused: bool
     published_contracts: Sequence[str] = ()  # the datasets with a published contract
     older: int = 0  # the number of runs whose receipts were not read
     # uploads found by name that have no outcome and no failed attempt, and that no task holds
@@ -60,7 +60,8 @@ def status(console: Console, cloud: DeployedStack, *, limit: int, as_json: bool,
 
 
 def status_of(uploads: Uploads, *, limit: int, wanted: Wanted = ALL) -> StackStatus:
-    """Return the state of the uploads that `wanted` selects, with at most `limit` receipts and failed attempts each."""
+    """Return the state of the uploads that `wanted` selects, with at most `limit` receipts and `limit` failed
+    attempts."""
     # Receipts are read last, so that an upload that finishes in the meantime is not shown as failed or in progress.
     queue, notes, tried = uploads.queue_lengths(), uploads.held(), uploads.runs_with_attempt()
     search = uploads.find(wanted, limit) if wanted.text else None
@@ -97,7 +98,8 @@ def _failed(
     wanted: Wanted,
     limit: int,
 ) -> tuple[list[Attempt], int]:
-    """Return the newest failed attempts of uploads without an outcome, and the maximum number of further ones."""
+    """Return the newest failed attempts that no receipt supersedes, and an upper bound of the number of further
+    ones."""
     recent = {run_id: written for run_id, written in tried.items() if wanted.is_recent(written)}
     if search is None:
         chosen = [run_id for run_id, at in recent.items() if run_id not in finished or finished[run_id] <= at]
@@ -123,7 +125,7 @@ def _receipts(uploads: Uploads, runs: Sequence[str], wanted: Wanted, limit: int)
 
 
 def print_uploads(console: Console, found: StackStatus, wanted: Wanted = ALL) -> None:
-    """Print a line for each upload, followed by the reasons for its outcome and by row counts."""
+    """Print a line for each upload with its state and row counts, followed by the reasons for its outcome."""
     if not found.in_progress and not found.failed and not found.receipts and not found.waiting:
         if wanted != ALL:
             console.print("No matching uploads.")

@@ -95,6 +95,6 @@ class Outcomes:
 
 
 def _news(before: dict[str, datetime], now: dict[str, datetime]) -> list[str]:
-    """Return the runs that were added to `before` or changed in `now`, oldest first, at most the newest 20. Both map
-    run IDs to the times when they were written, newest first."""
+    """Return the IDs of the runs that are new in `now` or were written again since `before`, oldest first, at most the
+    newest 20. Both map the ID of a run to the time when its failed attempt was written, newest first."""
     return [run_id for run_id, written in now.items() if before.get(run_id) != written][_NEWS_SHOWN - 1 :: -1]

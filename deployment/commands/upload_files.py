@@ -1,4 +1,5 @@
-"""Finds what `sluice upload` uploads: files, the files in folders, files that match patterns, and members of ZIP files.
+"""Finds the files that `sluice upload` uploads: given files, files in folders, matches of patterns, and members of ZIP
+files.
 
 A file keeps its path relative to the given folder. The members of a ZIP file keep their paths, in a folder that is
 named after the ZIP file. However, if `x.csv.zip` has the single member `x.csv`, it is uploaded as `x.csv`. Each member
@@ -34,8 +35,8 @@ _DEFAULT_CONTRACT = "default"
 
 
 class FileUnusable(TerminalError):
-    """A file does not exist, is not a regular file, cannot be read, or changed during the upload; or the given paths
-    contain no file."""
+    """A file does not exist, is not a regular file, cannot be read, has a name that is not valid UTF-8, or changed
+    during the upload; or the given paths contain no file."""
 
 
 class FilesCollide(TerminalError):
@@ -78,7 +79,7 @@ class Member:
         self._file: IO[bytes] | None = None
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next `size` unpacked bytes, or all that remain if it is -1. Raise ArchiveUnusable if the member is
+        """Return the next `size` unpacked bytes; -1 means all that remain. Raise ArchiveUnusable if the member is
         damaged, or compressed with a method that Python does not support."""
         try:
             self._file = self._file or self._archive.open(self._info)
@@ -248,9 +249,9 @@ def require_dataset(named: str, known: Sequence[str]) -> None:
 def dataset_of(file: LocalFile, known: Iterable[str]) -> str | None:
     """Return the dataset that a file belongs to, according to its name and its folders' names; None if none matches.
 
-    A file belongs to a dataset if its name begins with the dataset's name. If the file's name matches no dataset, its
-    folders' names are tried, innermost first. Case and the characters between words do not matter, so la-riots.csv
-    belongs to la_riots. If several datasets match a name, the one with the longest name is returned.
+    A file belongs to a dataset if its name begins with the words of the dataset's name. If the file's name matches no
+    dataset, its folders' names are tried, innermost first. Case and the characters between words do not matter, so
+    la-riots.csv belongs to la_riots. If several datasets match a name, the one with the longest name is returned.
     """
     by_length = sorted(known, key=len, reverse=True)
     for name in (file.name.rsplit("/", 1)[-1], *reversed(file.folders)):

@@ -71,9 +71,9 @@ class TrackedUpload:
 
     name: str  # the name that is shown to the user
     message: UploadMessage  # identifies the object version
-    started: float = field(default_factory=time.monotonic)  # when the upload started
+    started: float = field(default_factory=time.monotonic)
     stage: UploadState = UploadState.UPLOADED  # the current state, which only advances
-    receipt: Receipt | None = None  # the receipt, once it exists
+    receipt: Receipt | None = None
     problem: str = ""  # why Sluice gave up on the upload, or why its receipt cannot be read
     note: str = ""  # why the last attempt failed, if the upload is tried again
     ended: float | None = None  # when the upload was published, rejected or failed
@@ -133,7 +133,7 @@ class Uploads:
         return uploads, problems
 
     def upload(self, path: Path, key: str, name: str | None = None) -> TrackedUpload:
-        """Upload one file to an object key. Raise FileUnusable if it cannot be read."""
+        """Upload one file to an object key. Raise a SluiceError, such as AwsRefused, if it could not be uploaded."""
         file = LocalFile(path, name or path.name, (), path.stat().st_size, str(path))
         uploads, problems = self.send({key: file})
         for problem in problems.values():
@@ -220,8 +220,8 @@ class Uploads:
         return []
 
     def judged_before_publication(self, receipts: Iterable[Receipt]) -> list[str]:
-        """Return the datasets for which one of these receipts names an older contract than the live one, or an empty
-        list if the contracts cannot be read."""
+        """Return the datasets whose live contract differs from the contract in one of these receipts, or an empty list
+        if the contracts cannot be read."""
         with suppress(AwsRefused, ContractInvalid):
             used = {receipt.contract.content_hash: receipt.contract for receipt in receipts}.values()
             return sorted({each.dataset for each in used if is_replaced(self.store, each)})

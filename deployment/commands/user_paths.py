@@ -8,7 +8,8 @@ from flows.refinery.errors import TerminalError
 
 
 class PathUnwritable(TerminalError):
-    """A path that the user gave cannot be written: its folder does not exist, is a file, or is protected."""
+    """A path that the user gave cannot be written, for example because its folder does not exist, is a file, or is
+    protected."""
 
 
 @contextmanager

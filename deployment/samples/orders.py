@@ -33,7 +33,7 @@ HEADER = ("order_id", "ordered_at", "customer_id", "country", "sku", "quantity",
 _COUNTRIES = ("AT", "BE", "CH", "DE", "ES", "FR", "IT", "NO", "PL", "SE")
 _FIRST_ORDER = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 _EVERY = 25  # one row in this many has the flavour's problem
-_MAX_BAD_ROWS = 1 / 5  # the contract's limit; one bad row in fewer than five exceeds it
+_MAX_BAD_ROWS = 1 / 5  # the contract's limit, which a single bad row in a file with fewer than five rows exceeds
 
 OrderRow = list[str]
 
@@ -43,15 +43,15 @@ class ExpectedOutcome:
     """The expected outcome of processing a file, where rows = published + quarantined + dropped."""
 
     rows: int  # data rows in the file
-    published: int  # rows that the contract lets through
+    published: int  # rows that break no rule and are not dropped
     quarantined: int  # rows that break a rule of the contract
     dropped: int  # rows that preprocessing drops, or all rows of a rejected file
     rejected: bool  # whether the whole file is rejected
 
 
 def write(path: Path, rows: int, flavour: Flavour = "clean", *, seed: int = 0) -> ExpectedOutcome:
-    """Write a file with `rows` orders, or with none if the flavour demands that, and return its expected outcome.
-    Raise ValueError if `rows` is less than 1."""
+    """Write a file with `rows` orders, or with none if the flavour is "empty", "header_only" or "not_a_table", and
+    return its expected outcome. Raise ValueError if `rows` is less than 1."""
     if rows < 1:
         raise ValueError(f"rows is {rows}; at least 1 is needed")
     chance = random.Random(seed)  # noqa: S311 sample data, no secret
