@@ -286,6 +286,14 @@ class Bench:
             with contextlib.suppress(self.iam.exceptions.NoSuchEntityException):  # a killed emulator may have lost it
                 self.iam.delete_role_policy(RoleName=role, PolicyName=name)
 
+    def wait_until_saved(self) -> None:
+        """Wait until the AWS emulator has saved its current state, or a later one."""
+        saved = self.chain.cloud.state_dir / "cloud" / "state" / "sqs.json"
+        times = [saved.stat().st_mtime_ns]
+        for _ in range(2):  # the first save may have begun earlier
+            assert eventually(lambda: saved.stat().st_mtime_ns > times[-1])
+            times.append(saved.stat().st_mtime_ns)
+
     def kill_cloud(self) -> None:
         """Kill the AWS emulator with SIGKILL, and start it again with the state that it had saved."""
         emulator = self.chain.cloud.emulator

@@ -42,7 +42,8 @@ def lost(chain: Chain, bench: Bench) -> UploadMessage:
     The Lambda is not allowed to send a message to the queue. So whenever the emulator is killed, the event is in one of
     the Lambda's attempts and nowhere else.
     """
-    chain.settle()  # so that no work of earlier tests is left
+    chain.settle()  # so that no work of earlier tests is left,
+    bench.wait_until_saved()  # also when the emulator has restored its state
     failures = chain.messages("TriggerFailuresQueueUrl")
     with _s3_notifies_the_lambda(chain), bench.denied(bench.role_named("TriggerRole"), "sqs:SendMessage"):
         upload = chain.upload(f"{_PREFIX}orders.csv", good_orders(3))

@@ -122,6 +122,11 @@ class Checkout:
         definition = self.cloud.client("ecs").describe_task_definition(taskDefinition=arn)["taskDefinition"]
         return str(definition["containerDefinitions"][0]["image"])
 
+    def wait_for_tasks(self, name: str) -> None:
+        """Wait until the stack has no running tasks."""
+        ecs, cluster = self.cloud.client("ecs"), self.outputs(name)["ClusterArn"]
+        eventually(lambda: not ecs.list_tasks(cluster=cluster)["taskArns"], seconds=_MOMENT_SECONDS)
+
     def buckets(self) -> set[str]:
         return {bucket["Name"] for bucket in self.cloud.client("s3").list_buckets()["Buckets"]}
 
@@ -238,7 +243,7 @@ def test_changed_code_reaches_the_lambda(checkout: Checkout, deployed: subproces
     assert now["CodeSha256"] != function["CodeSha256"]
 
 
-def test_a_new_contract_makes_a_new_image_and_applies_to_the_next_file(
+def test_a_new_contract_makes_a_new_image_and_new_tasks_apply_it(
     checkout: Checkout, deployed: subprocess.CompletedProcess[str]
 ) -> None:
     before = checkout.image("shared")
@@ -252,6 +257,7 @@ def test_a_new_contract_makes_a_new_image_and_applies_to_the_next_file(
     changed = checkout.deploy("shared")
     assert "TaskDefinition" in changed.stdout, changed.stdout
     assert checkout.image("shared") != before
+    checkout.wait_for_tasks("shared")  # of earlier uploads, because they keep their image
     judged = checkout.upload("shared", "readings", "readings.csv", _GOOD)
     assert judged.returncode == 1, judged.stdout
     assert "rejected" in judged.stdout
