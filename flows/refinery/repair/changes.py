@@ -30,18 +30,18 @@ class Change:
     column: str
     before: str | None
     after: str | None
-    was_bad: bool  # whether a rule that the row broke concerns the column
+    was_bad: bool  # the result of `QuarantinedRow.is_bad` for this column
 
 
 def changes_in(path: Path, quarantined: Mapping[int, QuarantinedRow]) -> tuple[Change, ...]:
     """Return the cells of a corrected file that differ from the quarantined rows, ordered by row number.
 
-    A cell that was not bad also counts as unchanged if it has the same number in another notation, because spreadsheet
-    programs reformat numbers. A word that drops a row is a change in the column DROP.
+    A cell that was not bad also counts as unchanged if it has the same number in a different notation, because
+    spreadsheet programs reformat numbers. A word that drops a row is a change in the column DROP.
 
     Raises:
-        CorrectionsUnusable: the file cannot be read, has a row that is not in `quarantined`, or has a
-            word in DROP that is not allowed.
+        CorrectionsUnusable: the file cannot be read, has a row that is not in `quarantined`, or has a word in DROP that
+            is not allowed.
     """
     file = read_corrected_file(path, {number: row.values for number, row in quarantined.items()})
     unknown = sorted(set(file.rows) - set(quarantined))

@@ -29,7 +29,7 @@ _HOW_TO_SAVE = (
 
 @dataclass(frozen=True)
 class CorrectedFile:
-    """The rows of a corrected file by row number. A cell is the string in the file, or None if it is empty."""
+    """The rows of a corrected file by row number. Each cell is a string, or None if it is empty."""
 
     columns: tuple[str, ...]
     rows: Rows
@@ -86,7 +86,7 @@ def _corrected_file(name: str, table: Iterator[Sequence[Any]], *, may_be_protect
 
 
 def _text(value: Any) -> str | None:
-    """Convert a cell to a string in the form that quarantine files use; return None if it is empty."""
+    """Convert a cell to a string, or to None if it is empty."""
     if value is None or value == "":
         return None
     if isinstance(value, bool):
@@ -151,12 +151,12 @@ def _read_csv(name: str, content: bytes, exported: Rows) -> CorrectedFile:
 
 
 def _by_evidence(name: str, content: bytes, exported: Rows, read: Callable[[str], CorrectedFile]) -> CorrectedFile:
-    """Read a CSV file in the encoding in which the most non-ASCII cells equal the exported ones. Encodings that decode
-    the file in the same way count as one. Raise CorrectionsUnusable if several encodings are equally good, or if no
-    non-ASCII cell equals the exported one in any encoding."""
+    """Read a CSV file in the encoding that gives the most non-ASCII cells with their exported value. Encodings that
+    decode the file in the same way count as one. Raise CorrectionsUnusable if several encodings are equally good, or if
+    none gives such a cell."""
     readings = []
     for text in _readings(content):
-        with suppress(CorrectionsUnusable, csv.Error):  # not such a table in this encoding
+        with suppress(CorrectionsUnusable, csv.Error):  # in this encoding, the file is not a table of corrected rows
             readings.append(read(text))
     right = [_non_ascii_cells_as_exported(reading, exported) for reading in readings]
     most = max(right, default=0)

@@ -18,12 +18,13 @@ DROPPED = "drop"  # in the column DROP
 
 
 class CorrectionsUnusable(TerminalError):
-    """Corrected rows do not match the file they belong to; the message gives the rows or columns and the reason."""
+    """Corrected rows cannot be read, change nothing, or do not match the file that they belong to."""
 
 
 @dataclass(frozen=True)
 class Corrections:
-    """New values for some rows of a file: by row number, a string or None (missing) for each of `columns`.
+    """New values for some rows of a file. `rows` maps each row number to the row's values by column, where None is a
+    missing value.
 
     The column DROP marks the rows to drop. Corrections that drop no rows may lack this column.
     """
@@ -37,7 +38,7 @@ class Corrections:
         return frozenset(number for number, row in self.rows.items() if row.get(DROP) == DROPPED)
 
     def over(self, earlier: Corrections) -> Corrections:
-        """Return `earlier` with these corrections added. If both change a cell, these corrections take precedence."""
+        """Return `earlier` with these corrections added. If both contain a cell, these corrections take precedence."""
         columns = (*earlier.columns, *(name for name in self.columns if name not in earlier.columns))
         merged = {number: {**earlier.rows.get(number, {}), **row} for number, row in self.rows.items()}
         return Corrections(columns, {**earlier.rows, **merged})

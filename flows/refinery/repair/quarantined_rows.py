@@ -20,15 +20,15 @@ WORKBOOK = ".xlsx"
 
 @dataclass(frozen=True)
 class QuarantinedRow:
-    """One row of a quarantine file."""
+    """A row of a quarantine file, or a row that an earlier repair corrected."""
 
-    values: Mapping[str, str | None]  # by column of the upload, the string in it, or None for a missing value
-    rules: Sequence[str] = ()  # the IDs of the rules that it broke
+    values: Mapping[str, str | None]  # by column, the string in the upload or its correction; None if it is missing
+    rules: Sequence[str] = ()  # the IDs of the rules that the row broke
     is_decoded: bool = True  # whether the row could be decoded; if not, its values are unknown
 
     def is_bad(self, column: str) -> bool:
         """Return whether the row's value in a column may be wrong: a broken rule names the column or no column at all,
-        or the row could not be decoded. The column DROP counts as wrong, too, so that a bad row may be dropped."""
+        or the row could not be decoded. If the row broke a rule, DROP counts as wrong, so that users may set it."""
         if column == DROP and self.rules:
             return True
         return not self.is_decoded or any(_concerns(rule, column) for rule in self.rules)
@@ -52,10 +52,10 @@ def export_quarantine(quarantine: Path, destination: Path) -> int:
     export has an additional empty column DROP.
 
     A destination that ends in .xlsx becomes a workbook of text cells. Any other destination becomes a CSV file with a
-    byte order mark, in which strings that a spreadsheet program would change are written in the form ="007".
+    byte order mark, in which each cell is in the form that `protected` returns.
 
     Raises:
-        CorrectionsUnusable: the file is not a quarantine file.
+        CorrectionsUnusable: `quarantine` is not a quarantine file.
         WorkbookTooSmall: the rows do not fit into a workbook.
     """
     table = _table(quarantine)

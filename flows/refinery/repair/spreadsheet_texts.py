@@ -15,8 +15,8 @@ def protected(text: str) -> str:
     """Return the content of a CSV cell that a spreadsheet program shows and saves as `text`, such as `="007"` for 007.
 
     Spreadsheet programs read plain cells as numbers, dates, booleans and formulas, by rules that depend on their
-    language. Text that is too long for `="..."`, or has a carriage return, gets an apostrophe in front if it could be
-    read as a formula, and is not changed otherwise.
+    language. Text that is too long for `="..."`, or has a carriage return, gets an apostrophe in front if it begins
+    like a formula or with an apostrophe, and is not changed otherwise.
     """
     if _PLAIN_INTEGER.fullmatch(text):
         return text

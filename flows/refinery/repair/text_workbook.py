@@ -20,7 +20,7 @@ def write_text_workbook(path: Path, header: Sequence[str], rows: Iterable[Sequen
 
     with Workbook(str(path), {"constant_memory": True}) as workbook:
         sheet, text_format = workbook.add_worksheet("quarantine"), workbook.add_format(_TEXT_FORMAT)
-        # The columns have this format, too, so that what is typed into empty cells stays text.
+        # The columns have this format, too, so that values typed into empty cells stay text.
         sheet.set_column(0, max(0, len(header) - 1), _COLUMN_WIDTH, text_format)
         for place, row in enumerate([header, *rows]):
             _require_room(place + 1, row)
