@@ -19,9 +19,12 @@ _MIN_EXPECTED_PAIRS = 20
 
 
 def compound_key(columns: Mapping[str, npt.NDArray[np.uint64]]) -> tuple[str, ...]:
-    """Return two columns, or three if necessary, whose combined values are unique. Return an empty tuple if none are
-    found, or if a single column is unique. `columns` maps the columns without missing values to the hashes of their
-    values in row order."""
+    """Return the names of two columns, or three if necessary, whose combined values are unique. Return an empty tuple
+    if none are found, or if a single column is unique. Only the first 16 columns are considered.
+
+    Args:
+        columns: the hashes of each column's values in row order, by column name; no value may be missing.
+    """
     coded = {name: _coded(hashes) for name, hashes in list(columns.items())[:_MAX_COLUMNS]}
     rows = max(map(len, columns.values()), default=0)
     if any(distinct == rows for _, distinct in coded.values()):

@@ -1,7 +1,8 @@
-"""Generate the JSON Schema of contract.yaml, which editors use for completion and checks. This imports GX.
+"""Generate the JSON Schema of contract.yaml, which editors use for completion and checks.
 
-`sluice contract schema --output docs/contract.schema.json` writes it; a test checks that the committed file is current.
-To use it, put `# yaml-language-server: $schema=<path or URL of the schema>` on the first line of a contract.
+`sluice contract schema --output docs/contract.schema.json` writes the schema; a test checks that the committed file is
+current. In an editor, a contract uses the schema if its first line is
+`# yaml-language-server: $schema=<path or URL of the schema>`.
 """
 
 import json
@@ -15,7 +16,8 @@ _COLUMN_FIELDS = frozenset({"column", "column_A", "column_B"})
 
 
 def contract_schema() -> dict[str, Any]:
-    """Return the JSON Schema of contract.yaml, including its shorthands and the arguments of every expectation."""
+    """Return the JSON Schema of contract.yaml, including its shorthands and the arguments of every expectation. This
+    imports GX."""
     schema = Contract.model_json_schema(mode="validation")
     definitions = schema["$defs"]
     fields = schema["properties"]
@@ -41,7 +43,7 @@ def contract_schema() -> dict[str, Any]:
 
 
 def render_schema() -> str:
-    """Return the schema as JSON text, in the form that is committed."""
+    """Return the schema as JSON text, as in the committed file."""
     return json.dumps(contract_schema(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 

@@ -93,7 +93,7 @@ def _set_or_range(column: ColumnProfile) -> Iterator[ProposedExpectation]:
     if column.column.type not in ("integer", "number") or column.low == column.high:
         return
     if _is_unique(column) and _KEY_NAME.search(column.name):
-        return  # a range means nothing for numbers that identify something
+        return  # for identifiers, a range is meaningless
     bounds = wider(float(column.low), float(column.high), whole=column.column.type == "integer")
     if bounds:
         yield _between(column, bounds)
@@ -121,8 +121,8 @@ def _is_set(column: ColumnProfile) -> bool:
 
 def wider(low: float, high: float, *, whole: bool) -> tuple[float, float] | None:
     """Return rounded bounds that extend the range from `low` to `high` by at least a tenth on each side, but not beyond
-    zero, nor below 1 for whole numbers from 1. Fractions between 0 and 1 get the bounds 0 and 1. Return None if the
-    numbers are too large or too close together for useful rounding."""
+    zero, and not below 1 if whole numbers begin at 1. Fractions between 0 and 1 get the bounds 0 and 1. Return None if
+    the numbers are too large or too close together for useful rounding."""
     spread = high - low or abs(high)
     if max(abs(low), abs(high)) >= EXACT_FLOAT or 0 < spread < _TINY:
         return None

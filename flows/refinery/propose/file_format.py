@@ -1,5 +1,4 @@
-"""Find the format options that are needed to read a sample file but cannot be detected in it. Several are tried, and
-the best ones are proposed."""
+"""Find the format options that are needed to read a sample file but cannot be detected in it, by trying several."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,8 +54,8 @@ class _Trial:
 
     options: Mapping[str, Any]
     columns: tuple[str, ...] | None = None
-    partition: Partition | None = None  # its first rows; None if the file is rejected
-    error: FileRejected | None = None  # why it is rejected
+    partition: Partition | None = None  # the file's first rows; None if the file is rejected
+    error: FileRejected | None = None  # why the file is rejected
 
     @property
     def decoded(self) -> int:
@@ -74,10 +73,11 @@ class _Trial:
 
 
 def find_format(path: Path) -> FoundFormat:
-    """Return the options with which the most of the first rows can be decoded, or none if detection alone reads them.
+    """Find the options that decode the most rows at the beginning of a sample file; none are needed if detection alone
+    decodes all of them. If the file is probably not a table, return its options with the reason as `doubt`.
 
     Raises:
-        FileRejected: the file cannot be read with any of the options that were tried.
+        FileRejected: the file cannot be read with any of the options that are tried.
     """
     plain = _tried(path, {})
     if isinstance(plain.error, EncodingUnknown):
@@ -110,7 +110,7 @@ def _best_of(path: Path, plain: _Trial) -> _Trial:
 
 
 def _has_header(trial: _Trial) -> bool:
-    """Return whether a trial found a header: the column names do not look like values, and all rows fit them."""
+    """Return whether a trial found a header: all rows can be decoded, and no column name looks like a value."""
     return trial.partition is not None and trial.fits and not any(map(_VALUE.fullmatch, trial.partition.frame.columns))
 
 
@@ -199,8 +199,8 @@ def _looks_quoted(trial: _Trial) -> bool:
 
 
 def _skips_only_lines_above(path: Path, trial: _Trial) -> bool:
-    """Return whether all lines that a trial skips have fewer values than the header. A fuller line is a header or
-    row."""
+    """Return whether all lines that a trial skips have fewer values than the header. A line with as many values is
+    itself a header or a row."""
     if trial.partition is None:
         return False
     found = trial.partition.source_format

@@ -16,11 +16,12 @@ _PART = re.compile(r"[0-9]+|[A-Z]+|[a-z]+|[^0-9A-Za-z]")
 
 
 def identifier_regex(texts: Sequence[str]) -> tuple[str, str] | None:
-    """Return a regex that all strings match, and a description of the strings; None if they follow no common pattern.
+    """Return a regex that all strings match, and a description of the strings; None if they do not look like
+    identifiers with a common pattern.
 
-    Each string is split into runs of digits, upper-case letters and lower-case letters. A run that is the same in all
-    strings is kept literally, unless it is a multi-digit number. Any other run becomes a character class with the
-    lengths that occur.
+    Each string is split into runs of digits, runs of upper-case or lower-case ASCII letters, and single other
+    characters. A part that is the same in all strings is kept literally, unless it is a multi-digit number. Any other
+    part becomes a character class with the range of its lengths.
     """
     if not texts or any(len(text) > _MAX_CHARACTERS for text in texts):
         return None

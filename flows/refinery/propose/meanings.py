@@ -10,7 +10,7 @@ _LATEST_CLOCK = 2400
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a column's numbers mean, and the range of values that this implies."""
+    """The meaning of a column's numbers, and the range of values that it implies."""
 
     what: str
     low: float
@@ -43,7 +43,7 @@ _CLOCK_WORDS = frozenset({"time", "clock", "hhmm"})
 
 
 def meaning_of(name: str, low: float, high: float, *, may_be_clock: bool) -> Meaning | None:
-    """Return what a column's numbers mean, or None if its name does not show it or a value is out of the range. `low`
+    """Return the meaning of a column's numbers, or None if its name shows none or a value is out of the range. `low`
     and `high` are the column's extremes; `may_be_clock` is true if the last two digits are always below 60."""
     words = words_of(name)
     if not words:

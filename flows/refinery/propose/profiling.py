@@ -47,7 +47,7 @@ _TIMESTAMP_FORMATS = tuple(
 _COMPACT_DATE = "%Y%m%d"
 _COMPACT_DAY = re.compile(r"(19|20)[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])")
 _DATE_WORDS = frozenset({"date", "day", "datum", "dt", "ymd", "yyyymmdd", "dob", "birthday"})
-_MIN_COMPACT_DATES = 10  # so many different numbers that are all valid dates are no coincidence, whatever the name
+_MIN_COMPACT_DATES = 10  # if this many different numbers are all valid dates, it is no coincidence, whatever the name
 _PLAIN_TYPES: tuple[ColumnType, ...] = ("integer", "number", "boolean", "date", "timestamp", "time", "json")
 _CANDIDATES: tuple[Column, ...] = (
     *(Column(type=plain) for plain in _PLAIN_TYPES),
@@ -77,11 +77,11 @@ class ColumnProfile:
 
     name: str
     column: Column  # the type that fits, with the format of its values and the strings that mean "missing"
-    rows: int  # all rows of the file
-    missing: int  # the rows without a value in this column
+    rows: int  # the number of the file's rows that could be decoded
+    missing: int  # the number of these rows without a value in this column
     low: Any = None  # the minimum and maximum of numbers, dates and timestamps
     high: Any = None
-    # the distinct values with their counts, most frequent first; None above MAX_DISTINCT
+    # the distinct values with their counts, most frequent first; None if there are more than MAX_DISTINCT
     values: tuple[tuple[Any, int], ...] | None = None
     is_unique: bool = False  # whether all values are different
     may_be_clock: bool = False  # whether the last two digits of every number are below 60, as in 1430 for 14:30
@@ -94,7 +94,7 @@ class FileProfile:
     """A summary of the content of a sample file."""
 
     source_format: SourceFormat
-    rows: int
+    rows: int  # all rows of the file, including those that could not be decoded
     misfits: dict[str, int]  # the number of rows that could not be decoded, by reason
     columns: tuple[ColumnProfile, ...]
     found: FoundFormat  # the options for `format` that are not detected in the file
@@ -102,14 +102,14 @@ class FileProfile:
 
 
 def profile_file(path: Path, on_progress: OnProgress) -> FileProfile:
-    """Profile a file. It is read more than once, partition by partition: first for the columns' types, and then for
+    """Profile a file. The file is read several times: to detect its format, to find the columns' types, and to look at
     their values. `on_progress` is called regularly with a description of the current activity. Raise FileRejected if
     the file cannot be read as a table."""
     on_progress("detecting the format")
     found = with_thousands(path, find_format(path))
     names, source_format = _header(path, found)
     choices = {name: _TypeChoice(name) for name in names}
-    # CSV is read as text and typed here; the other formats have types.
+    # The columns of CSV are read as text, and their types are found here; the other formats have types.
     declared = dict.fromkeys(names, _AS_TEXT) if source_format.type == "csv" else {}
     rows = 0
     for partition in read_sample(path, found, declared):
@@ -138,7 +138,8 @@ def profile_file(path: Path, on_progress: OnProgress) -> FileProfile:
 
 
 def _kept_marks(column: Column, choice: _TypeChoice, source_format: SourceFormat) -> str:
-    """Return a note on strings in a text column that often mean "missing", and on how to declare them missing."""
+    """Return a note on strings in a text column that often mean "missing", and on how to declare them missing; "" if
+    there are none."""
     kept = sorted(choice.marks - {_MYSQL_NULL})
     if column.type != "string" or not kept or source_format.type == "parquet":
         return ""
@@ -148,8 +149,8 @@ def _kept_marks(column: Column, choice: _TypeChoice, source_format: SourceFormat
 
 
 def _marked(column: Column, marks: set[str], source_format: SourceFormat) -> Column:
-    """Return the column with the strings `marks` declared as missing. In a text column they stay values, because NA may
-    be Namibia. Only MySQL's string for NULL is unambiguous."""
+    """Return the column with the strings `marks` declared as missing. In a text column, only MySQL's string for NULL is
+    declared, because the others may be values: NA may be Namibia."""
     if column.type == "string":
         marks = marks & {_MYSQL_NULL}
     if not marks or source_format.type == "parquet":  # Parquet has real nulls
@@ -278,13 +279,13 @@ def _is_natural(column: Column, raw: pd.Series) -> bool:
     return _is_natural_text(column, as_text(raw))
 
 
-def _may_be_written(written: str | None, raw: pd.Series) -> bool:
-    """Return whether the first string has a digit and the punctuation of a time format. If not, it is not worth trying
-    to parse the column in this format."""
+def _may_be_written(time_format: str | None, raw: pd.Series) -> bool:
+    """Return whether a column may be in a time format: its first string has a digit and the format's punctuation.
+    Return True if there is no format or no string."""
     text = next((value.casefold() for value in raw if isinstance(value, str) and value.strip()), None)
-    if written is None or text is None:
+    if time_format is None or text is None:
         return True
-    marks = set(re.sub("%.", "", written)) - {" "}
+    marks = set(re.sub("%.", "", time_format)) - {" "}
     return marks <= set(text) and any(map(str.isdecimal, text))
 
 
@@ -300,7 +301,7 @@ def _is_natural_text(column: Column, texts: pd.Series) -> bool:
         return not any(map(_is_code, texts)) and all(map(_WHOLE.fullmatch, plain))
     if column.type == "number":
         codes = [text.strip() for text in texts if _is_code(text)]
-        # Among decimal numbers, 1e3 is a number: R writes 1000 like this. 12E3 is always a code.
+        # Among decimal numbers, 1e3 is a number: old versions of R's readr write 1000 like this. 12E3 is always a code.
         return not codes or (all(map(_EXPONENT.fullmatch, codes)) and any(map(_POINT.search, texts)))
     if column.type == "json":
         return all(text.lstrip()[:1] in ("{", "[") for text in texts)

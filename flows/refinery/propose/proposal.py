@@ -68,7 +68,7 @@ def propose_contract(sample: Path, dataset: str, *, on_progress: OnProgress = la
 
     Raises:
         FileRejected: the sample cannot be read as a table.
-        NothingDecoded: none of its rows can be decoded.
+        NothingDecoded: none of the sample's rows can be decoded.
         SampleUnfit: the sample passes none of the contracts that were tried.
         ContractInvalid: `dataset` is not a valid name.
     """
@@ -179,7 +179,7 @@ class _Draft:
             yield "columns:"
             for column in self.columns:
                 yield f"  {_flow(column.name)}: {_flow(column.fields)}{_remark(column.comment)}"
-            yield f"unknown_columns: freeze{_remark('a file with another column is rejected; evolve publishes it too')}"
+            yield f"unknown_columns: freeze{_remark('a file with other columns is rejected; evolve publishes them')}"
             yield f"missing_columns: freeze{_remark('a file without one of them is rejected')}"
         if self.expectations:
             yield "expectations:"

@@ -33,7 +33,7 @@ def with_thousands(path: Path, found: FoundFormat) -> FoundFormat:
 
 def _shows_thousands(texts: Iterable[str], mark: str, decimal: str | None) -> bool:
     """Return whether all strings can be numbers with this thousands separator and at least one of them proves it.
-    1,234,567 and 1,234.5 are proof; 1,234 is proof only if the file is known to have another decimal separator."""
+    1,234,567 and 1,234.5 are proof; 1,234 is proof only if the file is known to have a different decimal separator."""
     beside = decimal or {",": ".", ".": ","}.get(mark, ".")
     group = f"[{_MARKS[mark]}]"
     number = re.compile(rf"[+-]?([0-9]+|[0-9]{{1,3}}(?:{group}[0-9]{{3}})+)(\{beside}[0-9]+)?")
