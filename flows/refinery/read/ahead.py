@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 _T = TypeVar("_T")
-_WAITING = 1  # the items that wait while another is used, so that the thread need not wait for the caller
+_WAITING = 1  # how many items may wait while an earlier one is used, so that the thread need not wait for the caller
 
 
 @contextmanager
@@ -17,12 +17,13 @@ def ahead(items: Iterator[_T], *, is_small: bool) -> Iterator[Iterator[_T]]:
     """Yield an iterator over `items`. A thread produces the next item while the caller uses the current one.
 
     Args:
-        is_small: whether a thread would cost more than it saves, so that none is used.
+        is_small: whether the items are so few or small that a thread would take more time than it saves. If so, none is
+            used.
     """
     if is_small:
         yield items
         return
-    context = contextvars.copy_context()  # it has the fields of log lines
+    context = contextvars.copy_context()  # so that the thread's log lines have the same fields
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
 
         def produce() -> _T | None:
@@ -42,7 +43,7 @@ def behind(use: Callable[[_T], None], *, is_small: bool, abandon: Callable[[], N
     """Yield a function that passes an item to `use`, which runs in a thread while the caller makes the next item.
 
     Args:
-        is_small: whether a thread would cost more than it saves, so that none is used.
+        is_small: as in `ahead`.
         abandon: called if an exception ends the `with` block, before the thread is awaited. It must make `use` return
             soon.
     """

@@ -16,7 +16,7 @@ from flows.refinery.read.remote_file import RemoteFile, Source, open_source, siz
 
 HEAD_BYTES = 64 * 1024
 _COPY_BYTES = 1 << 20
-_PIECE_BYTES = 1 << 16  # decompressed at a time: if a piece is damaged, zstd also loses the data before the damage
+_PIECE_BYTES = 1 << 16  # decompressed at a time: in a damaged piece, zstd also loses the data before the damage
 _SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a zstd frame without data, which pzstd writes first
 _MAX_SKIPPABLE = 16
 
@@ -119,8 +119,8 @@ class ByteSource:
 
 @contextmanager
 def open_bytes(file: Source, limits: Limits) -> Iterator[ByteSource]:
-    """Open a file to read it once. Raise EmptyFile, FileTooLarge, CompressionBroken or ExpandsTooMuch if its beginning
-    shows that it cannot be read."""
+    """Open a file to read it once. Raise EmptyFile, FileTooLarge, CompressionBroken or ExpandsTooMuch if its size or
+    its beginning shows that it cannot be read."""
     size = size_of(file)
     if size == 0:
         raise EmptyFile("the file is empty (0 bytes)")

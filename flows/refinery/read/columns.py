@@ -82,7 +82,7 @@ def missing_unless_text(contract: Contract) -> tuple[str, ...]:
 
 def frame_of(columns: dict[str, list[Any]], contract: Contract) -> pd.DataFrame:
     """Make a DataFrame from lists of equal length, in which None is a missing value. A column gets the dtype of its
-    values if that can hold all of them exactly, and otherwise dtype object. Objects and arrays become JSON text."""
+    values if that can hold all of them exactly, and otherwise dtype object. Dictionaries and lists become JSON text."""
     return pd.DataFrame(
         {name: series_of(values, frozenset(missing_texts(contract, name))) for name, values in columns.items()}
     )

@@ -20,7 +20,8 @@ DELIMITERS = ",;\t|"
 """The delimiters that are recognized without a declaration."""
 
 RARE_DELIMITERS = ("~", "^", "\x01", "||", "::", ";;", "~~", "^^", "@@", "##", "|~|", "~|~", "^|^", "|^|", "\t\t")
-"""Delimiters that must be declared; they are looked for so that a message can name the line to write."""
+"""Delimiters that are used only if the contract declares them. If a file seems to have one, a message names the line to
+write in the contract."""
 
 _SAMPLED_RECORDS = 200
 _DECIMAL_COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+([eE][+-]?\d+)?")
@@ -30,15 +31,15 @@ _POINT_THOUSANDS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+,\d+")
 
 
 class SampleRecord(NamedTuple):
-    """A record near the beginning of a file, and the line on which it begins, counted from 0."""
+    """A record near the beginning of a file."""
 
-    line: int
+    line: int  # the line of the sample on which the record begins, from 0
     fields: list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class CsvDialect:
-    """How a CSV file is written."""
+    """The delimiters, the quote and the separators in numbers of a CSV file."""
 
     delimiter: str
     # whether the contract, the file's own `sep=` line or its header shows the delimiter, or no other one is possible
@@ -51,8 +52,8 @@ class CsvDialect:
 
 
 def dialect_of(sample: str, contract: Contract, named_delimiter: str | None = None) -> CsvDialect:
-    """Determine how a CSV file is written. What the contract does not declare is detected in the sample. Raise
-    MarksContradict if the decimal separator is not declared and differs between numbers.
+    """Determine how a CSV file is written. A delimiter or separator that the contract does not declare is detected in
+    the sample. Raise MarksContradict if the decimal separator is not declared and differs between numbers.
 
     Args:
         sample: the beginning of the file, from the header on, in whole lines.
@@ -73,7 +74,7 @@ def dialect_of(sample: str, contract: Contract, named_delimiter: str | None = No
         name for name, values in columns.items() if name not in contract.columns and any(map(is_marked_number, values))
     }
     values = [value for name, column in columns.items() if name not in text_columns for value in column]
-    # If the thousands separator is declared as ",", 1,234 is not a decimal.
+    # A declared thousands separator implies the decimal separator.
     decimal = given.decimal or {",": ".", ".": ","}.get(given.thousands or "") or _detect_decimal(values, delimiter)
     return CsvDialect(
         delimiter=delimiter,
@@ -88,8 +89,9 @@ def dialect_of(sample: str, contract: Contract, named_delimiter: str | None = No
 
 
 def _detect_delimiter(sample: str, contract: Contract) -> str:
-    """Return the delimiter with which the header has the most columns of the contract. Of several, prefer one that
-    splits the header, one that is no declared separator in numbers, and one with more regular rows and more fields."""
+    """Return the delimiter with which the header has the most columns of the contract or, in a file without a header,
+    the first record has one field for each column. Of several, prefer, in this order, one that splits the first record,
+    one that is no declared separator in numbers, one with more regular rows, and one with more fields."""
     # A declared separator in numbers is less likely to be the delimiter, unless numbers such as "1,234.50" are quoted.
     in_numbers = {contract.format.thousands, contract.format.decimal}
     marks = [mark for mark in DELIMITERS if mark != contract.format.quote]
@@ -108,7 +110,7 @@ def _detect_delimiter(sample: str, contract: Contract) -> str:
 
 
 def sample_records(sample: str, delimiter: str, written: FileFormat) -> tuple[SampleRecord, ...]:
-    """Return the first records of a file's beginning, as far as they can be read."""
+    """Return the first records of a sample, without those that cannot be read."""
     return _sample_records(sample, delimiter, written.quote, written.escape)
 
 
@@ -120,7 +122,8 @@ def _sample_records(sample: str, delimiter: str, quote: str, escape: str | None)
 
 
 def other_delimiter(sample: str, delimiter: str, written: FileFormat) -> str | None:
-    """Return another delimiter that splits all records into the same number of fields, at least two, or None."""
+    """Return a delimiter other than `delimiter` that splits all records into the same number of fields, which is at
+    least two. Return None if there is none."""
     for mark in DELIMITERS:
         if mark in sample and mark not in (delimiter, written.quote):
             lengths = {len(record.fields) for record in sample_records(sample, mark, written)}
@@ -136,8 +139,9 @@ def names_of(header: list[str], trailing: int) -> list[str]:
 
 
 def _nameless_at_end(header: list[str], rows: list[list[str]], written: FileFormat) -> int:
-    """Return how many columns at the end have neither name nor value, because each record ends with delimiters: 1 if
-    the contract declares it, and 0 if fewer than half of the first rows have as many fields as the header."""
+    """Return how many columns at the end have neither a name nor values, because each record ends with delimiters. If
+    the contract declares `trailing_delimiter`, return 1. If the file has no header, or fewer than half of the first
+    rows have as many fields as the header, return 0."""
     if written.trailing_delimiter:
         return 1
     count = 0

@@ -109,12 +109,13 @@ def _other_start_or_delimiter(sample: str, dialect: CsvDialect, contract: Contra
         lines.append(f"delimiter: {json.dumps(mark)}")
     if not lines:
         return None
-    what = f"the header seems to be on line {first_line + line}" if line else "another delimiter is in most lines"
+    what = f"the header seems to be on line {first_line + line}" if line else f"the delimiter seems to be {mark!r}"
     return f"{what}; write {' and '.join(f'`{text}`' for text in lines)} under `format`"
 
 
 def _start_of_table(records: Sequence[SampleRecord], contract: Contract) -> int | None:
-    """Return the index of the first record that can be the header of the records after it, or None."""
+    """Return the index of the first record that can be the header of the records after it, or None. In a file without a
+    header, return 0 if the records have one field for each column of the contract."""
     fields = [record.fields for record in records]
     if not contract.format.header:
         return 0 if fields and _is_regular(fields, len(contract.columns)) else None
@@ -199,7 +200,7 @@ def _header_like_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> s
 
 
 def _doubt(sample: str, dialect: CsvDialect, contract: Contract) -> str | None:
-    """Return the reason why text might not be a table although most rows fit its header, or None if there is none."""
+    """Return the reason why text without a layout fault might still not be a table, or None if there is none."""
     given = contract.format
     records = sample_records(sample, dialect.delimiter, given)
     header, *rows = [record.fields for record in records] or [[]]
@@ -233,7 +234,7 @@ def _doubt_of_lines(sample: str, records: Sequence[list[str]], contract: Contrac
         return _NO_HEADER
     if has_gap and has_gap[0] and 2 * sum(has_gap) > len(has_gap):
         return (
-            "the columns have a fixed width and no delimiter; export them with a delimiter, or name the one column of"
+            "the columns have a fixed width and no delimiter; export them with a delimiter, or name a single column for"
             " whole lines under `columns`"
         )
     for mark in filter(sample.__contains__, (*DELIMITERS, *RARE_DELIMITERS)):

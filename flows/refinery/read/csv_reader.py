@@ -50,7 +50,7 @@ from flows.refinery.read.rejections import (
 from flows.refinery.read.text_source import TextSource
 
 _SMALLEST_BLOCK_BYTES = 64 * 1024
-_PIECE_BYTES = 256 * 1024  # read at a time: the allocator reuses memory of this size, but requests more from the system
+_PIECE_BYTES = 256 * 1024  # read at a time: the allocator reuses memory of this size, but not larger blocks
 _PARSED_BYTES = 1024 * 1024  # parsed at a time, which fits into the processor's cache
 _BLANK_LINE = re.compile(rb"^[ \t]+\r?$", re.MULTILINE)
 _MARK = "\ufeff"
@@ -73,7 +73,7 @@ class _Block:
     row_numbers: npt.NDArray[np.int64]  # of the records that are not misfits
     has_backslash: bool  # in the records that are not misfits
     misfits: list[Misfit] = field(default_factory=list)
-    is_plain: bool = False  # whether the records have not been checked one by one
+    is_plain: bool = False  # whether `_cut_plain` made the block, which does not check the records one by one
 
 
 def read_csv(
@@ -82,8 +82,9 @@ def read_csv(
     """Read a CSV file. Blank lines are skipped. A file with only a header gives one partition without rows.
 
     Raises:
-        EmptyFile, FormatNotAllowed, HeaderInvalid, MarksAmbiguous, MarksContradict, NoTable, QuoteMisplaced,
-        RecordTooLong, TextUndecodable, TooManyColumns, TooManyRows, UnclosedQuote
+        CompressionBroken, EmptyFile, ExpandsTooMuch, FileTooLarge, FormatNotAllowed, HeaderInvalid, MarksAmbiguous,
+        MarksContradict, NoTable, QuoteMisplaced, RecordTooLong, TextUndecodable, TooManyColumns, TooManyRows,
+        UnclosedQuote
     """
     return _CsvReader(source, contract, rows_per_partition, limits, compression).partitions()
 
@@ -134,18 +135,18 @@ class _CsvReader:
         self._rows = 0  # before the next block
         self._line = 1  # on which the next block begins
         self._pending = bytearray()  # read, and not yet part of a partition
-        self._spare = bytearray()  # memory for the next bytes: new memory costs more than reading into it
+        self._spare = bytearray()  # memory that is reused for the next bytes, because new memory takes more time
         self._is_end = False  # whether nothing follows the pending bytes
         self._escape = contract.format.escape
         self._escaped_quote = ""  # the position of the first quote that a backslash may escape
         self._has_backslash = False  # in rows that are not misfits
         self._header_line: int | None = None
-        self._repeated_headers: list[bytes] = []  # as they would be in the file
+        self._repeated_headers: list[bytes] = []  # the lines that would repeat the header
         self._fill(HEAD_BYTES)
         self._skip_lines(contract.format.skip_lines)
         self._dialect = self._find_dialect()
         self._marks = self._dialect.delimiter, self._dialect.quote
-        # The text that is written for Arrow has a delimiter of one character, whatever the file has.
+        # Arrow supports only delimiters of one character, so records with a longer one are written again with a comma.
         self._block_marks = self._dialect.delimiter if self._is_one_sign else ",", self._dialect.quote
         self._columns = self._read_header()
         self._places = list(map(str, range(len(self._columns))))
@@ -165,7 +166,7 @@ class _CsvReader:
             header_line=self._header_line,
             layout_fault=self._layout_fault,
         )
-        self._ambiguous = False  # whether a number such as 1.250 in a declared column was read with a decimal point
+        self._ambiguous = False  # whether a declared column has a number such as 1.250, which can be read in two ways
         self._shown_decimals: set[str] = set()  # the decimal separators that other numbers in declared columns prove
 
     # --- the beginning ------------------------------------------------------------------------------------
@@ -247,7 +248,7 @@ class _CsvReader:
         while (block := self._next_block()) is not None:
             frame = self._to_frame(block)
             if frame is None and block.is_plain:
-                # Some records have another number of fields, or are blank.
+                # Some records have a different number of fields, are blank, or are not UTF-8.
                 block = self._cut_records(self._pending[: block.size], is_last=False) or block
                 frame = self._to_frame(block)
             if frame is None:
@@ -261,7 +262,7 @@ class _CsvReader:
             if not block.rows:
                 continue
             partition = Partition(frame, block.row_numbers, block.misfits, self._source_format)
-            del block, frame  # the consumer may keep the partition, or drop it
+            del block, frame  # so that the memory is freed once the consumer drops the partition
             yield partition
             del partition
         if self._escaped_quote and self._has_backslash:
@@ -322,8 +323,8 @@ class _CsvReader:
         return _Block(content, end, rows, lines, numbers, has_backslash, is_plain=True)
 
     def _cut_records(self, window: bytearray, is_last: bool) -> _Block | None:
-        """Cut a block record by record, from no more text than one record may have, because many short lines take far
-        more memory as Python objects than as bytes."""
+        """Cut a block record by record. Look only at as many bytes as one record may have, because many short lines
+        take far more memory as Python objects than as bytes."""
         piece = window[: self._limits.max_record_bytes + 1]
         return self._cut_record_by_record(piece, is_last and len(piece) == len(window))
 
@@ -397,12 +398,12 @@ class _CsvReader:
     # --- frames -------------------------------------------------------------------------------------------
 
     def _to_frame(self, block: _Block) -> pd.DataFrame | None:
-        """Return the strings of a block as a DataFrame, or None if Arrow finds another number of rows or invalid
-        UTF-8."""
+        """Return the strings of a block as a DataFrame, or None if Arrow cannot read them or finds a different number
+        of rows, or if they are not UTF-8."""
         if not len(block.row_numbers):
             return self._no_rows()
         table = self._parsed(block.content, _PARSED_BYTES)
-        if table is None and len(block.content) > _PARSED_BYTES:  # a record may be longer
+        if table is None and len(block.content) > _PARSED_BYTES:  # a record may be longer than that
             table = self._parsed(block.content, len(block.content))
         if table is None or table.num_rows != len(block.row_numbers):
             return None
@@ -440,7 +441,8 @@ class _CsvReader:
         return pd.DataFrame({name: pd.Series([], dtype="str") for name in self._columns})
 
     def _look_at_marks(self, frame: pd.DataFrame) -> None:
-        """Record what numbers in declared columns show about the decimal separator, for the check at the file's end."""
+        """Record whether numbers in declared columns are ambiguous, and which decimal separators the others prove, for
+        the check at the file's end."""
         if self._dialect.is_decimal_proven:
             return
         for name in self._columns:

@@ -238,7 +238,8 @@ def holds_utf8(texts: pa.Array) -> bool:
 
 
 def written_again(rows: list[list[str]], delimiter: str, quote: str) -> bytes:
-    """Write rows as plain CSV. Every field is quoted, so that a row with one empty field is not an empty line."""
+    """Format rows as plain CSV in UTF-8. Every field is quoted, so that a row with one empty field is not an empty
+    line."""
     buffer = io.StringIO(newline="")
     csv.writer(buffer, delimiter=delimiter, quotechar=quote, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)
     return buffer.getvalue().encode("utf-8")

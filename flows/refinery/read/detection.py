@@ -1,4 +1,5 @@
-"""Detect a file's format by its content. Five table formats are allowed; the rejection names any other known format."""
+"""Detect a file's format by its content. Five table formats are allowed; if a file is rejected because it has a
+different known format, the message names that format."""
 
 import io
 import json
@@ -37,8 +38,8 @@ _REFUSED: tuple[tuple[bytes, str], ...] = (
     (b"Rar!", "a RAR archive"),
 )
 _TAR = slice(257, 262), b"ustar"
-# A CSV header whose first name is in brackets. JSON cannot begin like this, because only these three words may be
-# without quotes there.
+# A CSV header whose first name is in brackets. JSON cannot begin like this: in arrays, only these three words may be
+# without quotes, and in objects none.
 _NAME_IN_BRACKETS = re.compile(
     r"""(\[(?!(true|false|null)\b)[^\W\d][^]\[{}"',;:]*\]|\{[^\W\d][^]\[{}"',;:]*\})[ ]*([,;\t|~^]|\r?\n|\Z)"""
 )
@@ -104,7 +105,7 @@ def _binary_type(head: bytes, declared: FormatType, is_whole: bool) -> Literal["
 
 
 def _is_old_pickle(head: bytes, is_whole: bool) -> bool:
-    """Return whether this is a pickle of protocol 0 or 1, which has no magic number. Nothing in it is executed."""
+    """Return whether a file begins as a pickle of protocol 0 or 1, which has no magic number. Nothing is executed."""
     if b"p0\n" not in head and b"q\0" not in head:
         return False  # every pickle of a table stores something in the memo
     rest = io.BytesIO(head)
@@ -119,7 +120,7 @@ def _is_old_pickle(head: bytes, is_whole: bool) -> bool:
 
 
 def _without_record_separators(head: bytes) -> bytes:
-    """Return a JSON text sequence (RFC 7464) without its control characters."""
+    """Remove the record separators from a JSON text sequence (RFC 7464). Return other content unchanged."""
     return head.replace(b"\x1e", b"") if re.match(rb"\x1e\s*[\[{]", head) else head
 
 
@@ -132,8 +133,8 @@ def _require_text(head: bytes) -> None:
 
 
 def _is_text_with_nul_bytes(head: bytes) -> bool:
-    """Return whether this is text except for NUL bytes after the first line. The reader handles such bytes row by
-    row."""
+    """Return whether a file's beginning is text except for NUL bytes after the first line. The reader handles such
+    bytes row by row."""
     first_line = head.lstrip(b"\r\n").partition(b"\n")[0]
     others = head.replace(b"\0", b"")
     return (
@@ -164,8 +165,8 @@ def _control_fraction(head: bytes) -> float:
 
 
 def text_type(text: str, is_whole: bool) -> TableType:
-    """Return the format of text, as its beginning shows: csv, json or jsonl. Raise FormatNotAllowed if JSON begins with
-    a comment."""
+    """Return the format that the beginning of text shows: csv, json or jsonl. Raise FormatNotAllowed if JSON begins
+    with a comment."""
     beginning = text.lstrip(" \t\r\n\f\x0b\x1e")
     if _COMMENT_BEFORE_JSON.match(beginning):
         raise FormatNotAllowed("this is JSON with comments, which JSON does not have; write it without them")

@@ -29,7 +29,7 @@ def check_header(
 
     Args:
         where: the header's position in the file, with which messages begin.
-        place_of: returns what messages call a column, given its number from 1.
+        place_of: returns a column's position for messages, given its number from 1.
         hint: the likely cause of a column without a name, and the line to write into the contract.
         can_be_named: whether a contract can name the columns instead, as in CSV.
 

@@ -10,7 +10,7 @@ def is_nested_too_deep(value: Any, text: str) -> bool:
     """Return whether a value has objects or arrays nested on more than `MAX_LEVELS` levels.
 
     Args:
-        text: the value as JSON. If it has too few brackets for that, as is usual, the value is not searched.
+        text: the value as JSON. The value is searched only if this text has more than `MAX_LEVELS` opening brackets.
     """
     if text.count("[") + text.count("{") <= MAX_LEVELS:
         return False

@@ -173,11 +173,12 @@ class _JsonRows:
 def read_json_lines(
     source: TextSource, contract: Contract, rows_per_partition: int, limits: Limits, compression: Any
 ) -> Iterator[Partition]:
-    """Read JSON Lines: one object per line, or several with nothing between them. Blank lines are skipped. Nested
-    values become JSON text.
+    """Read JSON Lines: one object per line, or several without a separator. Blank lines are skipped. Nested values
+    become JSON text.
 
     Raises:
-        RecordTooLong, TooManyColumns, TooManyRows, TextUndecodable, EmptyFile, JsonNotRows, ExpandsTooMuch
+        CompressionBroken, EmptyFile, ExpandsTooMuch, FileTooLarge, JsonNotRows, RecordTooLong, TextUndecodable,
+        TooManyColumns, TooManyRows
     """
     found = SourceFormat(type="jsonl", compression=compression, encoding=source.encoding)
     rows = _JsonRows(contract, rows_per_partition, limits, found)
@@ -227,7 +228,8 @@ def read_json(
     rows are the objects at this path inside them. Nested values become JSON text.
 
     Raises:
-        JsonBroken, JsonNotRows, RecordTooLong, TooManyColumns, TooManyRows, TextUndecodable, ExpandsTooMuch
+        CompressionBroken, ExpandsTooMuch, FileTooLarge, JsonBroken, JsonNotRows, RecordTooLong, TextUndecodable,
+        TooManyColumns, TooManyRows
     """
     found = SourceFormat(type="json", compression=compression, encoding=source.encoding)
     rows = _JsonRows(contract, rows_per_partition, limits, found)
@@ -307,17 +309,12 @@ class _Document:
         self._line = 1
         self._line_start = 0  # the index in the text where the line begins; negative if that part was dropped
         self._counted = 0  # the number of characters whose lines are counted
-        self._line_of_value = 1
+        self.line_of_value = 1  # the line on which the last value began
         self._is_end = False
-
-    @property
-    def line_of_value(self) -> int:
-        """Return the line on which the last value began."""
-        return self._line_of_value
 
     def parts(self, end: str) -> Iterator[str]:
         """Yield the first character of each part of an array or object; the caller must read the part. Raise JsonBroken
-        if the array or object is not closed."""
+        if a comma is missing, or the array or object is not closed."""
         self.skip()
         if self.peek() == end:
             self.skip()
@@ -361,9 +358,10 @@ class _Document:
         return self._line, self._at - self._line_start + 1
 
     def value(self) -> str:
-        """Return the text of the next value. Raise JsonBroken if it is malformed: then its end is unknown."""
+        """Return the text of the next value. Raise JsonBroken if the value is malformed, because its end is then
+        unknown."""
         self.peek()
-        self._line_of_value, _ = self._position()
+        self.line_of_value, _ = self._position()
         end = self._end_of_value()
         raw = self._text[self._at : end]
         self._at = end
@@ -387,8 +385,8 @@ class _Document:
             self._fill()
 
     def _fill(self) -> bool:
-        """Read more text, and return whether there was any. At least as much is read as is in memory, so that a long
-        value is not scanned too often."""
+        """Read more text, and return whether there was any. The text in memory at least doubles, so that a long value
+        is not scanned too often."""
         if self._is_end:
             return False
         if len(self._text) - self._at > self._limits.max_record_bytes:

@@ -16,8 +16,12 @@ from flows.refinery.words import EXACT_FLOAT
 
 
 def parquet_partitions(file: Source, rows_per_partition: int, limits: Limits) -> Iterator[Partition]:
-    """Read a Parquet file. Integers with missing values become float64 if that is exact, and objects otherwise. Raise
-    ReaderKilled, or whatever `read_parquet` raises."""
+    """Read a Parquet file. Integers with missing values become float64 if that is exact, and objects otherwise.
+
+    Raises:
+        ReaderKilled: the reader process died twice.
+        FileRejected: as in `read_parquet`.
+    """
     rows = 0
     for found in read_apart(read_parquet, file, rows_per_partition, limits):
         try:

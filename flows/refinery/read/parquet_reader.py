@@ -1,5 +1,5 @@
-"""Read Parquet in a reader process, which sends the rows with simple types. To save memory there, this module does not
-import pandas."""
+"""Read Parquet in a reader process, which sends the rows to the task with simple types. To save memory there, this
+module does not import pandas."""
 
 import json
 import math
@@ -28,14 +28,14 @@ from flows.refinery.read.rejections import (
 from flows.refinery.read.remote_file import Source
 from flows.refinery.read.text_source import CONTROLS, is_utf8
 
-_MAX_BATCH_BYTES = 1 << 30  # of one batch, checked before its dictionaries are expanded
+_MAX_BATCH_BYTES = 1 << 30  # of one batch with expanded dictionaries, checked before they are expanded
 _BATCH_BYTES = 8 << 20  # of one batch, as estimated from the footer
 _BATCH_ROWS = 16_384
 _CELL_BYTES = 8
 _LARGE_GROUP_BYTES = 32 << 20  # uncompressed; the columns of larger row groups are read through buffers
 _BUFFERS_BYTES, _LEAST_BUFFER_BYTES = 16 << 20, 16 << 10  # of all columns together, and of one
-_DICTIONARIES_BYTES = 32 << 20  # of all columns of one batch
-_EARLY_BYTES, _REPEATED = 1 << 20, 9  # the limit at the beginning of a row group, and how much of it that is
+_DICTIONARIES_BYTES = 32 << 20  # of the dictionaries of one batch, for all columns together
+_EARLY_BYTES, _REPEATED = 1 << 20, 9  # the same limit in the first ninth of a row group
 _EXPANDED_BYTES = 64 << 20  # of one batch, if each of its strings were as long as the longest in a dictionary
 _FOOTER_BYTES = 64 << 20
 _MAGIC = b"PAR1"
@@ -53,7 +53,7 @@ class ParquetRows:
 
 
 class _Rows:
-    """Collects batches for one partition after the other."""
+    """Collects batches for one partition after another."""
 
     def __init__(self, found: SourceFormat) -> None:
         self._found = found
@@ -88,7 +88,9 @@ def read_parquet(file: Source, rows_per_partition: int, limits: Limits) -> Itera
     """Read a Parquet file. Nested values become JSON text; bytes and durations become strings.
 
     Raises:
-        ParquetBroken, HeaderInvalid, TooManyColumns, TooManyRows, FileTooLarge, ExpandsTooMuch, BytesWithoutText
+        BytesWithoutText, CompressionBroken, EmptyFile, ExpandsTooMuch, FileTooLarge, HeaderInvalid, ParquetBroken,
+        TooManyColumns, TooManyRows
+        MemoryError: the task has too little memory.
     """
     with open_bytes(file, limits) as source, source.as_file(limits.max_expanded_bytes) as unpacked:
         _require_end(unpacked)
@@ -125,7 +127,7 @@ def _add(rows: _Rows, batch: pa.RecordBatch) -> None:
 
 
 def _batches(file: IO[bytes], rows_per_partition: int, limits: Limits) -> Iterator[pa.RecordBatch]:
-    """Yield at least one batch. Strings are dictionary-encoded if that takes less memory."""
+    """Yield the rows of a file, in at least one batch. String columns may be dictionary-encoded."""
     footer = _open(file)
     metadata, schema = footer.metadata, footer.schema_arrow
     _check(metadata, file.seek(0, 2), limits)
@@ -149,7 +151,7 @@ def _open(file: IO[bytes], **options: Any) -> pq.ParquetFile:
         thrift_string_size_limit=_FOOTER_BYTES,
         thrift_container_size_limit=10_000_000,
         coerce_int96_timestamp_unit="us",  # nanoseconds wrap around before 1677 and after 2262
-        pre_buffer=False,  # what it reads ahead stays in memory until the file is closed
+        pre_buffer=False,  # data that is read ahead would stay in memory until the file is closed
         **options,
     )
 
@@ -159,8 +161,9 @@ class _RowGroups:
 
     String columns are read dictionary-encoded, because a small file can repeat a few long strings over a million rows,
     which would take far more memory if they were decoded. However, Arrow adds each new string to the dictionary, which
-    grows until the row group ends. If the dictionaries get large, the rest of the row group is read without them. By
-    then, the strings that the file stores in dictionaries are known, so batches can be made small enough for them.
+    grows until the row group ends. If the dictionaries get large, the rest of the row group is read without the largest
+    ones. By then, the strings that the file stores in dictionaries are known, so batches can be made small enough for
+    them.
 
     Args:
         texts: the paths of the string columns.
@@ -210,8 +213,9 @@ class _RowGroups:
 
 
 def _large_dictionaries(batch: pa.RecordBatch, texts: list[str], limit: int) -> dict[str, int]:
-    """Return the largest dictionaries of a batch if all together have more bytes than the limit: for the path of each
-    string column in a column with such dictionaries, the length of the column's longest string."""
+    """Return the string columns with the largest dictionaries if the dictionaries of a batch together have more bytes
+    than the limit, and none otherwise. The result maps each column's path to the length in bytes of the longest string
+    in its top-level column."""
     found = {
         name: [leaf.dictionary for leaf in _leaves(column) if pa.types.is_dictionary(leaf.type)]
         for name, column in zip(batch.schema.names, batch.columns, strict=True)
@@ -238,7 +242,7 @@ def _rows_at_once(metadata: Any, schema: pa.Schema, limits: Limits) -> int:
 
 def _pieces(batch: pa.RecordBatch, max_bytes: int) -> Iterator[tuple[pa.RecordBatch, int]]:
     """Split a batch into pieces of one row, or of at most `max_bytes` once their dictionaries are expanded. Yield each
-    piece with this size. Raise ExpandsTooMuch if the whole batch is too large."""
+    piece with its expanded size in bytes. Raise ExpandsTooMuch if the whole batch is too large."""
     expanded = sum(_expanded_bytes(leaf) for column in batch.columns for leaf in _leaves(column))
     if expanded > _MAX_BATCH_BYTES:
         raise ExpandsTooMuch(f"{batch.num_rows} rows expand to {expanded} bytes")
@@ -260,8 +264,8 @@ def _require_end(file: IO[bytes]) -> None:
 
 
 def _fits_into_memory(file: IO[bytes]) -> bool:
-    """Return whether there is enough memory for the largest row group, according to the footer. If so, Arrow ran out of
-    memory because a damaged page requested too much."""
+    """Return whether there is memory for twice the size of the largest row group, according to the footer. If so, Arrow
+    ran out of memory because a damaged page requested too much."""
     file.seek(0)
     metadata = pq.ParquetFile(file).metadata
     largest = max((metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)), default=0)
@@ -272,10 +276,9 @@ def _fits_into_memory(file: IO[bytes]) -> bool:
     return True
 
 
-def _check(metadata: Any, size_bytes: int, limits: Limits) -> int:
-    columns = int(metadata.num_columns)
-    if columns > limits.max_columns:
-        raise TooManyColumns(f"{columns} columns; at most {limits.max_columns} are read")
+def _check(metadata: Any, size_bytes: int, limits: Limits) -> None:
+    if metadata.num_columns > limits.max_columns:
+        raise TooManyColumns(f"{metadata.num_columns} columns; at most {limits.max_columns} are read")
     if metadata.num_rows > limits.max_rows:
         raise TooManyRows(f"{metadata.num_rows} rows; at most {limits.max_rows} are read")
     expanded = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
@@ -283,12 +286,10 @@ def _check(metadata: Any, size_bytes: int, limits: Limits) -> int:
         raise FileTooLarge(f"the columns have {expanded} bytes; at most {limits.max_expanded_bytes} are read")
     if expanded > max(limits.expansion_grace_bytes, limits.max_expansion_ratio * size_bytes):
         raise ExpandsTooMuch(f"{size_bytes} bytes expand to {expanded}; real data does not expand that much")
-    return columns
 
 
 def _text_columns(schema: pq.ParquetSchema) -> list[str]:
-    """Return the columns of strings and bytes, including nested ones. They are read dictionary-encoded, because a small
-    file can repeat a few long strings over a million rows, which would take far more memory if they were decoded.
+    """Return the paths of the columns of strings and bytes, including nested ones.
 
     Looking up in the footer which columns are stored as dictionaries would be faster, but pyarrow 26 aborts the process
     if the column metadata in the footer is corrupt (`ColumnChunkMetaData` throws in a noexcept function).

@@ -1,5 +1,4 @@
-"""The results of reading a file, which are partitions of rows and rows that could not be decoded, and the limits on
-reading."""
+"""The results of reading a file (partitions of rows, and rows that could not be decoded), and the limits on reading."""
 
 from __future__ import annotations
 
@@ -30,7 +29,8 @@ class Limits:
         max_expansion_ratio: ratio of expanded to uploaded bytes, checked above `expansion_grace_bytes`.
         expansion_grace_bytes: expanded bytes up to which any ratio is allowed.
         max_columns: number of columns of a table.
-        max_record_bytes: size of one CSV record or header, JSON Lines line or JSON object.
+        max_record_bytes: size of one CSV record or header, JSON Lines line or JSON object; for Parquet, size of a row's
+            fixed-size binary values.
         max_rows: number of rows of a table, including those that cannot be decoded.
         max_workbook_bytes: total size of an XLSX file's unpacked parts; a workbook is read as a whole.
         max_workbook_cells: rows times columns of an XLSX sheet; empty cells take memory, too.
@@ -70,7 +70,7 @@ class Misfit:
 
 @dataclass(frozen=True, slots=True)
 class SourceFormat:
-    """How a file is written, as declared by the contract or detected."""
+    """The format of a file, as declared by the contract or detected."""
 
     type: Literal["csv", "json", "jsonl", "parquet", "xlsx"]  # the file format
     compression: Literal["gzip", "zstd"] | None = None  # None if it is not compressed
@@ -78,7 +78,7 @@ class SourceFormat:
     delimiter: str | None = None  # between CSV fields; None for other formats
     is_delimiter_proven: bool = True  # whether the contract or the file shows the delimiter
     trailing_delimiters: int = 0  # the number of delimiters at the end of each CSV record that no value follows
-    header_line: int | None = None  # the line of a CSV file on which the header begins, from 1; None without one
+    header_line: int | None = None  # the line of a CSV file on which the header begins, from 1; None without a header
     decimal: str = "."  # the separators in CSV numbers
     thousands: str | None = None
     # whether the contract or the file shows the decimal separator; if not, 1.250 is text in a column that the contract
@@ -98,8 +98,8 @@ class SourceFormat:
 class Partition:
     """Some consecutive rows of a file."""
 
-    # the decoded rows, with a RangeIndex and the file's columns in their order. A CSV column has the strings in the
-    # file. In typed formats, a column with values of several types keeps them and has dtype object.
+    # the decoded rows, with a RangeIndex and the file's columns in their order. A CSV column has the file's strings. In
+    # typed formats, a column with values of several types keeps them and has dtype object.
     frame: pd.DataFrame
     row_numbers: npt.NDArray[np.int64]  # for each row of the frame, its position among the file's data rows, from 1
     misfits: list[Misfit] = field(default_factory=list)  # the rows of the partition that could not be decoded

@@ -10,7 +10,7 @@ import pyarrow as pa
 from flows.refinery.read.partition import Partition
 
 UNCOMPRESSED_BYTES = 1 << 30
-"""The rows that wait on the disk are compressed beyond this size. Compressed rows are written four times slower."""
+"""Rows that wait on the disk are compressed beyond this size. Writing compressed rows takes four times longer."""
 
 _IN_MEMORY_BYTES = 64 << 20
 
@@ -33,7 +33,7 @@ class PartitionSpool:
             self._partitions.append(partition)
             return
         self._folder.mkdir(exist_ok=True)
-        extension = ".lz4" if self._bytes > _IN_MEMORY_BYTES + UNCOMPRESSED_BYTES else ""  # pyarrow understands it
+        extension = ".lz4" if self._bytes > _IN_MEMORY_BYTES + UNCOMPRESSED_BYTES else ""  # pyarrow compresses by it
         path = self._folder / f"{len(self._partitions):06d}{extension}"
         with pa.output_stream(str(path)) as file:
             pickle.dump(partition, file, pickle.HIGHEST_PROTOCOL)

@@ -25,7 +25,8 @@ def folders_of(key: str) -> Folders:
 
 def with_path_columns(partitions: Iterator[Partition], contract: Contract, folders: Folders) -> Iterator[Partition]:
     """Add the contract's `path_columns` to each partition as string columns. Raise PathColumnUnusable if the key does
-    not have exactly one folder for each of them, or if the file already has such a column."""
+    not have exactly one folder for each of them, if a folder's value is not UTF-8, or if the file already has such a
+    column."""
     values = {name: _value_of(name, folders, contract) for name in contract.path_columns}
     for found in partitions:
         if twice := [name for name in values if name in found.frame.columns]:

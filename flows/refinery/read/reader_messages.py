@@ -5,7 +5,7 @@ and error classes are unpickled, and a message with any other class is rejected.
 """
 
 import builtins
-import pickle  # every name in a pickle is checked before it is loaded
+import pickle  # `_Receiver` checks every name in a pickle
 from functools import cache
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -53,7 +53,7 @@ def _classes() -> tuple[type, ...]:
 
 class _Sender(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
-        # By default it would be pickled with getattr, which gives access to everything.
+        # By default, a ZoneInfo is pickled with getattr, which gives access to everything.
         return (ZoneInfo, (value.key,)) if isinstance(value, ZoneInfo) else NotImplemented
 
 

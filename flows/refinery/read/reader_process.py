@@ -1,7 +1,7 @@
 """Read a file in a separate process with limited memory, because the library for its format could crash the task.
 
 A server process that has imported the libraries forks a reader for each file, which takes a few milliseconds. The
-reader sends the rows back over a socket. If the file is in S3, it requests the bytes from the task.
+reader sends the rows back over a socket. If the file is in S3, the reader requests its bytes from the task.
 """
 
 import atexit
@@ -44,8 +44,9 @@ class _Died(Exception):
 
 
 def read_apart(read: Callable[..., Iterator[_T]], file: Source, *values: Any) -> Iterator[_T]:
-    """Yield what `read(file, *values)` yields in another process. If the process dies, a new process repeats the
-    read once. Raise what `read` raises, or ReaderKilled if both processes were killed or ran out of memory.
+    """Call `read(file, *values)` in a separate process. Yield its items and raise its errors; an unexpected error
+    becomes a RuntimeError that names its type. If the process dies, a new process repeats the read once. Raise
+    ReaderKilled if both processes die, for example because they run out of memory.
 
     Args:
         read: a function at the top level of a module. Everything that the module imports takes memory in the other
@@ -96,11 +97,11 @@ def _read_once(read: Callable[..., Iterator[_T]], file: Source, *values: Any) ->
 
 
 def _refuse(*_: int) -> bytes:
-    raise RuntimeError("only the task has access to S3; the reader must ask it for ranges")
+    raise RuntimeError("only the task has access to S3; the reader must request ranges from it")
 
 
 class _Server:
-    """Starts the process that forks readers when it is first needed, and keeps the task's connection to it."""
+    """Starts the server process when the first reader is needed, and keeps the task's connection to it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -115,7 +116,7 @@ class _Server:
             control = self._control if self._owner == os.getpid() else None
             try:
                 socket.send_fds(control or self._start(), [name], [end.fileno()])
-            except ConnectionError:  # it was killed
+            except ConnectionError:  # the server process was killed
                 socket.send_fds(self._start(), [name], [end.fileno()])
 
     def stop(self) -> None:
@@ -146,14 +147,14 @@ atexit.register(_SERVER.stop)
 def serve(control_fd: int) -> None:
     """Fork a reader for each socket that is received, until the task closes the connection."""
     _return_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the task decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes, but the task ends this one
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(fileno=control_fd) as control:
         while True:
             name, fds, _, _ = socket.recv_fds(control, _NAME_BYTES, 1)
             if not fds:
                 return
-            importlib.import_module(name.decode().strip())  # so that no reader needs to
+            importlib.import_module(name.decode().strip())  # so that no reader needs to import it
             gc.freeze()  # so that garbage collection does not copy the pages that the readers share
             if os.fork() == 0:
                 control.close()
@@ -178,7 +179,7 @@ def _answer(fd: int) -> None:
                 send(stream, None)
             except (MemoryError, ConnectionError):
                 raise
-            except Exception as error:  # noqa: BLE001 whatever it is, it is raised on the other side
+            except Exception as error:  # noqa: BLE001 every error is raised in the task
                 send(stream, error)
     finally:
         os._exit(0)
@@ -191,16 +192,16 @@ def _ask(stream: Any, offset: int, size: int) -> bytes:
 
 
 def _return_freed_memory() -> None:
-    """Make the system allocator return all freed memory, and make Arrow use it, whatever the environment sets, so that
-    readers stay small."""
+    """Make the system allocator return all freed memory, so that readers stay small. Make Arrow use this allocator,
+    whatever the environment sets."""
     os.putenv("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow reads it when it is loaded
-    with suppress(AttributeError):  # other C libraries than glibc
+    with suppress(AttributeError):  # C libraries other than glibc
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _TRIM_BYTES)
         ctypes.CDLL(None).mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
 
 
 def _limit_memory() -> None:
-    with suppress(OSError):  # other systems than Linux
+    with suppress(OSError):  # systems other than Linux
         _OOM_SCORE.write_text("1000")  # if memory runs out, the kernel kills this process and not the task
     with suppress(OSError):
         used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")

@@ -78,8 +78,7 @@ class MarksContradict(FileRejected):
 
 
 class MarksAmbiguous(FileRejected):
-    """A column declared as numbers has values such as 1.250, and nothing shows whether the separator is for
-    decimals."""
+    """A column declared as numbers has values such as 1.250, and the other numbers do not prove how to read them."""
 
 
 class NoTable(FileRejected):
@@ -133,5 +132,5 @@ class ReaderKilled(FileRejected):
 
 
 class PathColumnUnusable(FileRejected):
-    """The file's key lacks a folder for one of the contract's `path_columns` or has several, or the file itself already
-    has this column."""
+    """The file's key lacks a folder for one of the contract's `path_columns`, has several, or has one whose value is
+    not UTF-8, or the file itself already has this column."""

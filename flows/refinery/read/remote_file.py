@@ -28,7 +28,7 @@ class RemoteFile:
         return io.BufferedReader((_Ranges if self.keeps_blocks else _SingleRanges)(self), buffer_size=1 << 20)
 
     def read_some(self, offset: int, size: int) -> bytes:
-        """Return at most `size` bytes from `offset`, or fewer if that would need more than one request."""
+        """Return `size` bytes from `offset`, or fewer if they do not fit into one request or the file ends."""
         return self.read_range(offset, min(size, _BLOCK_BYTES, self.size_bytes - offset))
 
 

@@ -61,7 +61,7 @@ class TextSource:
 
     def read(self, size: int) -> bytes:
         """Return about `size` more bytes of UTF-8, or none at the end of the file. Raise TextUndecodable if the text is
-        not in the encoding."""
+        not in the encoding, or the errors of `ByteSource.read`."""
         content = self._source.read(size)
         if self._decoder is not None:
             content = self._decode(self._decoder, content, is_last=not content) or (

@@ -53,7 +53,7 @@ _UNKNOWN_ARCHIVE = (
     "a ZIP archive, but no XLSX workbook; upload the table itself, compressed with gzip or zstd if at all"
 )
 _MAX_PARTS = 10_000
-_MAX_MERGED = 100_000  # ranges; more are not counted
+_MAX_MERGED = 100_000  # if a workbook has more merged ranges, they are not counted
 _PIECE_BYTES = 1 << 18
 _MAX_TAG_BYTES = 1 << 20
 # zipfile raises NotImplementedError for a compression or encryption that it cannot read.
@@ -168,7 +168,7 @@ def _no_such_date(row: list[Any], number: int, errors: UnusableCells) -> int | N
 
 
 def _is_made_up(value: Any) -> bool:
-    """Return whether a date or time is what the workbook library returns for a number that is not a valid day."""
+    """Return whether the workbook library returns this date or time for a number that is not a valid day."""
     if isinstance(value, dt.date):
         return (value.year, value.month, value.day) == (1900, 2, 28) or value.year < _FIRST_YEAR
     return isinstance(value, dt.time)
@@ -254,8 +254,8 @@ def _sheet_rows(
 
 
 def _sheet_name(visible: list[str], names: list[str], wanted: str | int) -> str:
-    """Return the name of the sheet to read. If `wanted` is a number, it is an index among the visible worksheets; a
-    hidden worksheet can be read by name. Raise SheetMissing if there is no such sheet."""
+    """Return the name of the sheet to read. If `wanted` is a number, it is an index (from 0) among the visible
+    worksheets; a hidden worksheet can be read by name. Raise SheetMissing if there is no such sheet."""
     if isinstance(wanted, int) and 0 <= wanted < len(visible):
         return visible[wanted]
     if isinstance(wanted, str) and wanted in names:
@@ -357,7 +357,7 @@ def _pieces(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> Iterator[bytes]:
 
 
 class _Extent:
-    """Determines the extent of a sheet's cells by searching its XML, without parsing it."""
+    """Determines the extent of a sheet's cells, and which are unusable, by searching its XML without parsing it."""
 
     def __init__(self, max_cells: int) -> None:
         self.errors = UnusableCells(max_cells)

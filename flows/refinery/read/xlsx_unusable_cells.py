@@ -1,6 +1,6 @@
 """Find the cells of a workbook that have no usable value: errors (#DIV/0!, #N/A), formulas that were never calculated,
-and dates that do not exist. The XML is searched for them, because the workbook library returns them as empty or with
-another value."""
+and dates that do not exist. The XML is searched for them, because the workbook library returns them as empty or with a
+different value."""
 
 import html
 import re
@@ -69,7 +69,8 @@ class UnusableCells:
         return [int(place) & 0xFFFF for place in self._sorted[first:end]]
 
     def take_zeros(self) -> None:
-        """Treat formulas with the value 0 as not calculated, because the workbook requests a full recalculation."""
+        """Treat formulas with the value 0 as never calculated. This is right if the workbook requests a full
+        recalculation when it is opened."""
         for row, is_zero in enumerate(self._zeros):
             if is_zero:
                 self._mark(row, NEVER_CALCULATED)

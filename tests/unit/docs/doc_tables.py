@@ -193,11 +193,14 @@ def expectation_methods() -> str:
 def limits() -> str:
     """List the limits that apply to a file, with the descriptions from the docstring of `Limits`."""
     text = Limits.__doc__ or ""
-    described = dict(re.findall(r"^\s+(\w+): (.+)$", text, re.MULTILINE))
+    described = dict(re.findall(r"^ +(\w+): (.+?)(?=\n +\w+: |\Z)", text, re.MULTILINE | re.DOTALL))
     bounds = Limits()
     return _table(
         ("limit", "value", "applies to"),
-        ((_code(name), _amount(name, getattr(bounds, name)), meaning) for name, meaning in described.items()),
+        (
+            (_code(name), _amount(name, getattr(bounds, name)), " ".join(what.split()))
+            for name, what in described.items()
+        ),
     )
 
 
