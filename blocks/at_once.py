@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-_LOOKS = 8
+_THREADS = 8
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-def at_once(look: Callable[[_T], _R], things: Iterable[_T]) -> Iterator[_R]:
-    """Call `look` with each item of `things`, up to eight at the same time, and yield the results in order."""
-    with ThreadPoolExecutor(_LOOKS) as pool:
-        yield from pool.map(look, things)
+def at_once(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
+    """Call a function with each item, up to eight items at the same time, and yield the results in the items' order."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        yield from pool.map(function, items)

@@ -13,8 +13,8 @@ _MAKING = Lock()
 
 
 def client_of(service: str) -> Any:
-    """Return a boto3 client for a service. It times out after 5 s when connecting and 60 s when reading, and makes up
-    to five attempts with backoff and jitter."""
+    """Return a boto3 client for a service. A call times out after 5 s when connecting and 60 s when reading, and is
+    attempted up to five times, with backoff and jitter."""
     make_client: Callable[..., Any] = boto3.client  # its overloads need literal service names
     config = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": _MAX_ATTEMPTS})
     with _MAKING:

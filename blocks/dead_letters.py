@@ -1,4 +1,4 @@
-"""Reads messages from the dead-letter queue, and sends some of them back to the upload queue."""
+"""Sends messages from the dead-letter queue back to the upload queue."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,10 +11,11 @@ _HELD_SECONDS = 300
 
 
 class DeadLetters:
-    """Reads the dead-letter queue, and sends its messages back to the queue that they came from.
+    """Receives messages from the dead-letter queue, and sends those that the caller chooses to the upload queue.
 
     Args:
         sqs: a boto3 client for SQS.
+        queue_url: the upload queue.
     """
 
     def __init__(self, sqs: Any, dead_letter_queue_url: str, queue_url: str) -> None:
@@ -23,7 +24,7 @@ class DeadLetters:
 
     def hold_all(self) -> Iterator[list[ReceivedMessage]]:
         """Yield all messages in batches of up to ten, each message once. SQS hides them from other readers for five
-        minutes. Raise AwsUnavailable or AwsRefused if SQS cannot be read."""
+        minutes. Raise AwsUnavailable, AwsRefused or AwsCallInvalid if a call to SQS fails."""
         seen: set[str] = set()
         while letters := self._letters.receive(wait_seconds=_WAIT_SECONDS):
             new = [letter for letter in letters if letter.message_id not in seen]
@@ -33,12 +34,12 @@ class DeadLetters:
             yield new
 
     def send_back(self, letters: Sequence[ReceivedMessage]) -> None:
-        """Send messages of one batch to the queue that they came from, then delete them from the dead-letter queue. If
-        the process ends between these steps, some messages are in both queues.
+        """Send messages of one batch to the upload queue, then delete them from the dead-letter queue. If the deletion
+        fails or the process ends before it, the messages that were sent are in both queues.
 
         Raises:
-            AwsUnavailable, AwsRefused, MessageLost: a call failed. Messages that were not sent are still in the
-                dead-letter queue.
+            AwsUnavailable, AwsRefused, AwsCallInvalid, MessageLost: a call failed. Messages that were not sent are
+                still in the dead-letter queue.
         """
         if not letters:
             return

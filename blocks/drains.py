@@ -38,8 +38,8 @@ class Drains:
         )
 
     def dispatch(self, upload: UploadMessage) -> Dispatched:
-        """Send the upload's message, then start the drain of the current window (lambda_trigger/windows.py). It is safe
-        to repeat this."""
+        """Send the upload's message, then start the drain of the current window, unless it was started before or the
+        stack is paused (lambda_trigger/dispatch.py). It is safe to repeat this."""
         with explaining_aws_errors(f"dispatching {upload.key}"):
             return self._dispatcher.dispatch(upload)
 
@@ -56,8 +56,8 @@ class Drains:
         return arn
 
     def start_backlog(self, tasks: int) -> bool:
-        """Start a drain that launches tasks until `tasks` are running. Return False if such a drain was already started
-        in the current half minute."""
+        """Start a drain that launches tasks until `tasks` are running, or the maximum number of tasks. Return False if
+        such a drain was already started in the current half minute."""
         return self._start(backlog_drain(time.time()), {"source": "backlog", "tasks": tasks}) is not None
 
     def _start(self, name: str, given: dict[str, object]) -> str | None:

@@ -10,7 +10,8 @@ from typing import Self
 
 from flows.refinery.errors import TerminalError
 
-MAX_MESSAGE_SECONDS = 43_200  # SQS: twelve hours from the receive call, no matter how often it is extended
+# SQS hides a message for at most twelve hours after the receive call, no matter how often the timeout is extended.
+MAX_MESSAGE_SECONDS = 43_200
 _SLOWEST_BYTES_PER_SECOND = 6_000_000  # the smallest Fargate task transfers faster than this
 _CLOSING_SECONDS = 300  # to announce and record the remaining outcomes, and to stop (stopTimeout is 120 seconds)
 _STARTING_SECONDS = 600  # to find capacity, pull the image and start Python
@@ -18,8 +19,8 @@ _MIN_DRAIN_SECONDS = 43_200
 GIB = 1024**3
 DISK_OF_IMAGE_GIB = 1
 COPY_FRACTION = 0.25
-"""An upload larger than this fraction of the free disk space is not copied to disk but read from S3 in ranges, so that
-the disk holds only rows that wait for a rule on the whole file."""
+"""An upload larger than this fraction of the free disk space is not copied to the disk but read from S3 in ranges, so
+that the disk has room for output files and for rows that wait for the end of the file."""
 _MIN_MEMORY_MIB = 1_024
 
 
@@ -73,9 +74,9 @@ class Limits:
         return max(_MIN_DRAIN_SECONDS, 3 * self.launch_seconds)
 
     def check(self, *, memory_mib: int) -> None:
-        """Raise LimitsInconsistent unless the largest allowed upload fits into a task's time and memory. SQS limits
-        the time, because a task may hold a message for as long as it runs. What must fit on the disk depends on the
-        contract (deployment/aws/task_disk.py)."""
+        """Raise LimitsInconsistent if a task could run, and so hold a message, for longer than SQS hides a message, or
+        if its memory is too small for any file. Whether the disk is large enough depends on the contracts
+        (deployment/aws/task_disk.py)."""
         if self.task_seconds > MAX_MESSAGE_SECONDS:
             excess = self.task_seconds - MAX_MESSAGE_SECONDS
             raise LimitsInconsistent(
@@ -85,5 +86,5 @@ class Limits:
             )
         if memory_mib < _MIN_MEMORY_MIB:
             raise LimitsInconsistent(
-                f"TaskMemory={memory_mib} is not enough for files of any size: set TaskMemory={_MIN_MEMORY_MIB} or more"
+                f"TaskMemory={memory_mib} is too small for any file: set TaskMemory={_MIN_MEMORY_MIB} or more"
             )

@@ -42,8 +42,8 @@ class ObjectGone(FileRejected):
 class ObjectArchived(TransientError):
     """The object is in an archive (S3 Glacier) and must be restored before it can be read.
 
-    The message returns to the queue, and moves to the dead-letter queue after the maximum number of deliveries. Redrive
-    it once the object is restored.
+    The upload's message returns to the queue, and moves to the dead-letter queue after the maximum number of
+    deliveries. Redrive the upload once the object is restored.
     """
 
 
@@ -140,8 +140,8 @@ class ObjectStore:
 
         Args:
             accept: called before the body is read; may raise an exception to prevent the download.
-            at_most: a size in bytes. A larger object is not downloaded; use `read_range` for it. If the server does not
-                support ranges, it is downloaded nevertheless.
+            at_most: a size in bytes. A larger object is not downloaded, because `read_range` can read it, unless the
+                server does not support ranges.
 
         Raises:
             ObjectGone: there is no such object version.
@@ -183,10 +183,6 @@ class ObjectStore:
         except (BotoCoreError, ClientError) as error:
             raise _read_error(error, bucket, key, facts.version_id) from error
         raise AwsUnavailable(f"reading s3://{bucket}/{key}: the body broke off every time")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the store without its client, because the reader process creates its own client."""
-        return type(self), (self.landing_bucket, self.published_bucket)
 
     def _takes_ranges(self, bucket: str, key: str, version_id: str | None) -> bool:
         """Return whether the server supports range requests. If it does not, boto3 would write the whole object for
@@ -304,7 +300,7 @@ class ObjectStore:
                 raise AwsUnavailable(f"{doing}: the upload was deleted before it was completed") from error
 
     def abort_upload(self, pending: PendingUpload) -> None:
-        """Delete the parts of an uploaded file that did not become an object."""
+        """Delete the parts of an upload that was not completed."""
         with explaining_aws_errors(f"deleting the upload of {self.published_address(pending.key)}"):
             self._s3.abort_multipart_upload(**self._of_upload(pending))
 
@@ -312,7 +308,7 @@ class ObjectStore:
         return {"Bucket": self.published_bucket, "Key": pending.key, "UploadId": pending.upload_id}
 
     def list_keys(self, prefix: str) -> Iterator[tuple[str, datetime]]:
-        """Yield each key under `prefix`, and when the object was written, sorted by key."""
+        """Yield each key under `prefix` and the time when its object was written, sorted by key."""
         for page in self.list_objects(prefix):
             yield from ((each.key, each.last_modified) for each in page)
 

@@ -11,8 +11,8 @@ from lambda_trigger.pause import PAUSE_KEY, is_paused
 
 
 class Pause:
-    """Creates, deletes and looks for the object that pauses the stack. Every method raises AwsUnavailable or AwsRefused
-    if a call to S3 fails.
+    """Creates, deletes and looks for the object that pauses the stack. Every method raises AwsUnavailable, AwsRefused
+    or AwsCallInvalid if a call to S3 fails.
 
     Args:
         s3: a boto3 client for S3. If it is None, a client with this process's credentials is created when needed.
@@ -31,13 +31,13 @@ class Pause:
             return is_paused(self._s3, self._bucket)
 
     def begin(self) -> None:
-        """Pause the stack, so that no drain is started and each task ends after the uploads that it is processing."""
+        """Pause the stack: new uploads wait in the queue, and tasks end after the uploads that they are processing."""
         mark = json.dumps({"since": datetime.now(UTC).isoformat(timespec="seconds")})
         with explaining_aws_errors("pausing the stack"):
             self._s3.put_object(Bucket=self._bucket, Key=PAUSE_KEY, Body=mark.encode(), ContentType="application/json")
 
     def end(self) -> None:
-        """End the pause. The caller must start a drain afterwards, because the Lambda does not start a second drain in
-        the same window, even if the first one ended during the pause."""
+        """End the pause. The caller must start a drain afterwards, because the Lambda starts none for uploads that have
+        arrived during the pause, and no second drain in a window whose drain ended during the pause."""
         with explaining_aws_errors("ending the pause"):
             self._s3.delete_object(Bucket=self._bucket, Key=PAUSE_KEY)

@@ -22,7 +22,7 @@ def oldest_message_since(queue_url: str, *, cloudwatch: Any = None) -> datetime 
     local cloud, an AWS emulator, does not have this metric.
 
     Raises:
-        AwsUnavailable, AwsRefused: a call to SQS or CloudWatch failed.
+        AwsUnavailable, AwsRefused, AwsCallInvalid: a call to SQS or CloudWatch failed.
     """
     now = datetime.now(UTC)
     if not any(count_messages(client_of("sqs"), queue_url)):

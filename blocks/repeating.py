@@ -1,4 +1,4 @@
-"""Calls a function again and again in the background."""
+"""Calls a function at regular intervals in the background."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,8 +7,8 @@ from threading import Event, Thread
 
 @contextmanager
 def repeating(do: Callable[[], object], every_seconds: float, name: str, *, end_seconds: float = 0) -> Iterator[None]:
-    """Call `do` every `every_seconds` in a daemon thread with the given name while the block runs. Then wait at most
-    `end_seconds` for a call that is in progress."""
+    """Call `do` in a daemon thread with the given name while the block runs, each time `every_seconds` after the end of
+    the previous call. Then wait at most `end_seconds` for a call that is in progress."""
     over = Event()
 
     def run() -> None:

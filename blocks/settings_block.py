@@ -52,7 +52,8 @@ def credentials_of_stack(stack: str) -> AwsCredentials | None:
 
 
 def use_credentials_of_stack(stack: str) -> None:
-    """Make boto3 use the stack's AWS Credentials block in this process, unless an AWS_ variable is set.
+    """Make boto3 use the stack's AWS Credentials block in this process, if there is one and no environment variable
+    begins with AWS_.
 
     On ECS such variables are set and lead to the task's role; a worker elsewhere may have no credentials.
     """

@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 
 from blocks.aws import client_of
 from blocks.aws_errors import explain_aws_error, explaining_aws_errors
+from blocks.limits import MAX_MESSAGE_SECONDS
 from blocks.repeating import repeating
 from flows.refinery.errors import SluiceError, TransientError
 
@@ -27,7 +28,6 @@ _HANDLE_EXPIRED = frozenset(
         "AWS.SimpleQueueService.MessageNotInflight",
     }
 )
-MAX_VISIBILITY_SECONDS = 43_200  # SQS: twelve hours from the receive call, no matter how often it is extended
 MAX_MESSAGES = 10  # the maximum number that one call to SQS can receive or change
 
 
@@ -52,13 +52,13 @@ Problems = dict[ReceivedMessage, SluiceError]
 class UploadQueue:
     """The SQS queue with one message per upload.
 
-    It remembers which messages are held, that is, were received and neither returned nor deleted. `receive` and
+    It remembers which messages are held, that is, were received and not returned, deleted or lost since. `receive` and
     `count_waiting` raise AwsUnavailable, AwsRefused or AwsCallInvalid if a call to SQS fails. The methods that take
     messages return those for which a call failed, instead of raising these errors.
 
     Args:
         dead_letter_queue_url: where `give_up` sends messages.
-        visibility_timeout_seconds: how long a received message stays invisible; at most MAX_VISIBILITY_SECONDS.
+        visibility_timeout_seconds: how long a received message stays invisible; at most MAX_MESSAGE_SECONDS.
         client: a boto3 client for SQS. If it is None, a client with this process's credentials is created when needed.
     """
 
@@ -83,7 +83,7 @@ class UploadQueue:
 
     @property
     def held(self) -> list[ReceivedMessage]:
-        """Return the messages that were received and neither returned nor deleted."""
+        """Return the messages that were received and not returned, deleted or lost since."""
         return list(self._held.values())
 
     def receive(self, *, wait_seconds: int) -> list[ReceivedMessage]:
@@ -127,7 +127,7 @@ class UploadQueue:
         messages = list(messages)
         with self._changing:
             self._let_go(messages)
-            return self.extend(messages, min(after_seconds, MAX_VISIBILITY_SECONDS))
+            return self.extend(messages, min(after_seconds, MAX_MESSAGE_SECONDS))
 
     def acknowledge(self, messages: Iterable[ReceivedMessage]) -> Problems:
         """Delete messages. A message that cannot be deleted will be delivered again."""

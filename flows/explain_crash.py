@@ -29,8 +29,8 @@ from flows.refinery.errors import SluiceError
     persist_result=False,
 )
 def explain_crash(flow_run_id: UUID) -> State[Any]:
-    """Show why a flow run crashed, in its state and in an artifact. If it crashed after its receipt was written, set it
-    to the receipt's outcome instead. If it is no longer crashed, leave its state unchanged.
+    """Show why a flow run crashed, in its state and in an artifact. If it crashed after its receipt was written, set
+    its state to the receipt's outcome instead. If it is no longer crashed, leave its state unchanged.
 
     Args:
         flow_run_id: The flow run that crashed.
@@ -62,8 +62,8 @@ def explain_crash(flow_run_id: UUID) -> State[Any]:
 
 
 def _correct(flow_run: FlowRun) -> bool:
-    """Set a flow run to the outcome in its receipt, if there is one: the process was killed before it could report the
-    outcome. Return whether the flow run was corrected."""
+    """If a receipt exists for a crashed flow run, set its state to the receipt's outcome, which the killed process did
+    not report. Return whether Prefect now shows that outcome."""
     with suppress(SluiceError):  # without S3 or settings there is still an explanation
         parts = parts_of_environment()
         receipt = read_receipt(parts.store, _run_id_of(flow_run))

@@ -111,8 +111,8 @@ def job_by_hand(
         upload = replace(upload, sequencer=_sequencer_of(parts, upload, facts, contract))
     existing = read_receipt(parts.store, upload.run_id)
     if existing and (force or _is_retry_of(existing)):
-        # S3's listing has no sequencer. Without the event's sequencer, versions that were written in the same second
-        # could be ordered incorrectly.
+        # Only an S3 event has a sequencer. Without it, versions that were written in the same second could be ordered
+        # incorrectly.
         upload = replace(upload, attempt=existing.attempt + 1, sequencer=existing.source.sequencer)
     task = task_identity()  # a task of the stack, if a worker of type ecs started this run
     chain = Chain(task_arn=task.task_arn)

@@ -49,7 +49,7 @@ class StateMachineUnknown(TerminalError):
 class Reconciled:
     """What one run of the reconcile flow found and did."""
 
-    found: FoundUploads  # the uploads without a receipt
+    found: FoundUploads  # the uploads without a receipt, by state
     window: Window  # the period that was checked
     age_known: bool  # whether the age of the oldest message in the queue is known; if not, no upload counts as lost
     held: HeldUploads  # the uploads that tasks hold
@@ -79,7 +79,7 @@ def reconcile(
         dry_run: Only show what would be dispatched and deleted.
         grace_minutes: Skip uploads that are younger than this, because they may still be in progress.
         lookback_days: Check uploads and outputs that are at most this many days old.
-        max_uploads: Dispatch at most this many uploads; the next run continues from there.
+        max_uploads: Dispatch at most this many lost uploads; the next run dispatches the others.
         given_up_too: Also dispatch uploads that Sluice gave up on. Remove the cause first.
         prefix: Check only keys with this prefix, such as incoming/orders/. If empty, all uploads are checked.
         rebuild: Also rebuild the index from all receipts, and the runs of the last lookback_days days in Prefect.
@@ -188,8 +188,8 @@ def _dispatch(parts: Parts, drains: Drains, upload: UploadMessage) -> str:
 
 
 def _attempt_before(parts: Parts, upload: UploadMessage) -> FoundAttempt:
-    """Return the upload's last failed attempt or, if none can be read, a new one with the error EventLost. An upload
-    with a stored attempt does not count as lost in the next run of the flow, while its message is queued."""
+    """Return the upload's last failed attempt or, if none can be read, a new one with the error EventLost. Without a
+    stored attempt, the next run of the flow would count the upload as lost again while its new message is queued."""
     with suppress(AttemptUnreadable):
         if found := find_attempt(parts.store, upload.run_id):
             return found

@@ -1,7 +1,7 @@
 """Dispatches an upload: sends a message to the queue, then starts the drain of the current window (windows.py).
 
 The order matters. The message is sent before the clock is read, so it is in the queue before the current window ends,
-and that window's drain does not end earlier. docs/architecture.md describes the rules.
+and a task of that window's drain receives messages for at least as long. docs/architecture.md describes the rules.
 """
 
 import json

@@ -29,7 +29,7 @@ class UploadMessage:
     # orders the events of one key (S3's hexadecimal string); None if the trigger was not an S3 event
     sequencer: str | None = None
     event_time: str | None = None  # when S3 received the upload, ISO 8601, UTC; None if that is unknown
-    attempt: int = 0  # 0 for the upload itself, n for the n-th forced re-run of the same version
+    attempt: int = 0  # 0 for the upload itself; each forced re-run or repair of the same version adds 1
 
     @property
     def run_id(self) -> str:

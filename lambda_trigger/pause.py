@@ -1,4 +1,4 @@
-"""Checks whether the stack is paused. While there is an object PAUSE_KEY in the published bucket, no drain starts."""
+"""Checks whether the stack is paused, which is the case while the object PAUSE_KEY is in the published bucket."""
 
 from typing import Any
 

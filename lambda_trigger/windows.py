@@ -1,7 +1,7 @@
 """Names of the executions that drain the queue. Uploads in the same time window use the same name, so that only one
 execution is started."""
 
-BACKLOG_SECONDS = 30  # at most one request for more tasks per half minute, no matter how many tasks ask
+BACKLOG_SECONDS = 30  # one drain per half minute, no matter how many tasks request more tasks
 
 
 def window_of(now: float, window_seconds: int) -> int:

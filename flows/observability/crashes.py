@@ -62,13 +62,13 @@ def investigate(client: SyncPrefectClient, flow_run: FlowRun, own_log: TaskLog |
     CloudWatch Logs or, if it has no lines there, from Prefect.
 
     Args:
-        own_log: this process's log, if this process runs in a task with the same task definition as the crashed one.
-            The name of the crashed task's log stream then differs only in the task ID. If `own_log` is None, the log
-            stream is looked up in the task definition.
+        own_log: this process's log, if this process runs in a task of the same stack as the crashed one. The name of
+            the crashed task's log stream then differs only in the task ID. If `own_log` is None, the log stream is
+            looked up in the task definition.
     """
     task_arn = task_of_run(flow_run)
     task = _task(task_arn) if task_arn else {}
-    log = (_beside(own_log, task_arn) if own_log else _log_of(task)) if task_arn else None
+    log = (_log_in_stack(own_log, task_arn) if own_log else _log_of(task)) if task_arn else None
     lines = _lines_in_cloudwatch(log) if log else []
     return Crash(cause_of(task), _reported(task) if task else "", tuple(lines or lines_in_prefect(client, flow_run.id)))
 
@@ -116,8 +116,8 @@ def cause_of(task: dict[str, Any]) -> str:
 
 
 def end_of_task(arn: str) -> TaskEnd | None:
-    """Return how the task with this ARN ended, according to ECS, or None if ECS has no record of it or cannot be
-    asked."""
+    """Return whether and how the task with this ARN ended, according to ECS, or None if ECS has no record of the task
+    or the call fails."""
     task = _task(arn)
     if not task:
         return None
@@ -157,15 +157,15 @@ def _containers(task: dict[str, Any]) -> list[dict[str, Any]]:
     return list(task.get("containers") or [])
 
 
-def _beside(own_log: TaskLog, task_arn: str) -> TaskLog:
-    """Return the log of another task that has the same task definition as this one. The names of their log streams
-    differ only in the task ID."""
+def _log_in_stack(own_log: TaskLog, task_arn: str) -> TaskLog:
+    """Return the log of a different task of the same stack. The names of their log streams differ only in the task
+    ID."""
     return TaskLog(own_log.group, f"{own_log.stream.rpartition('/')[0]}/{task_arn.rpartition('/')[2]}")
 
 
 def _log_of(task: dict[str, Any]) -> TaskLog | None:
-    """Return where a task logs, according to its task definition, or None if that cannot be read. A task of the stack
-    has no permission to read it, and uses `_beside` instead."""
+    """Return where a task logs, according to its task definition, or None if the task definition cannot be read. A
+    task of the stack has no permission to read it, and uses `_log_in_stack` instead."""
     try:
         definition = client_of("ecs").describe_task_definition(taskDefinition=task["taskDefinitionArn"])
         container = definition["taskDefinition"]["containerDefinitions"][0]

@@ -1,7 +1,7 @@
 """Shows the progress of a task that drains the queue, and the outcomes per dataset, in a run of the drain-queue flow.
 
-A background thread sends everything, so that no upload waits for Prefect. These flow runs have no deployment, because a
-drain is started by an upload or by `sluice resume`, and not by a person in Prefect.
+A background thread sends everything, so that no upload waits for Prefect. These flow runs have no deployment, because
+Step Functions launches the tasks, and nobody starts them in Prefect.
 """
 
 import json

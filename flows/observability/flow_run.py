@@ -205,8 +205,8 @@ class FlowRunner:
         return self._run_upload(self._parts, job)
 
     def _end(self, flow_run: FlowRun, state: State[Any] | None, ended: Receipt | SluiceError) -> Receipt:
-        """Return the receipt, or raise the error, with which the upload ended. If Prefect declined the final state of
-        the run because a person cancelled it, force that state."""
+        """Return the receipt, or raise the error, with which the upload ended. If a person cancelled the flow run,
+        force its final state, because Prefect declines it otherwise."""
         if isinstance(ended, UploadCancelled):
             self._force(flow_run, Cancelled(message=str(ended)))
         if isinstance(ended, SluiceError):

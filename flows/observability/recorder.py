@@ -43,8 +43,8 @@ _NO_BULK = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 
 
 class Recorder:
-    """Creates flow runs for uploads that no live run showed, and corrects those that show another outcome. Only one
-    thread records at a time; other threads wait."""
+    """Creates flow runs for uploads that no live run showed, and corrects flow runs that show a different outcome. Only
+    one thread records at a time; other threads wait."""
 
     def __init__(self, parts: Parts) -> None:
         self._settings = parts.settings

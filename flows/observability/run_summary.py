@@ -191,7 +191,7 @@ def _reasons(receipt: Receipt) -> str:
 
 
 def _compared(reason: RejectionReason) -> str:
-    """Return text with the observed and the expected value of a rejection reason, or "" if nothing was expected."""
+    """Return the observed and the expected value of a rejection reason as text, or "" if there is no expected value."""
     if reason.expected is None:
         return ""
     observed = "nothing" if reason.observed is None else inline_code(_short(reason.observed))

@@ -79,7 +79,7 @@ class OutcomeNotice:
     key: str
     version_id: str | None
     run_id: str
-    attempt: int  # 0 for the upload itself, n for its n-th forced re-run
+    attempt: int  # 0 for the upload itself; each forced re-run or repair adds 1
     rows: RowCounts | None = None  # None if it failed
     receipt_uri: str | None = None  # None if it failed
     error: OutcomeError | None = None  # None if it was published
@@ -133,8 +133,8 @@ class Announcer:
     """Sends the events that announce outcomes, and prints the metrics that count them.
 
     Args:
-        counts: whether to print metrics. A task does, because CloudWatch reads its log; a command on a user's terminal
-            does not.
+        counts: whether to print metrics. A task prints them, because CloudWatch reads its log; a command on a user's
+            terminal does not.
     """
 
     def __init__(self, parts: Parts, bus: EventBus | None = None, *, counts: bool = True) -> None:
@@ -192,10 +192,9 @@ def _metrics(notices: Sequence[OutcomeNotice]) -> dict[str, int | list[float]]:
         "RowsPublished": sum(count.published for count in rows),
         "RowsQuarantined": sum(count.quarantined for count in rows),
     }
-    happened = {
-        name: count for name, count in counts.items() if count
-    }  # CloudWatch also bills a metric that is always 0
-    return {**happened, **({"SecondsFromUploadToReceipt": waited} if waited else {})}
+    # Leave out zeros, because CloudWatch also bills a metric that is always 0.
+    counted = {name: count for name, count in counts.items() if count}
+    return {**counted, **({"SecondsFromUploadToReceipt": waited} if waited else {})}
 
 
 def _line(names: dict[str, str], dimensions: list[list[str]], metrics: dict[str, Any]) -> dict[str, Any]:

@@ -38,8 +38,8 @@ class Attempt(Document):
     given_up: bool = False  # whether Sluice gave up: the message is in the dead-letter queue, or about to move there
     task_arn: str | None = None
     at: str  # when processing failed, ISO 8601, UTC
-    sent_again_at: str | None = None  # when a redrive sent the message again; None if there was no redrive
-    message_id: str | None = None  # the SQS message; a redrive sends a new one
+    sent_again_at: str | None = None  # when a redrive or reconcile last sent the upload again; None if neither did
+    message_id: str | None = None  # the SQS message; each time that the upload is sent again, it gets a new message
 
     @classmethod
     def of(
@@ -81,7 +81,7 @@ class Attempt(Document):
 
     @property
     def moved_at(self) -> datetime:
-        """Return when the upload's message was last sent again or, if it was not, when the attempt failed."""
+        """Return when the upload was last sent again or, if it was not, when the attempt failed."""
         return datetime.fromisoformat(self.sent_again_at or self.at)
 
     def is_superseded_by(self, receipt: Receipt | None) -> bool:
@@ -121,7 +121,7 @@ def read_attempt(store: ObjectStore, run_id: str) -> Attempt | None:
 
 
 def reopen_attempt(store: ObjectStore, found: FoundAttempt) -> None:
-    """Mark a failed attempt as being retried after its message was sent again, unless the stored attempt has changed
+    """Mark a failed attempt as being retried after its upload was sent again, unless the stored attempt has changed
     since it was `found`. Reset the count of killed tasks to zero, because the cause should have been removed."""
     changes = {"given_up": False, "memory_kills": 0, "sent_again_at": _now()}
     reopened = found.attempt.model_copy(update=changes)

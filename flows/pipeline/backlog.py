@@ -23,8 +23,8 @@ class Backlog:
     """Counts the waiting messages and checks for a pause, when a task starts and then once every half minute.
 
     Args:
-        ask_for_tasks: starts a drain that launches tasks until this number is running (blocks/drains.py).
-        is_paused: checks whether the stack is paused.
+        ask_for_tasks: given a number, starts a drain that launches tasks until so many are running (blocks/drains.py).
+        is_paused: returns whether the stack is paused.
 
     Attributes:
         is_deep: whether more messages than the setting `live_backlog` were waiting at some point since the queue was
@@ -59,7 +59,7 @@ class Backlog:
 
     def is_paused_now(self) -> bool:
         """Return whether the stack was paused at the last check and still is, so that a task does not end because of a
-        pause that is over. If S3 cannot be asked, return False."""
+        pause that is over. Return False if the call to S3 fails."""
         try:
             self.is_paused = self.is_paused and self._look_for_pause()
         except SluiceError as error:

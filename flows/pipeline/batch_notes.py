@@ -72,7 +72,7 @@ class FoundNote(NamedTuple):
 
 
 def write_note(store: ObjectStore, note: BatchNote) -> None:
-    """Store a batch note in S3. It replaces the note's earlier state."""
+    """Store a batch note in S3, replacing its earlier state."""
     store.put(note.key, note.to_json())
 
 

@@ -1,7 +1,7 @@
 """Processes many uploads at once: worker threads fetch, publish and record while the main thread refines.
 
 The refine stage uses the CPU, and must run in the main thread, because its time limit and SIGTERM are signals, which
-Python handles only there. The other stages mostly wait for S3.
+Python handles only in the main thread. The other stages mostly wait for S3.
 """
 
 import contextvars

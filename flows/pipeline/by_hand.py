@@ -1,4 +1,4 @@
-"""Reports the outcome of runs that a person starts, as a task does for uploads from the queue: a receipt is announced,
+"""Reports the outcomes of runs that a person starts, as a task does for uploads from the queue: a receipt is announced,
 and an error is stored as a failed attempt."""
 
 import logging

@@ -100,8 +100,8 @@ class CatchingUp:
 
     def _outcomes_of(self, found: FoundNote) -> Iterator[tuple[NotedUpload, Receipt | Attempt]]:
         """Yield each upload in a note that has an outcome, with the outcome: a receipt, or the failed attempt after
-        which Sluice gave up on it. Messages of other uploads are back in the queue. If one of these uploads has no
-        outcome because its task died, store the reason."""
+        which Sluice gave up on the upload. For each upload without an outcome, whose message is back in the queue,
+        store the reason if its task died."""
         for noted in found.note.uploads:
             if outcome := self._outcome_of(noted, found):
                 yield noted, outcome

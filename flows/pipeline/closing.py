@@ -28,8 +28,8 @@ Announce = Callable[[Sequence[OutcomeNotice]], frozenset[str]]
 
 @dataclass(frozen=True, slots=True)
 class Outlets:
-    """The functions that report outcomes. None of them raises. The first two return the run IDs of the outcomes that
-    were accepted."""
+    """The functions that report outcomes. None of them raises an exception. The first two return the run IDs of the
+    outcomes that were accepted."""
 
     announce: Announce  # notifies EventBridge (flows/pipeline/announce.py)
     # shows receipts, and failed attempts after which Sluice gave up, in Prefect (flows/observability/recorder.py)

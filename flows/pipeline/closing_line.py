@@ -1,6 +1,6 @@
-"""Closes deliveries in the background: one thread announces outcomes and ends messages, another updates Prefect.
-
-Thus neither EventBridge nor a slow Prefect server delays the next upload, and each call covers many uploads.
+"""Closes deliveries in the background: one thread announces outcomes and deletes or returns messages, and another one
+updates Prefect. So neither EventBridge nor a slow Prefect server delays the next upload, and each call covers many
+uploads.
 """
 
 import logging

@@ -275,10 +275,10 @@ def find_orphaned(parts: Parts, within: Callable[[datetime], bool]) -> Iterator[
     """Yield the keys of orphaned outputs: objects under data/ that no receipt references, or only the receipt
     of a replaced version.
 
-    Usually the worker that receives a message again deletes what an earlier delivery left. But if two workers hold the
-    same message, one may finish the upload and delete the message before the other one, which has already written its
-    output, is killed. Also, the first delivery of a redriven message is not treated as a repeated delivery. The
-    reconcile flow therefore looks for such objects.
+    Usually the worker that receives a message again deletes the outputs that an earlier delivery left. But if two
+    workers hold the same message, one may finish the upload and delete the message before the other one, which has
+    already written its output, is killed. Also, the first delivery of a redriven message is not treated as a repeated
+    delivery. The reconcile flow therefore looks for such objects.
 
     Runs without a receipt are skipped, because their workers may be about to commit.
 

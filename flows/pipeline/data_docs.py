@@ -1,4 +1,4 @@
-"""Publishes Data Docs: a page for each upload, and an index page for each dataset. A failure never fails an upload.
+"""Publishes Data Docs: a page for each upload, and an index page for each dataset. Failures are logged, not raised.
 
 The index page contains its entries as JSON, so one object, replaced by compare-and-swap, is both the page and its data.
 It lists at most 2 x ENTRIES_PER_PAGE uploads. If there are more, the oldest ENTRIES_PER_PAGE move to an archive page,
@@ -71,8 +71,9 @@ def _list_in(store: ObjectStore, dataset: str, receipts: Sequence[Receipt]) -> N
 
 
 def change_text(store: ObjectStore, key: str, change: Callable[[str | None], str]) -> None:
-    """Replace the text of a page with what `change` returns for it. `change` gets None if there is no page yet, and is
-    called again if another worker changed the page first. Raise AwsUnavailable if that happened on every try."""
+    """Replace the text of a page with the result of `change`, which gets the current text, or None if there is no page
+    yet. If another worker changes the page first, call `change` again. Raise AwsUnavailable if that happens on every
+    try."""
     for _ in attempts():
         found = store.get(key)
         text = change(found.body.decode("utf-8", "replace") if found else None)

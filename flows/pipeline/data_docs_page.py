@@ -140,7 +140,7 @@ def _arguments(check: Check) -> dict[str, Any]:
 
 
 def _harmless(value: Any) -> Any:
-    """Replace markup characters with look-alikes in names and values from a file that GX does not escape."""
+    """Replace markup characters with look-alikes in names and values from a file, because GX does not escape them."""
     if isinstance(value, str):
         return value.translate(_LOOK_ALIKES)
     if isinstance(value, dict):

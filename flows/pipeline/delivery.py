@@ -139,7 +139,7 @@ def fail(
 
 
 def attempt_of(job: UploadJob, error: SluiceError, parts: Parts) -> Attempt:
-    """Return the failed attempt for a job that has just failed with `error` and is tried again."""
+    """Return the failed attempt for a job that has just failed with `error`, without giving up on the upload."""
     return Attempt.of(
         job.upload,
         error,

@@ -46,9 +46,9 @@ class Drain:
     Args:
         live: processes uploads one by one, while Prefect shows them.
         outlets: the functions that report outcomes.
-        ask_for_tasks: starts a drain that launches tasks until this number is running.
-        is_paused: checks whether the stack is paused.
-        end_of_task: asks ECS how a task ended.
+        ask_for_tasks: given a number, starts a drain that launches tasks until so many are running.
+        is_paused: returns whether the stack is paused.
+        end_of_task: returns how the task with a given ARN ended, or None if that is unknown.
         during_first_wait: returns a context manager in which the first receive call is made.
     """
 

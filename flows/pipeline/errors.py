@@ -4,7 +4,8 @@ from flows.refinery.errors import FileRejected, TerminalError, TransientError
 
 
 class StageBroke(TransientError):
-    """A stage failed with an unexpected exception: there is a bug in Sluice, or the machine ran out of a resource.
+    """A stage failed with an unexpected exception, or did not account for every row: there is a bug in Sluice, or the
+    machine ran out of a resource.
 
     The message names the type and location of the exception, but never its text, which may quote data. The upload stays
     in the queue and is tried again; after the maximum number of deliveries it moves to the dead-letter queue.

@@ -1,4 +1,4 @@
-"""Reads batch notes to find the uploads that tasks hold, for commands and flows that do not take the notes over."""
+"""Reads batch notes to find the uploads that tasks hold. The notes are not changed, and not taken over."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field

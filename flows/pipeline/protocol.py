@@ -35,7 +35,7 @@ class ReceiptConflict(TerminalError):
 class IndexUnreadable(TerminalError):
     """An object under index/ is not an index entry with a schema version that this release can read.
 
-    Restore its previous version.
+    Rebuild the index from the receipts, or restore the object's previous version.
     """
 
 
@@ -154,7 +154,7 @@ def updated_entry(
 ) -> IndexEntry:
     """Return the index entry of a source key after applying `receipt`.
 
-    Applying a receipt twice, or receipts in another order, gives the same entry: the newest published version is
+    Applying a receipt twice, or receipts in a different order, gives the same entry: the newest published version is
     current, an older one never replaces it, and a forced re-run replaces the earlier attempt at the same version.
 
     Args:

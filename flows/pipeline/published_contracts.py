@@ -196,7 +196,7 @@ class LiveContracts:
         return Contracts({**self._shipped, **{name: each.contract for name, each in self._published.items()}}.values())
 
     def _read(self, dataset: str, listed: ListedObject) -> _Published | None:
-        """Read a published contract. Return None if it has been withdrawn in the meantime."""
+        """Read a published contract. Return None if it has been deleted in the meantime."""
         if listed.size_bytes > MAX_BYTES:
             return self._unusable(dataset, listed, b"", f"{listed.key}: larger than {MAX_BYTES} bytes")
         stored = self._store.get(listed.key)

@@ -101,7 +101,7 @@ class Rows(_Part):
 
     @property
     def left_out(self) -> str:
-        """Return how many rows were quarantined and dropped, such as ", 3 quarantined, 1 dropped"; "" if none was."""
+        """Return how many rows were quarantined and dropped, such as ", 3 quarantined, 1 dropped", or "" if none."""
         counts = {"quarantined": self.quarantined_total, "dropped": self.dropped_total}
         return "".join(f", {count:,} {what}" for what, count in counts.items() if count)
 
@@ -130,7 +130,7 @@ class Receipt(Document):
 
     status: Status = Field(description="published or rejected")
     run_id: str = Field(description="32 hexadecimal characters from bucket, key and version")
-    attempt: int = Field(description="0 for the upload itself, n for its n-th forced re-run")
+    attempt: int = Field(description="0 for the upload itself; each forced re-run or repair adds 1")
     source: Source = Field(description="the object version that was processed")
     contract: ContractUsed = Field(description="the contract that the file was checked against")
     rows: Rows = Field(description="what happened to every row")

@@ -34,7 +34,7 @@ _TRIES_IN_TIME = 2  # from this delivery on, a file is rejected if the refine st
 P = ParamSpec("P")
 T = TypeVar("T")
 Call = Callable[..., Any]
-"""A function that calls a stage. It gets the stage's function, whose name is the stage's, and the arguments."""
+"""A function that calls a stage, given the stage's function, which has the name of the stage, and its arguments."""
 
 
 def plainly(stage: Callable[P, T], *values: P.args, **more: P.kwargs) -> T:
@@ -48,8 +48,8 @@ def run_upload(
     call: Call = plainly,
     on_progress: Progress | None = None,
 ) -> Receipt:
-    """Process one upload and return its receipt or, for a dry run, the receipt that it would get. If a receipt of this
-    attempt or a later one exists, return that instead; for a repair, raise ReceiptConflict.
+    """Process one upload and return its receipt. If this attempt or a later one already has a receipt, return that one
+    or, for a repair, raise ReceiptConflict. For a dry run, return the receipt that the upload would get.
 
     Args:
         call: calls a stage, directly or as a Prefect task.

@@ -1,7 +1,7 @@
 """Writes a task's batch notes, small S3 objects that list the uploads of each batch that the task holds.
 
 A note is written before the task processes the batch, and deleted when the batch is done. It also marks the upload that
-is being refined, so that if the task runs out of memory, another task learns which upload caused it. To save writes, an
+is being refined, so that another task can find out which upload made this task run out of memory. To save writes, an
 upload is marked only if it takes longer than NAMED_AFTER_SECONDS, was delivered before, or is alone in its batch.
 """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
@@ -155,7 +154,7 @@ def test_an_object_that_is_too_large_is_not_downloaded_but_can_be_read_in_ranges
     assert (facts.size_bytes, facts.version_id) == (10, upload.version_id)
     assert not (tmp_path / "file").exists()
     put(b"newer, and not what is read")
-    assert pickle.loads(pickle.dumps(store)).read_range(LANDING, KEY, facts, 2, 3) == b"234"  # noqa: S301 (ours)
+    assert store.read_range(LANDING, KEY, facts, 2, 3) == b"234"
 
 
 def test_a_range_of_an_object_that_was_overwritten_or_deleted_is_not_read(store: ObjectStore) -> None:

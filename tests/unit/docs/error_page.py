@@ -42,9 +42,9 @@ _KINDS = (
     ),
     (
         "The failure may be temporary",
-        "In a task nothing is committed: the message returns to the queue and the upload is retried. After the queue's "
-        "limit of deliveries the message moves to the dead-letter queue, from which it can be redriven once the cause "
-        "is removed. A command can be run again.",
+        "In a task, the message returns to the queue, and the upload is tried again. After the maximum number of "
+        "deliveries, the message moves to the dead-letter queue: remove the cause, and redrive it. If a command fails "
+        "with such an error, run it again.",
     ),
     (
         "The failure needs an action",

@@ -9,6 +9,7 @@ from typing import Any
 
 from deployment import PROJECT_ROOT
 from flows.pipeline.announce import NAMESPACE, OutcomeStatus, event_of, metric_lines
+from flows.refinery.checks import RejectionReason
 from tests.unit.flows.pipeline.test_announce import SETTINGS, failed, published, rejected
 
 PAGE = (PROJECT_ROOT / "docs" / "outcomes.md").read_text(encoding="utf-8")
@@ -21,7 +22,9 @@ def test_the_page_lists_every_kind_of_event() -> None:
 
 def test_the_example_has_the_fields_of_an_event_in_their_order() -> None:
     example: dict[str, Any] = json.loads(_EXAMPLE.findall(PAGE)[0])
-    event: dict[str, Any] = json.loads(event_of(rejected(), "sluice").detail)
+    message = "3 of 10 rows (30%) are bad; the contract allows at most 20%"
+    reason = RejectionReason(code="bad_rows.max_fraction", message=message)
+    event: dict[str, Any] = json.loads(event_of(rejected(reasons=(reason,)), "sluice").detail)
     own = {"bucket", "version_id", "run_id", "receipt_uri"}
     assert list(example) == list(event)
     assert {name: value for name, value in example.items() if name not in own} == {

@@ -13,8 +13,8 @@ from moto import mock_aws
 from flows.observability.crashes import (
     EXPLAINED,
     Crash,
-    _beside,
     _lines_in_cloudwatch,
+    _log_in_stack,
     _log_of,
     cause_of,
     infrastructure_of,
@@ -120,6 +120,6 @@ def test_the_last_lines_come_from_the_tasks_log_stream(monkeypatch: pytest.Monke
         )["taskDefinition"]["taskDefinitionArn"]
         log = _log_of({"taskArn": TASK, "taskDefinitionArn": definition})
         assert log == TaskLog("/sluice/drain", "drain/drain/0123456789abcdef")
-        assert _beside(TaskLog("/sluice/drain", "drain/drain/fedcba9876543210"), TASK) == log
+        assert _log_in_stack(TaskLog("/sluice/drain", "drain/drain/fedcba9876543210"), TASK) == log
         assert _lines_in_cloudwatch(log) == ["10:11:12 INFO done stage=fetch seconds=0.1", "Killed"]
         assert _lines_in_cloudwatch(TaskLog("/sluice/drain", "drain/drain/gone")) == []
