@@ -1,4 +1,4 @@
-"""What AWS errors mean and what to do about them, in one table for the pipeline and the commands.
+"""Maps AWS errors to Sluice's errors and to advice, in one table for the pipeline and the commands.
 
 AWS documents the error codes that all services share at docs.aws.amazon.com/general/latest/gr/CommonErrors.html, and
 those of S3 at docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
@@ -28,7 +28,8 @@ from flows.refinery.errors import SluiceError, TerminalError, TransientError
 
 
 class AwsUnavailable(TransientError):
-    """AWS did not respond, throttled the call or had an internal error, and the client has used up its retries."""
+    """AWS did not respond, throttled the call or had an internal error, even after retries, or other workers changed an
+    object at each attempt to write it."""
 
 
 class RegionUnusable(AwsUnavailable):

@@ -56,7 +56,7 @@ class Drains:
         return arn
 
     def start_backlog(self, tasks: int) -> bool:
-        """Start a drain that launches tasks until `tasks` are running, or the maximum number of tasks. Return False if
+        """Start a drain that launches tasks until `tasks` are running, but at most MaxConcurrentTasks. Return False if
         such a drain was already started in the current half minute."""
         return self._start(backlog_drain(time.time()), {"source": "backlog", "tasks": tasks}) is not None
 

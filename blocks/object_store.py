@@ -49,7 +49,7 @@ class ObjectArchived(TransientError):
 
 @dataclass(frozen=True, slots=True)
 class ObjectFacts:
-    """What S3 reports about one object version."""
+    """The properties of one object version, as S3 reports them."""
 
     version_id: str | None
     etag: str
@@ -140,7 +140,7 @@ class ObjectStore:
 
         Args:
             accept: called before the body is read; may raise an exception to prevent the download.
-            at_most: a size in bytes. A larger object is not downloaded, because `read_range` can read it, unless the
+            at_most: a size in bytes. A larger object is not downloaded but can be read with `read_range`, unless the
                 server does not support ranges.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Pauses a stack by creating an object in the published bucket, which the Lambda, the drains and the tasks look for."""
+"""Pauses a stack: creates the object in the published bucket that the Lambda, the drains and the tasks look for."""
 
 import json
 from datetime import UTC, datetime
@@ -37,7 +37,7 @@ class Pause:
             self._s3.put_object(Bucket=self._bucket, Key=PAUSE_KEY, Body=mark.encode(), ContentType="application/json")
 
     def end(self) -> None:
-        """End the pause. The caller must start a drain afterwards, because the Lambda starts none for uploads that have
-        arrived during the pause, and no second drain in a window whose drain ended during the pause."""
+        """End the pause. The caller must start a drain afterwards, because the Lambda starts none for uploads that
+        arrive during the pause, and no second drain in a window whose drain ended during the pause."""
         with explaining_aws_errors("ending the pause"):
             self._s3.delete_object(Bucket=self._bucket, Key=PAUSE_KEY)

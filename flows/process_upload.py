@@ -86,10 +86,10 @@ def job_by_hand(
     force: bool = False,
     dry_run: bool = False,
 ) -> UploadJob:
-    """Return the job for a run that a person started, with the message that an S3 event would have produced. The
-    parameters are those of `process_upload`, except that its `contract` is called `changes` here. Raise ParametersWrong
-    if the key is not that of an upload, if the object version or the dataset does not exist, or if the contract or its
-    changes are invalid."""
+    """Return the job for a run that a person started, with an upload message for the object version. The parameters are
+    those of `process_upload`, except that its `contract` is called `changes` here. Raise ParametersWrong if the key is
+    not that of an upload, if the object version or the dataset does not exist, or if the contract or its changes are
+    invalid."""
     if key.startswith("s3://"):
         bucket, _, key = key.removeprefix("s3://").partition("/")
     settings = parts.settings

@@ -6,7 +6,7 @@ with the receipts (flows/pipeline/lost_uploads.py). It dispatches a lost upload 
 the same run ID, so it is harmless if an upload is dispatched twice, or if its event arrives late.
 
 If Sluice gave up on an upload, its message is in the dead-letter queue. The flow reports such an upload with the reason
-of its last failure, and dispatches it again only on request, because otherwise every hourly run would retry it.
+for its last failure, and dispatches it again only on request, because otherwise every hourly run would retry it.
 
 On request, the flow also rebuilds the index and the runs in Prefect from the receipts (flows/pipeline/rebuild.py).
 """
@@ -47,14 +47,14 @@ class StateMachineUnknown(TerminalError):
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What one run of the reconcile flow found and did."""
+    """The result of one run of the reconcile flow."""
 
     found: FoundUploads  # the uploads without a receipt, by state
     window: Window  # the period that was checked
     age_known: bool  # whether the age of the oldest message in the queue is known; if not, no upload counts as lost
     held: HeldUploads  # the uploads that tasks hold
     orphaned: int = 0  # number of data objects that no receipt references, or only a superseded receipt
-    rebuilt: Rebuilt | None = None  # what was rebuilt from receipts; None if that was not requested
+    rebuilt: Rebuilt | None = None  # the result of rebuilding from receipts; None if that was not requested
 
 
 @flow(

@@ -42,7 +42,7 @@ def fetch_quarantine(parts: Parts, run_id: str, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class RepairPlan:
-    """What a repair will do."""
+    """The changes that a repair will make."""
 
     receipt: Receipt  # the receipt that the repair replaces
     changes: tuple[Change, ...]  # every cell that the repair changes

@@ -1,7 +1,7 @@
 """Dispatches an upload: sends a message to the queue, then starts the drain of the current window (windows.py).
 
 The order matters. The message is sent before the clock is read, so it is in the queue before the current window ends,
-and a task of that window's drain receives messages for at least as long. docs/architecture.md describes the rules.
+and that window's drain covers it. docs/architecture.md describes the rules.
 """
 
 import json
@@ -67,8 +67,8 @@ class Dispatcher:
 
 
 def start_drain(step_functions: Any, state_machine_arn: str, name: str, given: dict[str, object]) -> str | None:
-    """Start an execution of the state machine with the name `name` and the input `given`. Return its ARN, or None if
-    Step Functions reports that the name was used before."""
+    """Start an execution of the state machine, with the name `name` and the input `given`. Return the ARN of the
+    execution, or None if Step Functions reports that the name was used before."""
     try:
         started = step_functions.start_execution(stateMachineArn=state_machine_arn, name=name, input=json.dumps(given))
     except ClientError as error:

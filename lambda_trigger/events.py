@@ -23,8 +23,8 @@ class RecordUnreadable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """Describes, for the log, a record that is not an upload. `reason` is a code, and `what` is the object's key or the
-    event's name."""
+    """A record that is not an upload. `reason` is a code for the log, and `what` is the object's key or the event's
+    name."""
 
     reason: str
     what: str

@@ -166,8 +166,8 @@ class Recorder:
         return self._deployment_id
 
     def _correct(self, run: RecordedRun, found: dict[str, Any], *, fits: bool) -> None:
-        """Set an existing flow run to the outcome of its upload. This is necessary if its task ended before it could do
-        so, or if an earlier try failed."""
+        """Set an existing flow run to the outcome of its upload, because the run's task ended before that, or an
+        earlier try failed."""
         tags = sorted({*found["tags"], *run.tags} - ({GIVEN_UP} - run.tags))
         self._request("PATCH", f"/flow_runs/{found['id']}", {"tags": tags})
         if not fits:

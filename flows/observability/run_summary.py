@@ -23,7 +23,7 @@ _SHOWN_CHARACTERS = 120
 
 @dataclass(frozen=True, slots=True)
 class ConsoleLinks:
-    """Creates links to the AWS console for the objects, the execution, the task and the log that a receipt names."""
+    """Creates links to the AWS console for an upload's objects, execution, task and log."""
 
     region: str | None  # the AWS region; None in the local cloud (an AWS emulator), which has no console
     published_bucket: str

@@ -102,7 +102,7 @@ def attempt_key(run_id: str) -> str:
 
 
 def write_attempt(store: ObjectStore, attempt: Attempt) -> None:
-    """Store a failed attempt in S3. It replaces an earlier failed attempt of the same run."""
+    """Store a failed attempt in S3, replacing an earlier failed attempt of the same run."""
     store.put(attempt_key(attempt.run_id), attempt.to_json())
 
 

@@ -1,7 +1,7 @@
 """Finishes remaining batch notes: announces and records outcomes, and stores why dead tasks did not finish uploads.
 
 A batch note is a small S3 object that lists the uploads that a task holds. It remains if the task died, if EventBridge
-rejected an outcome, or if Prefect was down. Each task finishes such notes before it ends.
+rejected an outcome, or if Prefect was down. Each task tries to finish such notes before it ends.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""Carries out the commit protocol: writes the receipt, updates the index, and deletes what was replaced.
+"""Carries out the commit protocol: writes the receipt, updates the index, and deletes replaced outputs.
 
 protocol.py makes the decisions; this module reads and writes S3. Everything here can be repeated after a crash, with
 the same result.
@@ -76,9 +76,12 @@ def commit(store: ObjectStore, receipt: Receipt) -> Receipt:
 
 
 def commit_and_settle(parts: Parts, job: UploadJob, contract: Contract, receipt: Receipt) -> Receipt:
-    """Commit a receipt, update the index, and delete what the receipt replaces. Return the valid receipt of the run.
-    Raise ReceiptConflict if a different result for the same attempt was committed first, or if this is a repair and a
-    later attempt was committed without its corrections."""
+    """Commit a receipt, update the index, and delete replaced outputs. Return the valid receipt of the run.
+
+    Raises:
+        ReceiptConflict: a different result for the same attempt was committed first, or this is a repair and a later
+            attempt was committed without its corrections.
+    """
     try:
         committed = commit(parts.store, receipt)
         if job.corrections and committed.attempt > receipt.attempt:
@@ -107,7 +110,7 @@ def without_corrections(run_id: str) -> ReceiptConflict:
 def settle(
     parts: Parts, job: UploadJob, contract: Contract | None, receipt: Receipt, *, written: Receipt | None = None
 ) -> None:
-    """Update the index for a committed receipt, and delete the outputs of its run that it does not reference.
+    """Update the index for a committed receipt, and delete the outputs of its run that the receipt does not reference.
 
     This is also necessary for a receipt that already existed, because its worker may have died before it updated the
     index, and another worker may have died after it wrote outputs but before it committed them.

@@ -157,7 +157,7 @@ class DeadTasks:
 
 
 def _is_earlier(noted: NotedUpload, again: dict[str, Delivery]) -> bool:
-    """Return whether an upload in a note is an earlier delivery of a message that was delivered again."""
+    """Return whether an upload in a note is from an earlier delivery of a message that was delivered again."""
     delivery = again.get(noted.run_id)
     return (
         delivery is not None

@@ -56,8 +56,8 @@ class Delivery:
 
     @property
     def is_settled(self) -> bool:
-        """Return whether nothing is left to do for this delivery. That includes an upload without an outcome, because
-        it is tried again in another delivery."""
+        """Return whether nothing is left to do for this delivery. This is also true for an upload without an outcome,
+        because its next delivery tries it again."""
         return not self.outcome or (self.announced and self.recorded)
 
     def end(self, receipt: Receipt) -> None:

@@ -182,7 +182,7 @@ class Drain:
         return Poll(began, len(messages)), messages
 
     def _receive_more(self) -> list[Delivery]:
-        """Receive the next batch while others are being processed. Return nothing if bulk processing should end."""
+        """Receive the next batch while others are being processed. An empty result ends bulk processing."""
         if self._is_over or self._backlog.is_paused or not self._is_bulk:
             return []
         try:

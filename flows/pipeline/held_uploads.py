@@ -1,4 +1,4 @@
-"""Reads batch notes to find the uploads that tasks hold. The notes are not changed, and not taken over."""
+"""Reads batch notes, without changing them, to find the uploads that tasks hold."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field

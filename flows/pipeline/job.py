@@ -1,4 +1,4 @@
-"""The values that the stages of an upload receive and return, and what identifies the task that runs them."""
+"""The values that the stages of an upload receive and return, and the identity of the task that runs them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # they import pandas, which a command such as `sluice status`
 
 @dataclass(frozen=True)
 class Parts:
-    """What upload processing depends on: settings, buckets, queue and contracts. flows/composition.py builds it."""
+    """The dependencies of upload processing: settings, buckets, queue and contracts (flows/composition.py)."""
 
     settings: PipelineSettings
     store: ObjectStore

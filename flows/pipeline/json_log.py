@@ -72,8 +72,8 @@ def _heading(time: datetime, level: str, logger: str, event: str) -> dict[str, s
 
 
 class RedactedStream(io.TextIOBase):
-    """A replacement for standard output or standard error. It logs that something was printed, but not the text,
-    because what a dataset's custom step prints is usually data."""
+    """A replacement for standard output or standard error. It logs that text was printed, but not the text, because the
+    output of a dataset's custom step is usually data."""
 
     encoding = "utf-8"
 

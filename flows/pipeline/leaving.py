@@ -2,7 +2,7 @@
 
 A drain relies on the tasks that are running when it counts them: they must receive every message that is sent before
 the drain's window ends. So a task may end only if a receive call that began after that window found no message
-(docs/decisions describes the rules and how they were verified).
+(docs/architecture.md describes the rules and how they are tested).
 """
 
 from dataclasses import dataclass

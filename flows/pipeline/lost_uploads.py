@@ -37,7 +37,7 @@ class GivenUp(NamedTuple):
 
 @dataclass
 class FoundUploads:
-    """The result of searching a window for uploads: the uploads or their number, by state."""
+    """The uploads that a search found in a window, or only their number, by state."""
 
     looked_at: int = 0  # number of object versions in the window
     under_way: int = 0  # number of uploads without an outcome that a task holds, or that may be queued
@@ -61,7 +61,8 @@ class Finder:
     page_size: int = 1000
 
     def find(self, window: Window, prefix: str, max_found: int) -> FoundUploads:
-        """Check the object versions under `prefix` that were written within `window`, page by page.
+        """Return the uploads without a receipt among the object versions under `prefix` that were written within
+        `window`.
 
         Args:
             max_found: the number of lost uploads after which to stop, and of given-up uploads to list.

@@ -1,7 +1,7 @@
 """The decisions of the commit protocol, as pure functions. commit.py acts on them.
 
 A commit writes the data under run-scoped keys, then the receipt (`If-None-Match: *`), then the index entry of the
-source key. Then it deletes what was replaced and, last, the message. After a crash between any two of these steps,
+source key. Then it deletes replaced outputs and, last, the message. After a crash between any two of these steps,
 repeating all of them gives the same result.
 
 An output is deleted only if a receipt for its attempt, or for a later one, exists. Then no worker can commit that
@@ -200,8 +200,8 @@ def _current(
 
 
 def _other_attempt(current: IndexedRun, run: IndexedRun) -> tuple[IndexedRun | None, tuple[str, ...]]:
-    """Return the current run and the retired data keys after `run`, another attempt at the current version, was
-    applied. The later attempt wins, even if it rejects the file."""
+    """Return the current run and the retired data keys after applying `run`, a different attempt at the current
+    version. The later attempt wins, even if it rejects the file."""
     if run.attempt <= current.attempt:
         return current, tuple(set(run.data_keys) - set(current.data_keys))
     if run.status is not Status.PUBLISHED:
@@ -247,8 +247,7 @@ def orphaned_keys(keys: Iterable[str], receipt: Receipt) -> tuple[str, ...]:
 
 
 def run_of(key: str) -> str | None:
-    """Return the ID of the run that wrote an output, as contained in the output's key, or None if the key does not have
-    the form of an output's key."""
+    """Return the run ID in the key of an output, or None if the key does not have the form of an output's key."""
     name = _OUTPUT_NAME.match(key.rsplit("/", 1)[-1])
     return name["run_id"] if name else None
 

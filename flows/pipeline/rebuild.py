@@ -1,5 +1,4 @@
-"""Rebuilds what is derived from receipts: index entries that are missing, outdated or unreadable, and flow runs in
-Prefect."""
+"""Rebuilds, from receipts, index entries that are missing, outdated or unreadable, and flow runs in Prefect."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +18,7 @@ _PAGE = 500
 
 @dataclass
 class Rebuilt:
-    """What one call of `rebuild` did."""
+    """The result of one call of `rebuild`."""
 
     receipts: int = 0  # number of receipts that were read
     entries: int = 0  # number of index entries that were written or, in a dry run, would be

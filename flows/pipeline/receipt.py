@@ -75,7 +75,7 @@ class Output(_Part):
 
     @property
     def is_retirable(self) -> bool:
-        """Return whether a re-upload can replace this object, which contains clean rows or what was fitted on them."""
+        """Return whether a re-upload can replace this object: clean rows, or the parameters of fitted steps."""
         return self.kind in ("data", "fitted")
 
 
