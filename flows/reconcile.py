@@ -53,7 +53,7 @@ class Reconciled:
     window: Window  # the period that was checked
     age_known: bool  # whether the age of the oldest message in the queue is known; if not, no upload counts as lost
     held: HeldUploads  # the uploads that tasks hold
-    orphaned: int = 0  # number of data objects that no receipt references, or only a superseded receipt
+    orphaned: int = 0  # number of outputs that no receipt references, or only the receipt of a replaced version
     rebuilt: Rebuilt | None = None  # the result of rebuilding from receipts; None if that was not requested
 
 

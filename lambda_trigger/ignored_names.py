@@ -2,8 +2,8 @@
 
 from fnmatch import fnmatchcase
 
-# They match _SUCCESS and _temporary of Spark and Hive, .DS_Store, Office lock files, partial transfers and Hadoop
-# checksums.
+# These patterns match _SUCCESS and _temporary of Spark and Hive, .DS_Store, Office lock files, partial transfers and
+# Hadoop checksums.
 IGNORED_NAMES = "_*,.[!.]*,~$*,*.tmp,*.filepart,*.part,*.crc"
 
 

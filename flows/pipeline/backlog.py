@@ -15,7 +15,7 @@ from flows.refinery.errors import SluiceError
 
 LOG = logging.getLogger("sluice.drain")
 PERIOD_SECONDS = 30
-_ASK_WITHIN_SECONDS = 20  # ask early in a half minute, so that the execution named after it also starts within it
+_ASK_WITHIN_SECONDS = 20  # ask early, so that the execution that is named after the half minute also starts in it
 _LOOK_SECONDS = 1.0
 
 

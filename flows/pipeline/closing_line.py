@@ -14,7 +14,7 @@ from flows.pipeline.delivery import Delivery
 from flows.pipeline.json_log import place_of
 
 LOG = logging.getLogger("sluice.drain")
-_AT_ONCE_ANNOUNCED, _AT_ONCE_RECORDED = 10, 100  # the maximum number in a call to EventBridge and in one to Prefect
+_AT_ONCE_ANNOUNCED, _AT_ONCE_RECORDED = 10, 100  # the most outcomes in one call to EventBridge, and to Prefect
 _GATHER_ANNOUNCED_SECONDS, _GATHER_RECORDED_SECONDS = 1.0, 10.0  # a call to Prefect costs the same for one or many
 Deliveries = Queue[Delivery]
 

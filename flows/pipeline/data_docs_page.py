@@ -70,7 +70,7 @@ def page_of(receipt: Receipt) -> str:
 
 @functools.cache
 def _renderers() -> tuple[Any, Any]:
-    # They are cached with their compiled templates, because compiling takes three quarters of a page's rendering time.
+    # Cache them with their compiled templates, because compiling takes three quarters of a page's rendering time.
     gx()  # configures GX without analytics and without its log
     from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
     from great_expectations.render.view import DefaultJinjaPageView

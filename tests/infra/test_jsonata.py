@@ -201,7 +201,10 @@ def cases() -> list[Case]:
                 ({"Contents": [_note(now, 200), _note(now, 300)]}, 0, 3, 3),
             )
         ),
-        *(Case("Is anything to do?", {"Choices.0.Condition": missing > 0}, {"missing": missing}) for missing in (0, 1)),
+        *(
+            Case("Is there anything to do?", {"Choices.0.Condition": missing > 0}, {"missing": missing})
+            for missing in (0, 1)
+        ),
         *(
             Case(
                 "Look for a pause",
