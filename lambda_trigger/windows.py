@@ -15,5 +15,6 @@ def upload_drain(window: int) -> str:
 
 
 def backlog_drain(now: float) -> str:
-    """Return the name of the execution that launches more tasks because many messages are waiting."""
+    """Return the name of the execution that launches more tasks, if many messages are waiting, in the half minute that
+    contains `now` (seconds since 1970)."""
     return f"backlog-{window_of(now, BACKLOG_SECONDS)}"
