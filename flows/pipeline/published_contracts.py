@@ -163,9 +163,12 @@ class LiveContracts:
         self._lock = threading.Lock()
 
     def read(self) -> Contracts:
-        """Return the contracts that currently apply. An invalid contract usually affects only its own dataset. Raise
-        ContractInvalid if one may apply to any key, and AwsUnavailable or AwsRefused if the published contracts cannot
-        be read."""
+        """Return the contracts that currently apply. An invalid contract usually affects only its own dataset.
+
+        Raises:
+            ContractInvalid: an invalid contract may apply to any key.
+            AwsUnavailable, AwsRefused, AwsCallInvalid: the published contracts cannot be read.
+        """
         with self._lock:
             if self._contracts is None or self._clock() >= self._look_at:
                 self._contracts = self._looked(self._contracts)
