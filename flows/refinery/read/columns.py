@@ -1,4 +1,4 @@
-"""Convert Python values from typed formats (JSON, XLSX) to DataFrame columns, without changing a value."""
+"""Convert Python values from typed formats (JSON, XLSX) to DataFrame columns that represent them exactly."""
 
 from __future__ import annotations
 

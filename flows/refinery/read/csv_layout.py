@@ -115,7 +115,7 @@ def _other_start_or_delimiter(sample: str, dialect: CsvDialect, contract: Contra
 
 def _start_of_table(records: Sequence[SampleRecord], contract: Contract) -> int | None:
     """Return the index of the first record that can be the header of the records after it, or None. In a file without a
-    header, return 0 if the records have one field for each column of the contract."""
+    header, return 0 if nearly all records have one field for each column of the contract."""
     fields = [record.fields for record in records]
     if not contract.format.header:
         return 0 if fields and _is_regular(fields, len(contract.columns)) else None

@@ -62,7 +62,7 @@ class UnusableCells:
         return _MARKS[kind - 1] if kind else None
 
     def numbers_that_are_no_day(self, row: int) -> list[int]:
-        """Return the columns (from 1) of the cells in a row whose number, if read as a date, is not a valid day."""
+        """Return the columns (from 1) of a row's cells with a number that, if read as a date, is not a valid day."""
         if self._sorted is None:
             self._sorted = np.sort(np.array(self._odd_numbers, dtype=np.uint64))
         first, end = np.searchsorted(self._sorted, np.array([row << 16, (row + 1) << 16], dtype=np.uint64))
