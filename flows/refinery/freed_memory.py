@@ -1,4 +1,4 @@
-"""Return to the system the freed memory that the C library's allocator keeps."""
+"""Return freed memory from the C library's allocator to the operating system."""
 
 import ctypes
 from collections.abc import Iterable, Iterator
@@ -21,6 +21,6 @@ def returning_memory(items: Iterable[_T]) -> Iterator[_T]:
 
 
 def return_freed_memory() -> None:
-    """Return to the system all memory pages without a block in use."""
-    with suppress(AttributeError):  # other C libraries than glibc
+    """Return all memory pages that have no block in use to the operating system."""
+    with suppress(AttributeError):  # C libraries other than glibc
         ctypes.CDLL(None).malloc_trim(0)

@@ -30,11 +30,13 @@ class OutputFile:
 
 
 class TakeAway:
-    """Takes output files that are finished while more rows follow. This base class leaves them on the disk."""
+    """Receives output files that are finished early, because they are full or to free disk space. This base class
+    leaves them on the disk."""
 
     def take(self, kind: str, file: OutputFile) -> None:
-        """Take a finished file of the kind `data` or `quarantine`. The method may delete the file, but must not make it
-        visible to readers, because the upload may still be rejected. Several threads may call it concurrently."""
+        """Receive a finished file of the kind `data` or `quarantine`. An implementation may delete the file, but must
+        not make it visible to readers, because the upload may still be rejected. Several threads may call this method
+        concurrently."""
 
     def abandon(self) -> None:
         """Make running calls of `take` return soon, because no file will be published."""
@@ -60,7 +62,7 @@ class FileSeries:
         kind: `data` or `quarantine`.
         stem: the path of the files, without their numbers and extension.
         folder: the output folder, as in `OutputFile`.
-        take_away: receives each file that is finished before the last one.
+        take_away: receives each file that is full, and each file that `hand_over` finishes.
     """
 
     def __init__(self, kind: str, stem: Path, folder: str, output: OutputOptions, take_away: TakeAway) -> None:
@@ -75,8 +77,8 @@ class FileSeries:
         return self._open.path.stat().st_size if self._open else 0
 
     def write(self, table: pa.Table) -> None:
-        """Write a table to the current file, or to a new file if the last one is full. An empty table starts only the
-        first file."""
+        """Write a table to the current file, or to a new file if there is no current file. An empty table starts only
+        the first file."""
         if self._open is None:
             if self._finished and not table.num_rows:
                 return

@@ -42,7 +42,8 @@ class PartSeconds(dict[str, float]):
             self._switch_to(outer)
 
     def inside(self, part: str, items: Iterable[_T]) -> Iterator[_T]:
-        """Yield items that are not None, and add the time that it takes to produce them to the seconds of `part`."""
+        """Yield the items, none of which may be None, and add the time that producing them takes to the seconds of
+        `part`."""
         iterator = iter(items)
         while True:
             with self.of(part):

@@ -1,8 +1,8 @@
-"""The `refine` stage, which turns an uploaded file into local files to publish and to quarantine, in one pass.
+"""The `refine` stage, which turns an uploaded file into local files of good rows and bad rows.
 
 One pure function, `refine_partition`, is mapped over the file's partitions, and the results are merged. Good rows are
-preprocessed and written as they arrive. If the file is rejected later, what was written is discarded. Rows are held
-back only if a rule or a step needs the whole file first.
+preprocessed and written as they arrive. If the file is rejected later, their files are discarded. Rows wait only if a
+rule, a step or the header needs the whole file first.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -54,8 +54,8 @@ REJECTING = (FileRejected, StepFailed)
 """The errors that reject a file. Any other error has a cause outside the file."""
 
 Progress = Callable[[str, int], None]
-"""A function that is called with a part of the stage and the number of rows that it has processed so far. The part is
-`refine` if one pass is enough; otherwise it is `validate` first and `preprocess` later."""
+"""A function that is called with a part of the stage and the number of rows that this part has processed so far. The
+part is `refine` if the rows need not wait; otherwise it is `validate` first and `preprocess` later."""
 
 MapPartitions = Callable[
     [Callable[[TypedPartition], JudgedPartition], Iterable[TypedPartition]], Iterable[JudgedPartition]
@@ -77,12 +77,13 @@ class Refined(Findings):
     """The result of the `refine` stage for one file."""
 
     rows_published: int
-    # the number of rows by the step that dropped them, or BY_REPAIR; if the file is rejected, all under file_rejected
+    # for each step, or BY_REPAIR, the number of rows that it dropped; if the file is rejected, `file_rejected` has all
+    # rows
     dropped: dict[str, int]
     # the files with the clean rows, which are local unless `take_away` deleted them; empty if the file is rejected
     outputs: tuple[OutputFile, ...]
     quarantine: tuple[OutputFile, ...]  # the files with the bad rows, local like `outputs`; empty if there are none
-    fitted: dict[str, Any]  # by step, the parameters that it learned, as JSON values
+    fitted: dict[str, Any]  # for each step, its parameters as JSON values, learned or from the contract
     columns_out: tuple[str, ...] = ()  # the columns that were written
     # the time spent in each part (read, validate, preprocess, write), summed over threads and processes
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -104,11 +105,11 @@ def refine_file(
     """Read, validate and preprocess a file, and write the results to local files, in bounded memory.
 
     Args:
-        source: the object version: a local copy, or the object in S3.
+        source: the uploaded file, as a local copy or in S3.
         work_dir: an existing folder for the output files.
         folders: the folders in the object key that may become columns, as `folders_of` returns them.
         corrections: the values that repairs changed and the rows that they dropped, if there were any.
-        take_away: gets each file that is finished while more rows follow.
+        take_away: receives each output file that is finished early.
         map_partitions: applies `refine_partition` to every partition, in this process or in others.
 
     Returns:
@@ -140,8 +141,8 @@ def refine_file(
             judged.count(partitions)
             return _rejected(judged, dropped, seconds)
         typed = stack.enter_context(ahead(_typed(partitions, plan, seconds), is_small=is_small))
-        # Expectations are checked in this thread. In a task's main thread, the time limit can also stop a regular
-        # expression that backtracks for hours; in any other thread, that expression would hold the GIL.
+        # Expectations are checked in the calling thread. In a task, this is the main thread, so the time limit can stop
+        # a regular expression that backtracks for hours. In any other thread, the expression would hold the GIL.
         validated = returning_memory(map_partitions(partial(refine_partition, plan=plan), typed))
         part = "validate" if plan.waits else "refine"
         reported = _reported(seconds.inside(ELSEWHERE, validated), partial(report, part))
@@ -193,8 +194,8 @@ def _reported(judged: Iterator[JudgedPartition], report: Callable[[int], None]) 
 def _frames(
     good: Iterator[pa.RecordBatch], judged: JudgedFile, plan: HeaderPlan, report: Progress
 ) -> Iterator[pd.DataFrame]:
-    """Yield the good rows as DataFrames for the steps. Only the first one may be empty. If the rules reject the file,
-    raise _RejectedByRules after the last one."""
+    """Yield the good rows as DataFrames for the steps. Only the first DataFrame may be empty. If the rules reject the
+    file, raise _RejectedByRules after the last DataFrame."""
     rows, is_first = 0, True
     for batch in good:
         if batch.num_rows or is_first:
@@ -237,8 +238,8 @@ def _accepted(
 
 
 def _rejected(judged: JudgedFile, dropped: int, seconds: PartSeconds, error: Exception | None = None) -> Refined:
-    """Return the result for a rejected file: either its rules rejected it, or they passed and an error occurred while
-    its rows were preprocessed or written."""
+    """Return the result for a rejected file: either the rules rejected it, or an error occurred while its good rows
+    were preprocessed or written."""
     findings = vars(judged.findings)
     rows = findings["rows_in"] + dropped
     findings = {**findings, "rows_in": rows}

@@ -1,4 +1,4 @@
-"""Rows that wait for the end of their file: what makes them wait, and how much disk they take."""
+"""Find out why a contract makes rows wait for the end of their file, and how much disk space they take."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -11,13 +11,14 @@ from flows.refinery.read.partition_spool import UNCOMPRESSED_BYTES
 from flows.refinery.validate.rules import rules_of
 
 DISK_FOR_EACH_BYTE: Mapping[str, float] = MappingProxyType({"csv": 1.3, "json": 0.5, "jsonl": 0.5, "parquet": 2.8})
-"""Compressed bytes on the disk for each byte of a file, as measured (docs/performance.md)."""
+"""Bytes on the disk for each byte of a file, by format, while its rows wait. Rows are compressed, and output files are
+included. The numbers are rounded up from measurements (docs/performance.md)."""
 
-_OPEN_FILES, _OPEN_FILES_IN_FOLDERS = 2, 5  # full output files on the disk at the same time, one with bad rows
+_OPEN_FILES, _OPEN_FILES_IN_FOLDERS = 2, 5  # the most full output files on the disk at once, including one of bad rows
 
 
 def reasons_to_wait(contract: Contract, kind: str) -> list[str]:
-    """Return why no row of a file can be published before all are read: the rules and steps that need all rows, or a
+    """Return why the rows of a file wait on the disk until all are read: the rules and steps that need all rows, or a
     header that a later row may change. `kind` is the file's format, a key of DISK_FOR_EACH_BYTE."""
     rules = [rule.id for rule in rules_of(contract) if rule.is_late and rule.severity != "info"]
     steps = [
@@ -34,7 +35,7 @@ def reasons_to_wait(contract: Contract, kind: str) -> list[str]:
 
 
 def disk_needed(contract: Contract, file_bytes: int, kind: str) -> int:
-    """Return how many bytes of disk a file takes if its rows wait.
+    """Return how many bytes of disk space a file takes if its rows wait.
 
     Args:
         file_bytes: the size of the file or, if it is compressed, of its content.

@@ -6,7 +6,7 @@ EXACT_FLOAT = 2**53  # from this number on, a float64 cannot represent every int
 
 
 def shown(value: Any) -> str:
-    """Format a number for a message. A float gets at most six significant digits."""
+    """Format a number for a message. A float that is not a whole number gets at most six significant digits."""
     plain = as_python(value)
     return f"{plain:.6g}" if isinstance(plain, float) else str(plain)
 
@@ -22,7 +22,7 @@ def shortened(text: str, characters: int) -> str:
 
 
 def as_cell(value: Any) -> str:
-    """Return a value as the text of a cell: a list with semicolons between its values, and "" for a missing value."""
+    """Format a value as the text of a cell. The values of a list are joined with semicolons, and None becomes ""."""
     if isinstance(value, list):
         return "; ".join(map(as_cell, value))
     return "" if value is None else str(value)

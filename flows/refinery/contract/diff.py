@@ -1,4 +1,4 @@
-"""Compare two contracts: which rules became stricter or looser, and what is read or published differently."""
+"""Compare two contracts, and describe the effect of each difference on the files that arrive later."""
 
 import difflib
 from collections import Counter
@@ -158,7 +158,7 @@ def _by_subject(expectations: Sequence[Expectation]) -> dict[str, Expectation]:
 
 
 def _weight(expectation: Expectation, effect: Effect) -> Effect:
-    """Return `effect`, or NONE if the severity is info, with which no row is quarantined and no file rejected."""
+    """Return `effect`, or NONE if the severity is info, because such an expectation quarantines and rejects nothing."""
     return Effect.NONE if expectation.severity == "info" else effect
 
 

@@ -44,7 +44,7 @@ Fault = tuple[Place, str]
 
 
 class ContractInvalid(TerminalError):
-    """A contract is invalid; the message gives the file and line, the error and the correct form."""
+    """A contract does not exist or is invalid. The message gives the place of the error, and usually its correction."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ class Contracts:
 
     def for_key(self, key: str) -> Contract:
         """Return the contract whose `source` matches the object key. If several match, return the one whose glob has
-        the most literal characters; if none does, return the default. Raise ContractInvalid if it is unusable."""
+        the most literal characters; if none matches, return the default. Raise ContractInvalid if the contract to
+        return is unusable."""
         for _, pattern, contract in self._globs:
             if pattern.fullmatch(key):
                 return _usable(contract)

@@ -134,7 +134,7 @@ class FileFormat(_Frozen):
         None, description="The delimiter between CSV fields: one or more characters, such as `||`."
     )
     trailing_delimiter: bool = Field(
-        False, description="Whether each CSV record ends with an extra delimiter, which no value follows."
+        False, description="Whether each CSV record ends with an extra delimiter, after the last value."
     )
     quote: OneCharacter = Field('"', description="The quote around CSV fields that contain delimiters.")
     escape: OneCharacter | None = Field(
@@ -152,11 +152,11 @@ class FileFormat(_Frozen):
     missing_unless_text: tuple[str, ...] = Field(
         (),
         description="The strings that mean 'missing' in columns that the contract does not list. They are kept as"
-        " values if the column also has other text, in which NA may mean Namibia.",
+        " values if the column also has other text, where NA may mean Namibia.",
     )
     skip_lines: int = Field(0, ge=0, le=10_000, description="The number of lines to skip before the header.")
     header: bool = Field(
-        True, description="Whether a CSV file has a header. If not, columns must list all of its columns."
+        True, description="Whether CSV files have a header. If not, `columns` must name all columns in order."
     )
     sheet: str | int = Field(
         0, description="The sheet to read in an XLSX file: its name, or its index (from 0) among the visible sheets."
@@ -229,7 +229,8 @@ class Expectation(_Frozen):
     )
     severity: Severity = Field(
         "warning",
-        description="critical: a failure rejects the file. warning: failing rows are quarantined. info: only counted.",
+        description="critical: a failure rejects the file. warning: failing rows are quarantined. info: failures are"
+        " only counted.",
     )
     description: str | None = Field(None, description="The reason for the expectation. It is only documentation.")
 
@@ -325,7 +326,8 @@ class OutputOptions(_Frozen):
     max_file_bytes: int = Field(
         1 << 30,
         ge=1 << 20,
-        description="The size at which a published or quarantine file is full; more rows go into another file.",
+        description="The size in bytes at which a published or quarantine file is full; further rows go into a new"
+        " file.",
     )
 
     @field_validator("partition_by")
@@ -372,8 +374,8 @@ class Contract(_Frozen):
     )
     unknown_columns: ChangePolicy = Field(
         "evolve",
-        description="What happens to columns that are not listed here. evolve: they are published, too. freeze: the"
-        " file is rejected. quarantine: rows with a value in one of them are quarantined; the columns are not"
+        description="What happens to columns that the contract does not list. evolve: they are published, too. freeze:"
+        " the file is rejected. quarantine: rows with a value in one of them are quarantined; the columns are not"
         " published.",
     )
     missing_columns: ChangePolicy = Field(
@@ -387,11 +389,14 @@ class Contract(_Frozen):
     )
     suite: str | None = Field(
         None,
-        description="The path of a GX suite in JSON, relative to the contract. Its expectations are added after these.",
+        description="The path of a GX suite in JSON, relative to the contract. Its expectations follow those in"
+        " `expectations`.",
     )
     bad_rows: BadRows = Field(default_factory=BadRows, description="What happens to rows that break a rule.")
     on_reupload: Literal["replace", "append"] = Field(
-        "replace", description="Whether a new version of an object replaces what the earlier version published."
+        "replace",
+        description="Whether the rows of a new version of an object replace those of earlier versions, or are added to"
+        " them.",
     )
     expected_every_hours: float | None = Field(
         None,
@@ -443,7 +448,7 @@ class Contract(_Frozen):
         return self._document
 
     def read_from(self, document: LocatedYaml) -> Contract:
-        """Return a copy of the contract whose `document` is the YAML that it was read from."""
+        """Return a copy of the contract that has the given YAML as its `document`."""
         contract = self.model_copy()
         contract._document = document
         return contract

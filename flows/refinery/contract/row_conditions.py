@@ -1,5 +1,5 @@
-"""Parse GX's row conditions, which select the rows that an expectation checks. A condition is a string, or a mapping in
-the form in which GX saves it in a suite."""
+"""Parse GX's row conditions, which select the rows that an expectation checks. A condition is a string, or a mapping as
+GX saves it in a suite."""
 
 import ast
 import re

@@ -46,7 +46,7 @@ def _known_zone(zone: str) -> str:
 
 
 TimeFormat = Annotated[str, AfterValidator(_with_a_code)]
-"""The format of a date or time: strftime codes, or one of EPOCHS. check_contract.py checks that pandas can parse it."""
+"""The format of a date or time: strftime codes, or one of EPOCHS. check_contract.py checks that pandas supports it."""
 
 TimeZone = Annotated[str, AfterValidator(_known_zone)]
 """The name of a time zone in the IANA database, such as Europe/Berlin."""

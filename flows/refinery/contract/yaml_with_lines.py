@@ -11,7 +11,7 @@ import yaml
 from flows.refinery.errors import TerminalError
 
 MAX_BYTES = 1 << 20
-_MAX_PLACES = 100_000  # an alias that contains itself would expand forever
+_MAX_PLACES = 100_000  # aliases can make a small file expand to billions of values
 _MAX_DEPTH = 40
 _Place = tuple[int | str, ...]
 

@@ -116,8 +116,8 @@ class OwnStep:
         return StepFailed(f"step {self.label} raised {type(error).__name__}{where}{row}")
 
     def _first_failing_row(self, given: pd.DataFrame) -> int | None:
-        """Return the position of the first row on which the function fails, by bisection. Return None if it fails on no
-        single row."""
+        """Return the position of the first row on which the function fails, by bisection. Return None if bisection does
+        not end at a single row."""
         low, high = 0, len(given)
         while high - low > 1:
             middle = (low + high) // 2

@@ -48,7 +48,7 @@ class NoColumnLeft(StepFailed):
 
 class Step(BaseModel, ABC):
     """A built-in step with its arguments. `apply` never changes the frame that it gets. Results and messages show the
-    step's `label`, which is its name; a second step with the same name has #2 after it."""
+    step's `label`: its name, with #2 for the second step of that name, and so on."""
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     name: ClassVar[str]

@@ -25,8 +25,8 @@ Frames = Callable[[], Iterator[pd.DataFrame]]
 class StepPipeline:
     """Applies a contract's steps to a file's good rows.
 
-    Steps that look at one row at a time are collected, and then applied together, one partition at a time. A step that
-    needs all rows applies the collected steps first, and stores their result.
+    Steps that do not need all rows are collected, and then applied together, one partition at a time. When a step that
+    needs all rows is added, the collected steps are applied first, and their result is stored.
 
     Args:
         good: the good rows of a file, in the form that `as_stepped` returns. They are iterated once.
@@ -50,7 +50,7 @@ class StepPipeline:
         self._after_own: set[str] = set()  # the labels of the steps that follow a custom step
 
     def add(self, step: Step | OwnStep) -> None:
-        """Add a step at the end. If it needs all rows, immediately run the collected steps, and then fit or run it."""
+        """Add a step at the end. If it needs all rows, it immediately gets the result of the collected steps."""
         if self._has_own:
             self._after_own.add(step.label)
         self._has_own |= isinstance(step, OwnStep)
@@ -126,8 +126,7 @@ class StepPipeline:
             ) from None
 
     def _keep(self, step: Step, look: Callable[[pd.DataFrame], None]) -> None:
-        """Run the collected steps, pass each frame that they return to `look`, and store the frame for the steps that
-        follow."""
+        """Apply the collected steps, pass each resulting frame to `look`, and store it for the steps that follow."""
         spool = Spool(self._folder / f"steps-{len(self._spools)}")
         for frame in self.frames():
             with self._naming(step):

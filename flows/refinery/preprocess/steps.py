@@ -24,8 +24,8 @@ BUILT_IN: dict[str, type[Step]] = {
 
 
 def compile_steps(contract: Contract) -> list[Step | OwnStep]:
-    """Return the contract's steps, ready to be applied. Steps keep what they learn from a file, so compile them once
-    for each file.
+    """Create a contract's steps. Call this for each file, because steps keep the parameters that they learn from a
+    file.
 
     Raises:
         ContractInvalid: an argument of a step is wrong, or steps.py or a function in it does not exist.

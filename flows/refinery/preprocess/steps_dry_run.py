@@ -1,5 +1,5 @@
-"""Try a contract's steps and its `output` section on an empty table, to find mistakes that would make every file fail
-before the first file arrives."""
+"""Try a contract's steps and its `output` section on an empty table, to find mistakes that would make every file
+fail."""
 
 from collections.abc import Iterator
 
@@ -25,8 +25,8 @@ from flows.refinery.write.outputs import OutputImpossible, require_columns_of
 
 def step_faults(contract: Contract) -> Iterator[Fault]:
     """Yield the errors in a contract's built-in steps, column names and formats, and partition_by, each with its
-    position in the contract. Custom functions are not called. Steps after one are not run, but their arguments are
-    checked."""
+    position in the contract. Custom functions are not called. Steps after a custom function are not run, but their
+    arguments are checked."""
     sound = True
     for position, written in enumerate(contract.preprocess):
         if written.is_own:
@@ -67,7 +67,7 @@ def _tried(contract: Contract) -> Iterator[Fault]:
             if not (may_have_more and isinstance(error, ColumnMissing | NoColumnLeft)):
                 yield ("preprocess", position), str(error)
             return
-        except Exception as error:  # noqa: BLE001 an unforeseen contract must not stop the check of all others
+        except Exception as error:  # noqa: BLE001 an unforeseen error must not end the check of other contracts
             cause = f"{type(error).__name__}: {error}"
             yield ("preprocess", position), f"step {step.label} cannot be applied with these arguments: {cause}"
             return

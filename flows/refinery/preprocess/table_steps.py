@@ -39,7 +39,8 @@ class CleanColumnNames(Step):
 
 def clean_name(name: str) -> str:
     """Convert a column name to snake_case: "Order ID (€)" becomes order_id, "unitPrice" becomes unit_price, and "Größe"
-    becomes grosse. Letters and digits of other scripts are kept, because names in such scripts would be empty."""
+    becomes grosse. Letters and digits of other scripts are kept, because names in such scripts would otherwise be
+    empty."""
     text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", _plain(name))
     text = re.sub("_+", "_", text).strip("_").lower()
     return f"_{text}" if text[:1].isdigit() else text or "column"
@@ -143,7 +144,7 @@ class DropDuplicates(Step):
         return "none" if value is False else value
 
     def keys(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return the columns of a frame that decide whether two rows are duplicates."""
+        """Return the columns that decide whether rows are duplicates."""
         self.require(frame, self.subset or ())
         keys: pd.DataFrame = frame[list(self.subset)] if self.subset else frame
         return keys

@@ -196,8 +196,8 @@ def first_cause(
 
 
 def rejects(rule: Rule) -> bool:
-    """Return whether the failure of an expectation rejects the file. With severity info, it never does. If the
-    expectation checks rows, it does so only with severity critical or with `mostly`."""
+    """Return whether the failure of an expectation rejects the file. With severity info, it never does. The failure of
+    an expectation on rows does so only with severity critical or with `mostly`."""
     if rule.severity == "info":
         return False
     return rule.severity == "critical" or rule.level == "table" or rule.mostly < 1

@@ -65,7 +65,7 @@ class Coerced:
 def coerce(
     raw: pd.Series, column: Column, source_format: SourceFormat = _PLAIN_MARKS, unreadable: Unreadable | None = None
 ) -> Coerced:
-    """Convert a column as it was read to the type that the contract declares. No value makes this raise an error.
+    """Convert a column as it was read to the type that the contract declares. No value causes an error.
 
     Args:
         unreadable: strings that could not be converted in other partitions; those in this partition may be added.

@@ -14,8 +14,8 @@ from flows.refinery.read.columns import text_values
 _SAMPLED = 5_000
 _SET_ASIDE = 32
 TEXT = pa.large_string()
-"""The Arrow type of strings while a file is processed. pandas uses the same type, so no conversion is needed. Published
-files have the type `string`."""
+"""The Arrow type of strings while a file is processed. pandas uses the same type, so no conversion is needed. In
+published files, strings have the type `string`."""
 EXACT_IN_FLOAT = float(1 << 53)  # a float64 can represent every integer below this limit
 
 
@@ -42,7 +42,7 @@ def text_of(raw: pa.Array) -> pa.Array:
         return _float_text(raw)
     text = raw.cast(TEXT)
     if pa.types.is_timestamp(raw.type):
-        text = pc.replace_substring_regex(text, r"\.0+(Z?)$", r"\1")  # as a timestamp is written in a mixed column
+        text = pc.replace_substring_regex(text, r"\.0+(Z?)$", r"\1")  # the same string as in a column of mixed types
     return text
 
 
@@ -57,8 +57,8 @@ def pandas_column(array: pa.Array | pa.ChunkedArray, dtype: str) -> pd.Series:
 
 
 def pandas_values(array: pa.Array | pa.ChunkedArray, dtype: str) -> Any:
-    """Convert an Arrow column to the values of a pandas column with the given dtype. Creating a frame from values is
-    twice as fast as from columns."""
+    """Convert an Arrow column to the values of a pandas column with the given dtype. Creating a frame from such values
+    is twice as fast as from Series."""
     if dtype == "str":
         return text_values(array.cast(TEXT))
     if dtype in ("Int64", "boolean"):
@@ -79,8 +79,8 @@ class Unreadable:
         self._texts: pa.Array | None = None
 
     def set_aside(self, text: pa.Array) -> pa.Array:
-        """Replace the strings that are known to be unreadable with null. The array's buffer does not contain their
-        characters either."""
+        """Replace the strings that are known to be unreadable with null. The buffer of the result does not contain
+        their characters either."""
         if self._texts is None:
             return text
         return pc.replace_with_mask(text, pc.is_in(text, self._texts), pa.scalar(None, TEXT))

@@ -28,7 +28,7 @@ class ExactSum:
         places = exponents + scales
         lowest = int(places.min())
         places -= lowest
-        # Each half of a mantissa has at most 27 bits, so the sum of this many is not rounded.
+        # Each half of a mantissa has at most 27 bits, so the sum of 2**26 halves is not rounded.
         totals = zip(np.bincount(places, high).tolist(), np.bincount(places, fractions - high).tolist(), strict=True)
         for exponent, (whole, rest) in enumerate(totals, lowest):
             if whole or rest:
@@ -36,13 +36,11 @@ class ExactSum:
                 self._by_exponent[exponent] = self._by_exponent.get(exponent, 0) + total
 
     def merge(self, other: ExactSum) -> None:
-        """Add another sum to this one."""
         for exponent, total in other._by_exponent.items():
             self._by_exponent[exponent] = self._by_exponent.get(exponent, 0) + total
 
     @property
     def value(self) -> Fraction:
-        """Return the exact sum."""
         two = Fraction(2)
         return sum(
             (total * two ** (exponent - _MANTISSA_BITS) for exponent, total in self._by_exponent.items()), Fraction(0)
@@ -88,7 +86,6 @@ class ExactMoments:
         self._squares.add(errors, 2 * exponents)
 
     def merge(self, other: ExactMoments) -> None:
-        """Add the numbers of another `ExactMoments` to these."""
         if other.count:
             self.low = min(self.low, other.low) if self.count else other.low
             self.high = max(self.high, other.high) if self.count else other.high

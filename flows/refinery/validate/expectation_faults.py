@@ -1,9 +1,9 @@
 """Find errors in a contract's expectations before any row is checked.
 
 Great Expectations (GX) finds most of them. Its expectation objects reject arguments that are unknown, missing or of the
-wrong type, and checking sample rows with the contract's types shows what cannot be compared. The code here compares
-names with those that exist, and finds arguments that GX would silently convert, or that no file could satisfy:
-reversed ranges, empty sets and invalid regexes.
+wrong type, and a check of sample rows with the contract's types shows which values cannot be compared. The code here
+checks that names exist, and finds arguments that GX would silently convert, or that no file could satisfy: reversed
+ranges, empty sets and invalid regexes.
 """
 
 import datetime as dt
@@ -54,7 +54,8 @@ _SAMPLES = {
 
 
 def gx_arguments(name: str) -> dict[str, Any]:
-    """Return the fields of GX's model of an expectation for the arguments that a contract may set. This imports GX."""
+    """Return the arguments of an expectation that a contract may set, each with its field in GX's model. This imports
+    GX."""
     fields: Mapping[str, Any] = gx().get_expectation_impl(name).__fields__
     return {argument: field for argument, field in fields.items() if argument not in _INTERNAL_ARGUMENTS}
 
@@ -131,7 +132,7 @@ def _refusals(error: ValueError, given: Mapping[str, Any]) -> Iterator[str]:
             yield f"{argument} is {given[argument]!r}: {fault['msg']}{close}"
         elif fault["type"] == "value_error.missing":
             yield f"it needs the argument {argument!r}"
-        elif len(by_argument) == 1:  # an error in the whole model; it only follows from any other error
+        elif len(by_argument) == 1:  # an error of the whole model, which is a consequence of any other errors
             yield str(fault["msg"])
 
 
@@ -157,7 +158,7 @@ def _unsatisfiable_faults(expectation: Expectation, contract: Contract) -> Itera
     yield from _range_faults(expectation.name, arguments)
     yield from _regex_faults(arguments)
     for text in unreadable_texts(arguments.get("row_condition")):
-        yield f"the row_condition {text!r} cannot be read; for example 'country == \"DE\"'"
+        yield f"the row_condition {text!r} cannot be parsed; write for example 'country == \"DE\"'"
     yield from _type_faults(expectation, contract)
 
 
@@ -240,7 +241,7 @@ def _regex_faults(arguments: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _type_faults(expectation: Expectation, contract: Contract) -> Iterator[str]:
-    """Yield an error for each comparison that GX accepts but that can never match: with values of another type in a
+    """Yield an error for each comparison that GX accepts but that can never match: with values of the wrong type in a
     value_set, or with a sum of strings."""
     for column in filter(contract.columns.__contains__, expectation.columns):
         column_type = contract.columns[column].type
@@ -281,7 +282,8 @@ _IS_OF: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def _sample_faults(expectation: Expectation, contract: Contract) -> Iterator[str]:
-    """Check sample rows with the contract's types. What GX cannot compare or compute here would fail on every file."""
+    """Check sample rows with the contract's types. If GX cannot give a verdict on them, it cannot give one on any
+    file."""
     if not set(expectation.columns) <= set(contract.columns):
         return  # the types of the other columns are known only when a file arrives
     arguments = dict(expectation.arguments)
@@ -299,7 +301,7 @@ def _sample_faults(expectation: Expectation, contract: Contract) -> Iterator[str
     except ExpectationRaised as error:
         types = ", ".join(f"{column!r} of type {contract.columns[column].type}" for column in rule.columns)
         cause = error.cause_type.__name__ if error.cause_type else "error"
-        yield f"its arguments do not fit {types or 'any file'}: Great Expectations raises {cause} instead of a verdict"
+        yield f"its arguments do not fit {types or 'any file'}: Great Expectations raises {cause} and gives no verdict"
 
 
 def _sample(column_type: ColumnType) -> pd.Series:

@@ -94,7 +94,7 @@ class Judge:
             row_numbers: the number of each row in the file, as int64.
 
         Raises:
-            ExpectationRaised: GX raised an error. The message names the expectation and its columns.
+            FileRejected: an expectation cannot be checked on these rows. The message names it or its column.
         """
         with self._loaded(frame, self.rules):
             if self._order is None:
@@ -402,7 +402,7 @@ def _marked(rule: Rule, metric: Callable[[str], Any], condition: str, rows: int)
 
     Args:
         metric: returns the value of a metric by its name.
-        condition: the name of the metric.
+        condition: the name of the condition's metric.
         rows: the number of rows in the frame.
     """
     mask: pd.Series = metric(condition)[0]  # it has only the rows that are not skipped because a value is missing
@@ -459,7 +459,7 @@ def _kind_of(error: BaseException) -> tuple[str, type[BaseException]]:
             if isinstance(cause, kind):
                 return f"{type(cause).__name__}: {hint}", kind
     name = type(causes[-1]).__name__
-    return f"{name} inside Great Expectations; its arguments do not fit the column's values", type(causes[-1])
+    return f"{name} inside Great Expectations; the arguments do not fit the column's values", type(causes[-1])
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -80,7 +80,7 @@ def _configure(names: Any) -> None:
     bars = names.validation_graph.tqdm
     bars.monitor_interval = 0
     names.validation_graph.tqdm = lambda *given, **options: bars(*given, **{**options, "disable": True})
-    # When it is imported, GX redirects all of Python's warnings to a logger. This sends them to stderr again.
+    # GX's import redirects all of Python's warnings to a logger. This sends them to stderr again.
     logging.captureWarnings(False)
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
 

@@ -79,7 +79,7 @@ class HeaderPlan:
     unknown: tuple[str, ...]  # the columns of the file that are not published
     # the rules on types and columns, then all expectations; a bad row counts for the first blocking rule that it breaks
     row_rules: tuple[RowRule, ...]
-    judged: tuple[Rule, ...]  # the expectations whose columns the file has
+    judged: tuple[Rule, ...]  # the expectations whose columns exist in the file or are filled in
     source_format: SourceFormat  # how the file is written
 
     @classmethod
@@ -132,7 +132,8 @@ class HeaderPlan:
 
     @cached_property
     def waits(self) -> bool:
-        """Return whether some rows may turn out to be bad only at the end of the file, so that all rows must wait."""
+        """Return whether all rows must wait, because a rule that may quarantine rows is checked at the end of the
+        file."""
         late = {rule.id for rule in self.judged if rule.is_late}
         return any(rule.blocking and rule.id in late for rule in self.row_rules)
 

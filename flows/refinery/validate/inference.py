@@ -33,7 +33,7 @@ def infer_kind(
     """Infer the type of an undeclared column in one partition. Return None if there are no values.
 
     The type of a column in a file is the join of its types in all partitions, and must not depend on where the file is
-    cut. So it depends only on the single values, not on how pandas stores them: whole numbers are integers even if
+    cut. So it depends only on the individual values, not on how pandas stores them: whole numbers are integers even if
     pandas has stored them as floats because a value is missing.
 
     Args:
@@ -134,8 +134,8 @@ def _infer_texts(values: pd.Series, source_format: SourceFormat, marks: Collecti
 
 
 def _plain_kind(texts: pa.Array) -> Inferred | None:
-    """Return the type if all strings are numbers in the form in which Arrow writes floats, or None otherwise. This
-    check is five times faster than the general one."""
+    """Return the type if all strings are numbers below 2**53, written as Arrow writes floats. Otherwise return None.
+    This check is five times faster than the general one."""
     try:
         floats = texts.cast(pa.float64())
     except pa.ArrowInvalid:

@@ -34,7 +34,7 @@ def typed_partition(partition: Partition, plan: HeaderPlan) -> TypedPartition:
         else:
             arrays.append(pa.nulls(rows, ARROW_TYPES[column.type]))
             plan.flag(masks, f"{MISSING_COLUMN}({name})", slice(None))
-            # In JSON, other partitions may have the column. Then only its values are missing in this one.
+            # In JSON, other partitions may have the column. Then only its values are missing in this partition.
             plan.flag(masks, f"{MISSING_RULE}({name})", slice(None))
     for name in plan.unknown:
         if name in partition.frame.columns:
@@ -50,7 +50,7 @@ def validate(partition: TypedPartition, plan: HeaderPlan) -> tuple[np.ndarray, t
         what each expectation found.
 
     Raises:
-        ExpectationRaised: GX raised an error instead of giving a verdict on the values.
+        FileRejected: an expectation cannot be checked on these rows.
     """
     masks = partition.masks.copy()
     frame = as_judged(partition.rows, plan.judged_kinds)

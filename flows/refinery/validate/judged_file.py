@@ -124,7 +124,7 @@ class JudgedFile:
 
     def quarantine(self) -> tuple[OutputFile, ...]:
         """Return the Parquet files with the bad rows (see quarantine.py), or none if there are no bad rows. Call this
-        only once `good_rows` has ended."""
+        only after `good_rows` or `count` has ended."""
         with self._seconds.of("write"):
             return self._quarantine.finish()
 
@@ -208,8 +208,8 @@ class JudgedFile:
         """Yield the bad rows of each waiting partition, once rules on the whole file have been checked.
 
         Args:
-            late_rows: by the position of a row rule, the sorted numbers of the rows that were found to break it only at
-                the end of the file.
+            late_rows: by the position of a rule in `row_rules`, the sorted numbers of the rows that were found to break
+                it only at the end of the file.
 
         Yields:
             the sorted numbers of the bad rows, and their masks, an array of shape (row rules, bad rows).
@@ -250,8 +250,8 @@ class JudgedFile:
 
     def _judge_expectations(self) -> dict[int, np.ndarray]:
         """Add the checks and rejection reasons of all expectations. Return the sorted numbers of the rows that were
-        found to be bad only at the end of the file, by the position of the row rule, or none if the file is
-        rejected."""
+        found to be bad only at the end of the file, by the position of the rule in `row_rules`. Return an empty mapping
+        if the file is rejected."""
         judge, late_rows = self._plan.judge, dict[int, np.ndarray]()
         if judge is None:
             return late_rows
@@ -277,7 +277,7 @@ class JudgedFile:
         )
         reasons = self._reasons
         if not reasons or (is_unread and not self.is_rejected):
-            # The bad rows are the cause. Expectations that fail because too few rows are left only follow from it.
+            # The bad rows are the cause of the rejection. The failed expectations are only a consequence.
             reasons = [*reasons_of_bad_rows(self._contract.bad_rows, quarantined, self.rows_in, hints), *reasons]
         found = self._plan.source_format
         if reasons:
@@ -292,7 +292,8 @@ class JudgedFile:
         )
 
     def _check_rows(self) -> list[str]:
-        """Add the checks of the rules that some rows broke. Return suggestions on what to write into the contract."""
+        """Add a check for each reason why rows could not be decoded, and for each rule on types or columns that rows
+        broke. Return suggestions for the contract."""
         decoded = self.rows_in - self._misfits.total()
         for reason, rows in sorted(self._misfits.items()):
             self._checks.append(failed_check(reason, "decode", rows_evaluated=self.rows_in, rows_failing=rows))

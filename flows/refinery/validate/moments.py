@@ -266,8 +266,8 @@ def _digits(text: str) -> str:
 
 
 def _given_as(raw: pd.Series, kind: type[dt.date] | type[dt.time]) -> pd.Series:
-    """Return a mask of the values that already have the type `kind`, as values in typed formats may, and are not
-    strings."""
+    """Return a mask of the values that already have the type `kind` instead of being strings, as is possible in typed
+    formats."""
     if not pd.api.types.is_object_dtype(raw.dtype):
         return pd.Series(np.zeros(len(raw), dtype=bool), index=raw.index)
     found: pd.Series = raw.map(lambda value: value is not pd.NaT and isinstance(value, kind)).astype(bool)

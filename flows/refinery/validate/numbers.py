@@ -35,8 +35,8 @@ def read_integer(raw: pd.Series, _: Column, source_format: SourceFormat, unreada
 
 
 def _integers_at_once(text: pa.Array) -> pa.Array | None:
-    """Convert strings of digits to integers, with the same result as `_each_integer`. Return None if there are other
-    strings."""
+    """Convert integers of at most 18 characters, with the same result as `_each_integer`. Return None if there are
+    other strings."""
     longest = pc.max(pc.binary_length(text)).as_py() or 0
     if longest > _SAFE_INTEGER_DIGITS or not has_no_letters(text):
         return None
@@ -72,8 +72,8 @@ def read_number(raw: pd.Series, _: Column, source_format: SourceFormat, unreadab
 
 
 def _numbers_at_once(source_format: SourceFormat, text: pa.Array) -> pa.Array | None:
-    """Convert strings of digits with at most a decimal point to floats, with the same result as `_each_number`. Return
-    None if there are other strings."""
+    """Convert numbers without an exponent to floats, with the same result as `_each_number`. Return None if there are
+    other strings, or if the file has a decimal comma or thousands separators."""
     has_marks = source_format.decimal != "." or source_format.thousands
     if has_marks or not has_no_letters(text):
         return None
@@ -112,7 +112,8 @@ def _numbers(text: pa.Array) -> pa.Array:
 
 
 def _long_integers(text: pa.Array) -> pa.Array:
-    """Convert strings to integers one by one. Other strings, and integers that do not fit into 64 bits, become null."""
+    """Convert strings to integers one by one. Strings that are not integers, and integers that do not fit into 64 bits,
+    become null."""
     low, high = -MAX_INTEGER - 1, MAX_INTEGER
 
     def read(value: str | None) -> int | None:

@@ -1,7 +1,7 @@
 """Replace rows of a file with corrected rows, one partition at a time, for all formats.
 
 A cell changes only if its corrected text differs from what the quarantine file showed. All other cells keep their value
-and type. A changed cell becomes what a clean file would have contained. In CSV this is text, and the CSV reader reads
+and type. A changed cell gets the value that a clean file would have had. In CSV this is text, and the CSV reader reads
 the rows again. In formats with types, it is a value with the type of the column's other values if the text can be
 converted to that type; otherwise it stays text, and the contract decides. Dropped rows are removed first, so no later
 code sees them.
@@ -24,7 +24,7 @@ from flows.refinery.repair.corrections import Corrections, CorrectionsUnusable, 
 from flows.refinery.validate.coercion import coerce
 from flows.refinery.validate.column_text import as_text
 
-# What a typed format would store as a number. "007" and "+1" would be stored as strings.
+# Strings that a typed format would store as numbers. "007" and "+1" would be stored as strings.
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,399})")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 _FLAGS = {"true": True, "false": False}
@@ -77,8 +77,8 @@ class _Overlay:
         yield partition
 
     def _is_filled(self, number: int) -> bool:
-        """Return whether the corrections have a value for a row. They have none for a row that could not be decoded if
-        an earlier repair dropped the row and a later repair does not."""
+        """Return whether the corrections have a value for a row. A row that could not be decoded has none if an earlier
+        repair dropped it and a later repair restored it."""
         return any(self._corrections.rows[number].get(name) is not None for name in self._columns)
 
     def require_all_done(self) -> None:
@@ -137,7 +137,7 @@ class _Overlay:
         texts = []
         for place, name in enumerate(names):
             text = written[place] if written is not None else None
-            if name in given and not (given[name] is None and text == ""):  # in CSV, both are written in the same way
+            if name in given and not (given[name] is None and text == ""):  # CSV writes both in the same way
                 text = given[name]
             texts.append(self._missing_mark(name) if text is None else text)
         return texts

@@ -97,8 +97,8 @@ def _present_pairs(pairs: Any) -> Any:
 
 
 def _register(engine: type) -> None:
-    """Register the metrics that differ for this engine with GX: the names and types of columns, the number of rows, and
-    all conditions on single columns."""
+    """Register with GX the metrics that this engine computes in a different way: the names and types of columns, the
+    number of rows, and the conditions on single columns."""
 
     class ColumnNames(gx().TableMetricProvider):  # type: ignore[misc] # as above
         metric_name = "table.columns"

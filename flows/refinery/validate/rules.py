@@ -157,7 +157,8 @@ class Rule:
 
     @property
     def is_late(self) -> bool:
-        """Return whether some rows that break the rule may be known only at the end of the file."""
+        """Return whether the rule is checked on rows of the whole file, at its end. Such a rule may find bad rows only
+        then."""
         return self.method in (Method.UNIQUE, Method.WHOLE, Method.ORDER)
 
     def columns_needed(self, available: list[str]) -> list[str]:

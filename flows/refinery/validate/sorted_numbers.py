@@ -12,7 +12,7 @@ def is_among(values: np.ndarray, others: np.ndarray) -> np.ndarray:
     if len(values) < _MANY:
         return _is_among(values, others)
     # Twenty bits are enough to rule out most hashes, and checking them is several times faster than a search. The first
-    # bits of a product vary most.
+    # bits are used, because they vary most: a hash is a product.
     shift = np.uint64(64 - _BITS)
     seen = np.zeros(1 << _BITS, dtype=bool)
     seen[others >> shift] = True

@@ -1,5 +1,5 @@
-"""64-bit hashes of strings. They are the same in every partition and process, and computing them is ten times faster
-than with pandas."""
+"""64-bit hashes of strings. They are the same in every partition and process, and are computed ten times faster than
+pandas' hashes."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Functions on Arrow record batches of rows in the contract's types, each with its row number."""
+"""Create and convert Arrow record batches of rows in the contract's types, with a column for row numbers."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any

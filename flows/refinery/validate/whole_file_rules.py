@@ -26,12 +26,12 @@ class TooManyRowsToJudge(FileRejected):
 
 
 class WholeFileJudge:
-    """Collects what rules on a whole file need until the end of the file, and then returns the verdicts.
+    """Collects the hashes that uniqueness rules need, and returns the verdicts on all rules at the end of the file.
 
     Args:
         rows: a spool to which the caller must add all rows, good and bad. Its batches have the columns in `kinds`,
             followed by the row numbers.
-        folder: an existing folder for what does not fit in memory.
+        folder: an existing folder for hashes that do not fit in memory.
     """
 
     def __init__(self, judge: Judge, rows: BatchSpool, kinds: Mapping[str, str], folder: Path) -> None:
@@ -50,9 +50,9 @@ class WholeFileJudge:
                 collector.add(hashes)
 
     def verdict(self, position: int, state: Any, structure: pd.DataFrame) -> tuple[Verdict, np.ndarray]:
-        """Return the verdict on the rule at `position`, and the sorted row numbers of the failing rows that no single
-        partition has shown. `state` is the merged state of all partitions. Raise TooManyRowsToJudge if the rule
-        needs whole columns and the file has too many rows."""
+        """Return the verdict on the rule at `position`, and the sorted row numbers of the failing rows that could not
+        be found in single partitions. `state` is the merged state of all partitions. Raise TooManyRowsToJudge if the
+        rule needs whole columns and the file has too many rows."""
         rule = self._judge.rules[position]
         if rule.method is Method.UNIQUE:
             rows = duplicated_rows(self._collectors[position], lambda: self._keys(position), rule.keep)

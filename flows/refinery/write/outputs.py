@@ -1,5 +1,5 @@
-"""Write the Parquet or CSV files that are published: one file, or several files in folders. The same frames always give
-the same bytes."""
+"""Write the Parquet or CSV files that are published, in folders if the contract declares `partition_by`. The same
+frames always give the same bytes."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # the folder of missing values in Hive
 
 class OutputImpossible(FileRejected):
     """The clean rows cannot be written as the contract declares. Either output.partition_by cannot be used, because a
-    column does not exist, has no dates, has too many values or is the only one, or a custom step returned values of
-    another type than for earlier rows."""
+    column in it does not exist, has no dates or has too many values, or because no other column is left; or a custom
+    step returned values of a different type than for earlier rows."""
 
 
 class OutputWriter:
@@ -38,11 +38,12 @@ class OutputWriter:
 
     Args:
         folder: the local folder in which the files are written.
-        kinds: the columns to write as "date" or "time", because pandas has no such types.
+        kinds: the columns to write as dates or times, each with "date" or "time". Their dtypes in pandas do not show
+            this.
         take_away: receives each file that is finished before `close`.
 
     Attributes:
-        columns: the names of the columns of the rows that were written, including those in folder names.
+        columns: the names of the columns that were written, including those in folder names.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class OutputWriter:
 
     def write(self, frame: pd.DataFrame) -> None:
         """Write some rows. All frames must have the same columns. Raise OutputImpossible if the rows cannot be split by
-        the contract's partition_by, or have other types than earlier rows."""
+        the contract's partition_by, or cannot be converted to the types of earlier rows."""
         with self._seconds.of("write"):
             table = as_table(frame, self._kinds)
             self.columns = tuple(table.column_names)
@@ -136,7 +137,7 @@ def as_table(frame: pd.DataFrame, kinds: Mapping[str, str]) -> pa.Table:
 
 
 def _as_before(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Convert a table to the schema of the rows written before. Raise OutputImpossible if that would change values."""
+    """Convert a table to the schema of earlier rows. Raise OutputImpossible if that fails or would change a value."""
     if table.schema == schema:
         return table
     return pa.table([_column_as_before(table[field.name], field) for field in schema], schema=schema)
