@@ -18,7 +18,7 @@ _OPEN_FILES, _OPEN_FILES_IN_FOLDERS = 2, 5  # the most full output files on the 
 
 
 def reasons_to_wait(contract: Contract, kind: str) -> list[str]:
-    """Return why the rows of a file wait on the disk until all are read: the rules and steps that need all rows, or a
+    """Return why the rows of a file wait on the disk until all are read: rules and steps that need all rows, or a
     header that a later row may change. `kind` is the file's format, a key of DISK_FOR_EACH_BYTE."""
     rules = [rule.id for rule in rules_of(contract) if rule.is_late and rule.severity != "info"]
     steps = [

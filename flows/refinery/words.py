@@ -11,9 +11,9 @@ def shown(value: Any) -> str:
     return f"{plain:.6g}" if isinstance(plain, float) else str(plain)
 
 
-def counted(number: int, what: str) -> str:
+def counted(number: int, noun: str) -> str:
     """Return a count with its noun, such as `1 row` or `2 rows`."""
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def shortened(text: str, characters: int) -> str:

@@ -6,7 +6,7 @@ from tests.cases.case import Case
 
 _DECLARED = {"columns": {"id": "integer", "Störung": "string"}}
 _NEAR_MISSES = {
-    "in another case": ("ID,Störung", "as 'ID', in another case"),
+    "in a different case": ("ID,Störung", "as 'ID', in a different case"),
     "with a no-break space": ("id,Störung\u00a0", "as 'Störung\\u00a0', with a no-break space (U+00A0) after it"),
     "with a space in front": ("id, Störung", "as ' Störung', with a space (U+0020) in front"),
     "with a second byte order mark": ("\ufeff\ufeffid,Störung", "as '\\ufeffid', with a byte order mark in front"),

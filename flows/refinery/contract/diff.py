@@ -215,7 +215,7 @@ def _argument_words(name: str, old: Any, new: Any) -> str:
         gone = [str(part) for part in old if part not in new]
         come = [str(part) for part in new if part not in old]
         words = [f"with {_list(come)}" if come else "", f"without {_list(gone)}" if gone else ""]
-        return f"{name} {' and '.join(filter(None, words)) or 'in another order'}"
+        return f"{name} {' and '.join(filter(None, words)) or 'in a different order'}"
     if new is None:
         return f"{name} is removed (it was {old!r})"
     return f"{name} is {new!r}" if old is None else f"{name} is {new!r} instead of {old!r}"

@@ -113,8 +113,8 @@ class Contracts:
         return _usable(self._by_name[dataset])
 
     def shared_with(self, contract: Contract) -> Iterator[tuple[str, str, str, str]]:
-        """Yield each overlap between a glob of this contract and a glob of another dataset, as a tuple: this glob, the
-        other glob, the other dataset, and the dataset that files matching both globs belong to."""
+        """Yield each overlap between a glob of this contract and a glob of a different dataset. Each tuple has this
+        glob, the other glob, the other dataset, and the dataset to which files that match both globs belong."""
         for mine in () if contract.is_default else contract.sources:
             for theirs, _, other in self._globs:
                 if other.dataset != contract.dataset and globs_overlap(mine, theirs):

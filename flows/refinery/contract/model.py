@@ -292,7 +292,7 @@ class WrittenStep(_Frozen):
 
 
 class BadRows(_Frozen):
-    """What happens to rows that break a rule."""
+    """The policy for rows that break a rule, and the limits on their number."""
 
     policy: Literal["quarantine", "reject_file"] = Field(
         "quarantine",
@@ -443,7 +443,7 @@ class Contract(_Frozen):
 
     @property
     def document(self) -> LocatedYaml | None:
-        """Return the YAML that the contract was read from; None if it was created in another way, or changed for a
+        """Return the YAML that the contract was read from, or None if there is none or the contract was changed for a
         run."""
         return self._document
 

@@ -16,7 +16,7 @@ from flows.refinery.validate.coercion import coerce
 
 
 def misfit(value: Any, values: pd.Series) -> str:
-    """Return what a value should be to fit a column, such as "a number", for use in a message. Return "" if the value
+    """Describe the values that would fit a column, such as "a number", for use in a message. Return "" if `value`
     fits."""
     dtype = values.dtype
     if pd.api.types.is_bool_dtype(dtype):

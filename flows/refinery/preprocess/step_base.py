@@ -72,7 +72,7 @@ class Step(BaseModel, ABC):
             columns: the names of all columns before the step.
 
         Raises:
-            StepFailed: the step would put a value of another type into such a column.
+            StepFailed: the step would put a value of a different type into such a column.
         """
         names = self.new_names(columns)
         return {names.get(name, name): kind for name, kind in kinds.items()}
@@ -136,8 +136,8 @@ class OnColumns(Step):
 
 
 class FittedStep(OnColumns):
-    """A step that learns something from all rows, such as a column's mean, before it changes them. With the argument
-    `fitted`, it uses what an earlier run learned instead; the receipt of that run shows it."""
+    """A step that learns parameters from all rows, such as a column's mean, before it changes them. With the argument
+    `fitted`, it uses given parameters instead, such as those in the receipt of an earlier run."""
 
     fitted: dict[str, Any] | None = None
 
@@ -147,8 +147,8 @@ class FittedStep(OnColumns):
         return self
 
     def require_shape(self, argument: str, pinned: Mapping[str, Any] | None) -> None:
-        """Raise ValueError if the pinned values do not have the form of what this step learns. The message shows the
-        expected form."""
+        """Raise ValueError if pinned parameters do not have the form of those that this step learns. The message shows
+        the expected form."""
         for name, known in (pinned or {}).items():
             wanted = self.wanted_instead(known)
             if wanted:
@@ -156,8 +156,8 @@ class FittedStep(OnColumns):
 
     @abstractmethod
     def wanted_instead(self, known: Any) -> str:
-        """Return what the pinned values of one column should be, such as "a list of distinct strings", for use in a
-        message. Return "" if they have the right form."""
+        """Describe the form that the pinned parameters of one column should have, such as "a list of distinct strings",
+        for use in a message. Return "" if `known` has this form."""
 
     @abstractmethod
     def learn(self, frame: pd.DataFrame) -> None:
@@ -165,7 +165,7 @@ class FittedStep(OnColumns):
 
     @abstractmethod
     def learned(self) -> Fitted:
-        """Return what was learned from the rows: one JSON value for each column."""
+        """Return the learned parameters: one JSON value for each column."""
 
     @property
     def is_fitted(self) -> bool:
@@ -173,11 +173,11 @@ class FittedStep(OnColumns):
         return self.fitted is not None
 
     def finish(self) -> None:
-        """Set `fitted` to what was learned."""
+        """Set `fitted` to the learned parameters."""
         self.fitted = self.learned()
 
     def of(self, name: str) -> Any:
-        """Return what was learned about one column. Raise StepFailed if `fitted` does not include the column."""
+        """Return the parameters of one column. Raise StepFailed if `fitted` does not include the column."""
         fitted = self.fitted or {}
         if name not in fitted:
             raise StepFailed(f"step {self.label}: the pinned values in `fitted` do not include the column {name!r}")

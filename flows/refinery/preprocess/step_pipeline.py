@@ -121,8 +121,8 @@ class StepPipeline:
             if step.label not in self._after_own:
                 raise
             raise StepFailed(
-                f"step {step.label} cannot use what a custom step before it returned: {type(error).__name__}; return"
-                " strings, numbers, booleans or timestamps there"
+                f"step {step.label} cannot use the values of an earlier custom step: {type(error).__name__}; return"
+                " strings, numbers, booleans or timestamps from that step"
             ) from None
 
     def _keep(self, step: Step, look: Callable[[pd.DataFrame], None]) -> None:

@@ -1,4 +1,4 @@
-"""Convert what the rules found in a file into the checks and rejection reasons that the receipt shows."""
+"""Convert the results of rules into the checks and rejection reasons that the receipt shows."""
 
 import datetime as dt
 import math
@@ -86,7 +86,7 @@ def row_rule_check(rule: RowRule, rows: int, broken: int, hint: str | None = Non
     Args:
         rows: the number of rows that could be decoded.
         broken: the number of rows that broke the rule.
-        hint: a suggestion for what to write in the contract.
+        hint: a suggestion for the contract.
     """
     name = rule.id.split("(", 1)[0]
     kind = "columns" if name in (UNKNOWN_COLUMN, MISSING_COLUMN) else "coercion"
@@ -95,7 +95,7 @@ def row_rule_check(rule: RowRule, rows: int, broken: int, hint: str | None = Non
 
 
 def failed_check(rule: str, kind: str, expectation: str | None = None, **found: Any) -> Check:
-    """Return a Check for a rule that the file broke. Its severity is warning unless `found` has another one."""
+    """Return a Check for a rule that the file broke. Its severity is warning unless `found` has a severity."""
     given = {"column": None, "severity": "warning", **found}
     return Check(rule=rule, expectation=expectation or rule, kind=kind, success=False, **given)
 
@@ -155,7 +155,7 @@ def reasons_of_bad_rows(
     Args:
         quarantined: the number of bad rows by rule.
         rows: the number of rows in the file.
-        hints: suggestions on what to write into the contract, which the messages show.
+        hints: suggestions for the contract, which the messages show.
     """
     bad = sum(quarantined.values())
     fraction = bad / rows if rows else 0.0

@@ -48,7 +48,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class RuleFinding:
-    """What a rule found in a partition."""
+    """The result of one rule for one partition."""
 
     failing: np.ndarray | None = None  # the positions of the failing rows; None if a single partition cannot show them
     # the state to merge with the states of other partitions; None if the rule needs nothing from this partition
@@ -87,7 +87,7 @@ class Judge:
         self._lock = threading.RLock()
 
     def judge(self, frame: pd.DataFrame, row_numbers: np.ndarray) -> tuple[RuleFinding, ...]:
-        """Return what each rule finds in a partition.
+        """Check a partition, and return the result of each rule.
 
         Args:
             frame: the partition's columns in the dtypes that GX checks, with a RangeIndex.

@@ -47,7 +47,7 @@ def validate(partition: TypedPartition, plan: HeaderPlan) -> tuple[np.ndarray, t
 
     Returns:
         the masks, an array of shape (row rules, rows) that is true where a row breaks a rule;
-        what each expectation found.
+        the result of each expectation.
 
     Raises:
         FileRejected: an expectation cannot be checked on these rows.

@@ -68,11 +68,11 @@ class JudgedPartition:
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What the validation of a whole file found."""
+    """The results of validating a whole file."""
 
     rows_in: int
     quarantined: dict[str, int]  # the number of bad rows, by the first rule that each of them broke
-    checks: tuple[Check, ...]  # what each rule found
+    checks: tuple[Check, ...]  # the result of each rule
     rejected: tuple[RejectionReason, ...]  # why the file is rejected; empty if it is accepted
     columns_in: tuple[str, ...] = ()  # the names of the file's columns
     decisions: tuple[Decision, ...] = ()  # how the file was read
@@ -88,7 +88,7 @@ class JudgedFile:
     Attributes:
         is_rejected: whether the file is already rejected because of its columns.
         rows_in: the number of rows in the partitions merged so far.
-        findings: what was found in the file; None until all partitions are merged.
+        findings: the results for the whole file; None until all partitions are merged.
     """
 
     def __init__(

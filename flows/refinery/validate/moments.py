@@ -159,8 +159,8 @@ def _iso_text(text: pa.Array) -> pa.Array:
 
 
 def _plain_moments(text: pa.Array) -> pa.Array | None:
-    """Convert all strings in one operation, which is ten times faster, if all are in ISO 8601 without a time zone.
-    Otherwise return None."""
+    """Convert strings to timestamps in one operation if all are in ISO 8601 without a time zone. Otherwise return None.
+    This is ten times faster than `_iso_moments`."""
     try:
         return text.cast(pa.timestamp("us"))
     except pa.ArrowInvalid:

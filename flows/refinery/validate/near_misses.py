@@ -46,7 +46,7 @@ def _difference(seen: str, wanted: str) -> str:
         form = "NFD" if unicodedata.is_normalized("NFD", bare_seen) else "NFC"
         return " and ".join([*different, f"in Unicode's other form ({form})"])
     is_case = composed[0].casefold() == composed[1].casefold()
-    return " and ".join([*different, "in another case" if is_case else "with other accents or punctuation"])
+    return " and ".join([*different, "in a different case" if is_case else "with other accents or punctuation"])
 
 
 def _is_blank(sign: str) -> bool:

@@ -1,6 +1,6 @@
 """Replace rows of a file with corrected rows, one partition at a time, for all formats.
 
-A cell changes only if its corrected text differs from what the quarantine file showed. All other cells keep their value
+A cell changes only if its corrected text differs from the text in the quarantine file. All other cells keep their value
 and type. A changed cell gets the value that a clean file would have had. In CSV this is text, and the CSV reader reads
 the rows again. In formats with types, it is a value with the type of the column's other values if the text can be
 converted to that type; otherwise it stays text, and the contract decides. Dropped rows are removed first, so no later
@@ -137,7 +137,7 @@ class _Overlay:
         texts = []
         for place, name in enumerate(names):
             text = written[place] if written is not None else None
-            if name in given and not (given[name] is None and text == ""):  # CSV writes both in the same way
+            if name in given and not (given[name] is None and text == ""):  # CSV writes None and "" alike
                 text = given[name]
             texts.append(self._missing_mark(name) if text is None else text)
         return texts
@@ -212,8 +212,8 @@ def _without(partition: Partition, dropped: Set[int]) -> Partition:
 
 
 def _objects(column: pd.Series, added: int, order: np.ndarray) -> list[Any]:
-    """Convert a column to Python values, with None for missing values. Before the values are put into the given order,
-    `added` missing values are appended."""
+    """Convert a column to Python values, with None for missing values. Append `added` missing values, and return all
+    values in the given order."""
     values = [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]
     values += [None] * added
     return [values[place] for place in order]

@@ -157,8 +157,8 @@ class Rule:
 
     @property
     def is_late(self) -> bool:
-        """Return whether the rule is checked on rows of the whole file, at its end. Such a rule may find bad rows only
-        then."""
+        """Return whether the rule may find bad rows only at the end of the file. Every rule on whole columns counts as
+        such a rule."""
         return self.method in (Method.UNIQUE, Method.WHOLE, Method.ORDER)
 
     def columns_needed(self, available: list[str]) -> list[str]:

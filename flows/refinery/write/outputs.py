@@ -28,9 +28,9 @@ _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # the folder of missing values in Hive
 
 
 class OutputImpossible(FileRejected):
-    """The clean rows cannot be written as the contract declares. Either output.partition_by cannot be used, because a
-    column in it does not exist, has no dates or has too many values, or because no other column is left; or a custom
-    step returned values of a different type than for earlier rows."""
+    """The clean rows cannot be written as the contract declares. Either a column in output.partition_by does not exist,
+    has no dates or has too many values, or no other column is left. The other possible cause is a custom step that
+    returned values of a different type than for earlier rows."""
 
 
 class OutputWriter:

@@ -55,7 +55,7 @@ def test_a_contract_does_not_differ_from_itself() -> None:
         (in_set("x"), in_set("x", "y"), "looser", "value_set with y"),
         (in_set("x", "y"), in_set("y"), "stricter", "value_set without x"),
         (in_set("x", "y"), in_set("y", "z"), "stricter", "value_set with z and without x"),
-        (in_set("x", "y"), in_set("y", "x"), "no effect", "value_set in another order"),
+        (in_set("x", "y"), in_set("y", "x"), "no effect", "value_set in a different order"),
         ({}, in_set("x"), "stricter", f"{IN_SET}(b) is added, with value_set ['x']"),
         (in_set("x"), {}, "looser", f"{IN_SET}(b) is removed"),
         (
