@@ -231,7 +231,7 @@ def _accepted(
     bad, less = sum(refined.quarantined.values()), sum(refined.dropped.values())
     if refined.rows_in != refined.rows_published + bad + less:
         raise RowsUnaccounted(
-            f"{refined.rows_in} rows came in, but {refined.rows_published} are published, {bad} quarantined"
+            f"{refined.rows_in} rows came in, but {refined.rows_published} would be published, {bad} quarantined"
             f" and {less} dropped; nothing is published"
         )
     return refined

@@ -220,8 +220,8 @@ class FileFormat(_Frozen):
 
 
 class Expectation(_Frozen):
-    """One expectation from Great Expectations, with the name and arguments it has there. In YAML it is a mapping with
-    one key, `expect_column_values_to_not_be_null: {column: order_id}`, or only the name if it needs no argument."""
+    """One expectation, with its name and arguments in Great Expectations. In YAML it is a mapping with one key,
+    `expect_column_values_to_not_be_null: {column: order_id}`, or only the name if it needs no argument."""
 
     name: str = Field(description="The expectation's name in snake_case, as in the GX documentation.")
     arguments: dict[str, Any] = Field(

@@ -17,7 +17,7 @@ _Place = tuple[int | str, ...]
 
 
 class YamlUnreadable(TerminalError):
-    """A YAML file is missing, too large, not UTF-8 or not YAML, or it has a duplicate key."""
+    """A YAML file is missing, too large, nested too deeply, not UTF-8 or not YAML, or it has a duplicate key."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class LocatedYaml:
 
     @classmethod
     def read(cls, path: Path) -> LocatedYaml:
-        """Read and parse a file. Raise YamlUnreadable, with the file and the line, if that fails."""
+        """Read and parse a file. Raise YamlUnreadable if that fails."""
         try:
             content = path.read_bytes()
         except OSError as error:

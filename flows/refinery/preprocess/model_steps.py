@@ -63,7 +63,8 @@ class _Scaling(FittedStep):
 
 
 class Standardize(_Scaling):
-    """Subtracts the mean from numbers and divides by their population standard deviation, as scikit-learn does."""
+    """Subtracts the mean from numbers, and divides the results by the population standard deviation, as scikit-learn
+    does."""
 
     name = "standardize"
     learns = ("mean", "std")

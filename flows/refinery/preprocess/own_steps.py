@@ -78,7 +78,8 @@ class OwnStep:
 
     def kinds_after(self, kinds: Mapping[str, str], result: pd.DataFrame) -> dict[str, str]:
         """Return the columns, each with "date" or "time", that are still published as dates or times after this step.
-        The function's first result decides. Raise StepFailed if a later result has other values in such a column."""
+        The function's first result determines them. Raise StepFailed if a later result has other values in such a
+        column."""
         if self._kinds is None:
             there = {name: kind for name, kind in kinds.items() if name in result.columns}
             self._kinds = {name: kind for name, kind in there.items() if holds_only(kind, result[name])}

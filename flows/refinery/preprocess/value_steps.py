@@ -1,5 +1,5 @@
-"""Built-in steps that change single values: they fill missing values, clip numbers, map values to others, and convert
-them to another type."""
+"""Built-in steps that change single values: they fill missing values, clip numbers, map old values to new ones, and
+convert values to other types."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def judge_columns(
     seen = list(plan.file_columns) if is_header else f"{len(plan.file_columns)} columns, all unknown"
     for rule, names, policy, fault in (
         ("missing_columns", missing, contract.missing_columns, "lacks {}, which the contract requires"),
-        ("unknown_columns", list(plan.unknown), contract.unknown_columns, "has {}, which the contract does not know"),
+        ("unknown_columns", [*plan.unknown], contract.unknown_columns, "has {}, which the contract does not declare"),
     ):
         if not names:
             continue
@@ -204,7 +204,7 @@ def rejects(rule: Rule) -> bool:
 
 
 def expected_of(rule: Rule) -> dict[str, Any]:
-    """Return the rule's arguments in the contract, without those that name its columns."""
+    """Return the rule's arguments in the contract, without column, column_A and column_B."""
     named = ("column", "column_A", "column_B")
     return {name: json_value(value) for name, value in rule.written.items() if name not in named}
 
@@ -220,7 +220,8 @@ def observed_of(verdict: Verdict) -> Any:
 
 
 def percent(fraction: float) -> str:
-    """Format a fraction as a percentage with four significant digits, so that 1 row of 10,000 is not shown as 0%."""
+    """Format a fraction as a percentage with at most four significant digits, so that 1 row of 10,000 is not shown as
+    0%."""
     return f"{fraction * 100:.4g}%"
 
 

@@ -242,7 +242,7 @@ class Judge:
         return found
 
     def _blame(self, error: Any) -> NoReturn:
-        """Raise ExpectationRaised with the name of the rule whose metric failed, or without it if there is none."""
+        """Raise ExpectationRaised with the name of the rule whose metric failed, if it is among these rules."""
         failed = {metric.id for metric in error.failed_metrics}
         for rule, metrics in zip(self.rules, self._metrics, strict=True):
             for metric in metrics.values():
@@ -323,7 +323,8 @@ def _judge_of(rules: _Rules) -> Judge:
 
 
 def gx_expectation(name: str, arguments: Mapping[str, Any]) -> Any:
-    """Create GX's object for an expectation. Raise ValueError if GX rejects the arguments."""
+    """Create GX's object for an expectation. Raise ValueError if GX rejects the arguments, or ExpectationNotFoundError
+    if GX has no such expectation."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # string row_conditions work until GX 2
         return gx().ExpectationConfiguration(type=name, kwargs=dict(arguments)).to_domain_obj()
@@ -397,8 +398,8 @@ def _rows(rule: Rule, metric: Callable[[str], Any], rows: int) -> int:
 def _marked(rule: Rule, metric: Callable[[str], Any], condition: str, rows: int) -> tuple[np.ndarray, Counts]:
     """Return the positions of the rows that the condition of GX's metric marks as failing, and the row counts.
 
-    A row also fails if its comparison with a missing value results in pandas' NA, because it fails if the missing value
-    is NumPy's NaN. Otherwise the verdict would depend on how a partition represents missing values.
+    A comparison with a missing value results in pandas' NA or in a failure, depending on how the partition represents
+    missing values. NA also counts as a failure, so the verdict does not depend on that representation.
 
     Args:
         metric: returns the value of a metric by its name.

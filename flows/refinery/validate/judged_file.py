@@ -1,5 +1,5 @@
-"""Merge the validated partitions of a file. The result is the good rows, as soon as they are known, the files of bad
-rows, and the findings on the whole file."""
+"""Merge the validated partitions of a file. The results are the good rows, the files of bad rows, and the findings on
+the whole file. Good rows are available as soon as no rule can reject them."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping

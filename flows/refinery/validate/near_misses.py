@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 
 def near_misses(missing: Iterable[str], seen: Iterable[str]) -> str:
-    """Return the end of a rejection's message: which columns of the file may be the missing ones, and how their names
-    differ. Return "" if no name is close.
+    """Return the end of a rejection message, which describes how names of columns in the file differ from names of
+    missing columns. Return "" if no name is close.
 
     Args:
         missing: the columns in the contract that the file lacks.

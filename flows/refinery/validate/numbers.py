@@ -35,8 +35,8 @@ def read_integer(raw: pd.Series, _: Column, source_format: SourceFormat, unreada
 
 
 def _integers_at_once(text: pa.Array) -> pa.Array | None:
-    """Convert integers of at most 18 characters, with the same result as `_each_integer`. Return None if there are
-    other strings."""
+    """Convert strings to integers, with the same result as `_each_integer`, if all are in the form -15 and have at most
+    18 characters. Otherwise return None."""
     longest = pc.max(pc.binary_length(text)).as_py() or 0
     if longest > _SAFE_INTEGER_DIGITS or not has_no_letters(text):
         return None
@@ -72,8 +72,8 @@ def read_number(raw: pd.Series, _: Column, source_format: SourceFormat, unreadab
 
 
 def _numbers_at_once(source_format: SourceFormat, text: pa.Array) -> pa.Array | None:
-    """Convert numbers without an exponent to floats, with the same result as `_each_number`. Return None if there are
-    other strings, or if the file has a decimal comma or thousands separators."""
+    """Convert strings to floats, with the same result as `_each_number`, if all are in the form -1.5 and the file has
+    no other separators. Otherwise return None."""
     has_marks = source_format.decimal != "." or source_format.thousands
     if has_marks or not has_no_letters(text):
         return None

@@ -3,8 +3,8 @@
 A cell changes only if its corrected text differs from the text in the quarantine file. All other cells keep their value
 and type. A changed cell gets the value that a clean file would have had. In CSV this is text, and the CSV reader reads
 the rows again. In formats with types, it is a value with the type of the column's other values if the text can be
-converted to that type; otherwise it stays text, and the contract decides. Dropped rows are removed first, so no later
-code sees them.
+converted to that type; otherwise it stays text, and is checked against the contract. Dropped rows are removed first, so
+no later code sees them.
 """
 
 import re
@@ -202,7 +202,7 @@ class _Overlay:
 
 
 def _without(partition: Partition, dropped: Set[int]) -> Partition:
-    """Return a partition without the dropped rows. Each column gets the type of the values that remain."""
+    """Return a partition without the dropped rows. A column of mixed types gets the type of the values that remain."""
     stays = ~np.isin(partition.row_numbers, list(dropped))
     frame = partition.frame[stays].reset_index(drop=True)
     for name in [name for name in frame if pd.api.types.is_object_dtype(frame[name])]:

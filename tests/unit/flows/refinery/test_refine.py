@@ -312,7 +312,7 @@ def test_an_unknown_column_is_published_rejects_or_quarantines_as_the_contract_d
     content, columns = "a,new\n1,\n2,x\n", {"a": "integer"}
     assert list(good(refine(tmp_path, content, a_contract(columns=columns)))["new"]) == [None, "x"]
     assert rejections(tmp_path, content, columns=columns, unknown_columns="freeze") == [
-        "the file has column 'new', which the contract does not know"
+        "the file has column 'new', which the contract does not declare"
     ]
     held = refine(tmp_path, content, a_contract(columns=columns, unknown_columns="quarantine"))
     assert quarantine(held) == {2: {"unknown_column": "x"}}
