@@ -398,8 +398,8 @@ def _rows(rule: Rule, metric: Callable[[str], Any], rows: int) -> int:
 def _marked(rule: Rule, metric: Callable[[str], Any], condition: str, rows: int) -> tuple[np.ndarray, Counts]:
     """Return the positions of the rows that the condition of GX's metric marks as failing, and the row counts.
 
-    A comparison with a missing value results in pandas' NA or in a failure, depending on how the partition represents
-    missing values. NA also counts as a failure, so the verdict does not depend on that representation.
+    A comparison with a missing value gives pandas' NA or False, depending on how the partition represents missing
+    values. Both count as failures, so the verdict does not depend on the representation.
 
     Args:
         metric: returns the value of a metric by its name.

@@ -50,8 +50,8 @@ def gx() -> Any:
 
 @functools.cache
 def _imported() -> Any:
-    """Import GX and return the namespace. GX sends and writes nothing, because no data context is created, and its
-    analytics are off unless the environment turns them on."""
+    """Import GX and return the namespace. GX writes nothing, because no data context is created, and sends nothing,
+    unless the environment turns its analytics on."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     stand_ins = {name: _OnFirstUse(name) for name in _IMPORTED_ON_FIRST_USE if name not in sys.modules}
     sys.modules.update(stand_ins)
