@@ -14,7 +14,7 @@ DISK_FOR_EACH_BYTE: Mapping[str, float] = MappingProxyType({"csv": 1.3, "json": 
 """Bytes on the disk for each byte of a file, by format, while its rows wait. Rows are compressed, and output files are
 included. The numbers are rounded up from measurements (docs/performance.md)."""
 
-_OPEN_FILES, _OPEN_FILES_IN_FOLDERS = 2, 5  # the most full output files on the disk at once, including one of bad rows
+_OPEN_FILES, _OPEN_FILES_IN_FOLDERS = 2, 5  # full output files on the disk at once, one of them with bad rows
 
 
 def reasons_to_wait(contract: Contract, kind: str) -> list[str]:

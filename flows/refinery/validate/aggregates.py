@@ -42,8 +42,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class InOrder:
-    """The state of a column that should increase or decrease, for some consecutive rows. It has the row counts, the
-    first and the last value, and the rows that fail because of the last value in the partition before."""
+    """The state of a column that should increase or decrease, for some consecutive rows."""
 
     counts: Counts
     in_order: Callable[[Any, Any], bool]  # whether two consecutive values are in the right order

@@ -105,7 +105,7 @@ def _argument_faults(expectation: Expectation, _: Contract) -> Iterator[str]:
         return
     try:
         accepted = gx_expectation(expectation.name, given)
-    except ValueError as error:  # pydantic's ValidationError is one
+    except ValueError as error:  # pydantic's ValidationError is a ValueError
         yield from _refusals(error, given)
         return
     for argument, value in given.items():

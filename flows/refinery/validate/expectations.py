@@ -340,7 +340,7 @@ def _domain_object(rule: Rule, arguments: Mapping[str, Any], batch: str) -> Any:
         return gx_expectation(rule.name, {**arguments, "batch_id": batch})
     except gx().ExpectationNotFoundError:
         raise ContractInvalid(f"{rule.id}: the installed Great Expectations does not have it") from None
-    except ValueError as error:  # pydantic's ValidationError is one
+    except ValueError as error:  # pydantic's ValidationError is a ValueError
         raise ContractInvalid(f"{rule.id}: Great Expectations rejects its arguments: {_faults(error)}") from None
 
 

@@ -25,7 +25,7 @@ def _hashes(texts: pa.Array) -> np.ndarray:
     places = np.frombuffer(offsets, dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
     signs = np.zeros(places[-1] - places[0] + _WORD_BYTES, dtype=np.uint8)
     signs[:-_WORD_BYTES] = np.frombuffer(content or b"", dtype=np.uint8)[places[0] : places[-1]]
-    # Each word begins one byte after the one before.
+    # Each word begins one byte after the previous word.
     words = np.ndarray(len(signs) - _WORD_BYTES + 1, dtype=np.uint64, buffer=signs, strides=(1,))
     starts, sizes = places[:-1] - places[0], np.diff(places)
     shortest, longest = int(sizes.min()), int(sizes.max())
