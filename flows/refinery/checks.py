@@ -49,7 +49,7 @@ class Check(BaseModel):
     kind: str = Field(description="row, table, coercion, decode or columns")
     severity: str = Field(description="info, warning or critical")
     success: bool
-    rows_evaluated: int | None = Field(None, description="the number of rows that were checked; null if it counts none")
+    rows_evaluated: int | None = Field(None, description="the number of checked rows; null if the rule counts no rows")
     rows_failing: int | None = Field(None, description="the number of these rows that failed")
     observed: Any = Field(None, description="what the file has")
     expected: Any = Field(None, description="what the contract requires")
