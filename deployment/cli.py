@@ -107,9 +107,9 @@ def demo(
 ) -> None:
     """Process sample files in the local cloud, and show the outcome of each.
 
-    Starts the local cloud, which is an AWS emulator and a Prefect server, or uses the one of a running `sluice up`.
-    Then deploys the stack, registers blocks and deployments, uploads good and bad files, and compares the outcomes with
-    the expected ones.
+    Uses the local cloud of a running `sluice up`. If there is none, starts one, which is an AWS emulator and a Prefect
+    server, deploys the stack, and registers blocks and deployments. Then uploads good and bad files, and compares the
+    outcomes with the expected ones.
     """
     from deployment.commands.demo import demo as run
     from deployment.local.cloud import LocalCloud

@@ -12,8 +12,8 @@ _MAX_DISK_GIB = 200  # of a Fargate task
 def disk_warning(
     contract: Contract, parameters: Mapping[str, str], kind: str = "csv", expansion: float = 1
 ) -> str | None:
-    """Return a warning if rows must wait and those of a file of MaxObjectBytes do not fit on a task's disk; otherwise,
-    return None. The warning names the contract's file, the reasons to wait and what to change.
+    """Return a warning if rows must wait until all of the file is read, and the rows of a file of MaxObjectBytes do not
+    fit on a task's disk; otherwise None. The warning names the contract's file, the reasons to wait and what to change.
 
     Args:
         parameters: the stack's parameters, including default values.

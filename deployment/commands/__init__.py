@@ -29,7 +29,7 @@ def first_of(lines: Sequence[str], shown: int) -> list[str]:
 
 
 class SafeConsole(Console):
-    """A console that prints control characters as escape sequences, for example \\x1b, so that they have no effect."""
+    """A console that prints control characters in escaped form, for example \\x1b, so that they have no effect."""
 
     def render_str(self, text: str, **options: Any) -> Any:
         """Render a string with markup; rich calls this for every string that it prints, including those in tables."""

@@ -92,7 +92,7 @@ class Service:
             keeper.wait()
 
     def log_tail(self) -> str:
-        """Return the last lines of the log as a sentence that can be appended to an error message."""
+        """Return the last lines of the log with an introduction, to be appended to an error message."""
         try:
             lines = self.log_path.read_text(errors="replace").strip().splitlines()
         except OSError:
