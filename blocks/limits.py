@@ -1,7 +1,7 @@
 """Time limits of a stage, an upload, a task, a message and a drain, each long enough for the one before it.
 
-`Limits` contains the limits that the template's parameters set, and calculates the others from them. The tasks, `sluice
-deploy` and the timeouts of the state machine are all based on it, so that they cannot disagree.
+`Limits` contains the limits that the template's parameters set, and calculates the others from them. The tasks, the
+timeouts of the state machine and `sluice deploy` are all based on it, so that they cannot disagree.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Pauses a stack: creates the object in the published bucket that the Lambda, the drains and the tasks look for."""
+"""Pauses and resumes a stack, by creating and deleting an object that the Lambda, the drains and the tasks look for."""
 
 import json
 from datetime import UTC, datetime

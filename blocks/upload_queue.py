@@ -50,7 +50,7 @@ Problems = dict[ReceivedMessage, SluiceError]
 
 
 class UploadQueue:
-    """The SQS queue with one message per upload.
+    """An SQS queue with one message per upload.
 
     It remembers which messages are held, that is, were received and not returned, deleted or lost since. `receive` and
     `count_waiting` raise AwsUnavailable, AwsRefused or AwsCallInvalid if a call to SQS fails. The methods that take

@@ -80,7 +80,7 @@ def run_id_of(bucket: str, key: str, version_id: str | None, etag: str, sequence
     """Return the run ID of an object version: 32 hexadecimal characters.
 
     A version ID identifies a version of a key. In a bucket without versioning, the ETag and the event's sequencer
-    identify it, because with the ETag alone, a re-upload of the same bytes would count as the same upload.
+    identify the version. With the ETag alone, a re-upload of the same bytes would count as the same upload.
     """
     identity = [bucket, key, version_id] if version_id else [bucket, key, etag, sequencer or ""]
     # JSON separates the parts, because ("a", "b/c") and ("a/b", "c") must give different IDs.

@@ -80,8 +80,8 @@ class ProgressBar:
 
 
 def rows_in(source: Source) -> int | None:
-    """Estimate the number of rows in a file from its first bytes or, for Parquet, from its footer. Return None if these
-    cannot be read or do not show it."""
+    """Estimate the number of rows in a file from its first bytes or, for Parquet, read it from the footer. Return None
+    if neither is possible."""
     try:
         with open_source(source) as file:
             sample = file.read(_SAMPLE_BYTES)

@@ -75,7 +75,7 @@ class Output(_Part):
 
     @property
     def is_retirable(self) -> bool:
-        """Return whether a re-upload can replace this object: clean rows, or the parameters of fitted steps."""
+        """Return whether a re-upload can replace objects of this kind."""
         return self.kind in ("data", "fitted")
 
 
