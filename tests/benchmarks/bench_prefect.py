@@ -156,15 +156,14 @@ def one_round(target: Measured, kind: str, clients: int, runs: int) -> None:
                     env=target.environment,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
+                    stderr=subprocess.STDOUT,
                     text=True,
                 )
             )
             for _ in range(clients)
         ]
         for client in started:
-            while "ready" not in _line_of(client):
-                pass
+            _line_of(client, "ready")
         target.live += clients  # each client has shown one upload before it was ready
         _wait_until_recorded(target)
         size, cpu, wanted = target.size_bytes(), target.cpu_seconds(), target.count("flow_runs", "COMPLETED")
@@ -173,7 +172,7 @@ def one_round(target: Measured, kind: str, clients: int, runs: int) -> None:
             assert client.stdin is not None
             client.stdin.write("go\n")
             client.stdin.flush()
-        requests = sum(_requests_of(client) for client in started)
+        requests = sum(int(_line_of(client, "requests ").split()[1]) for client in started)
         codes = [client.wait(_DEADLINE_SECONDS) for client in started]
         if any(codes):
             raise SystemExit(f"a client of {target.name} failed")
@@ -191,22 +190,18 @@ def one_round(target: Measured, kind: str, clients: int, runs: int) -> None:
     )
 
 
-def _requests_of(client: subprocess.Popen[str]) -> int:
-    while not (line := _line_of(client)).startswith("requests "):
-        pass
-    return int(line.split()[1])
-
-
 def _each(before: tuple[float, float], after: tuple[float, float], runs: int) -> tuple[float, float]:
     """Return how much of each of two counters was used per run."""
     return (after[0] - before[0]) / runs, (after[1] - before[1]) / runs
 
 
-def _line_of(client: subprocess.Popen[str]) -> str:
-    line = client.stdout.readline() if client.stdout else ""
-    if not line:
-        raise SystemExit(f"a client ended with exit code {client.wait()}")
-    return line
+def _line_of(client: subprocess.Popen[str], beginning: str) -> str:
+    """Return the next line of a client's output with this beginning. If the client ends first, show its last line."""
+    line = ""
+    for line in client.stdout or ():
+        if line.startswith(beginning):
+            return line
+    raise SystemExit(f"a client ended with exit code {client.wait()}: {line}")
 
 
 def _wait_until_recorded(target: Measured, runs: int | None = None) -> None:

@@ -4,23 +4,18 @@
 
 The content of an object in the landing bucket comes from the file in FOLDER that is named by the last part of the key.
 For an object `…/200x-NAME`, it is the header of the file NAME, followed by all other lines 200 times, each time with
-different order IDs. Parts of multipart uploads are counted and discarded. All other requests go to MiniStack, an AWS
-emulator. GET /counted returns the number of bytes that were read and uploaded.
+different order IDs. Parts of multipart uploads are discarded. All other requests go to MiniStack, an AWS emulator.
 """
 
 from __future__ import annotations
 
 import http.client
-import json
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Lock
-from typing import ClassVar
 
 LANDING, PUBLISHED = "landing", "published"
 VERSION_ID = "1"
@@ -74,18 +69,13 @@ class Cloud(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     folder, ministack_port = Path(), 0
-    counted: ClassVar[Counter[str]] = Counter()
-    lock = Lock()
 
     def _answer(self) -> None:
         path, _, query = self.path.partition("?")
-        if path == "/counted":
-            self._send(200, {}, json.dumps(self.counted).encode())
-        elif path.startswith(f"/{LANDING}/") and self.command in ("GET", "HEAD"):
+        if path.startswith(f"/{LANDING}/") and self.command in ("GET", "HEAD"):
             self._send_object(LandingObject(self.folder, path.rpartition("/")[2]))
         elif self.command == "PUT" and "partNumber=" in query:
             left = int(self.headers["Content-Length"])
-            self._count("uploaded", left)
             while left:
                 left -= len(self.rfile.read(min(left, _CHUNK_BYTES)))
             self._forward(b"x", {})
@@ -104,7 +94,6 @@ class Cloud(BaseHTTPRequestHandler):
         self._send(status, headers, size=last + 1 - first)
         if self.command == "GET":
             for chunk in stored.read(first, last):
-                self._count("read", len(chunk))
                 self.wfile.write(chunk)
 
     def _forward(self, body: bytes, headers: dict[str, str]) -> None:
@@ -122,10 +111,6 @@ class Cloud(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body) or size))
         self.end_headers()
         self.wfile.write(body)
-
-    def _count(self, what: str, size: int) -> None:
-        with self.lock:
-            self.counted[what] += size
 
     def log_message(self, *_: object) -> None:
         """Discard the log line that the base class would print for a request."""

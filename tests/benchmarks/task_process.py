@@ -65,10 +65,6 @@ class Stage:
     url: str
     environment: dict[str, str]
 
-    def counted(self) -> dict[str, int]:
-        """Return how many bytes were read from the landing bucket, and how many were uploaded in parts."""
-        return dict(httpx.get(f"{self.url}/counted").json())
-
     def run(self, keys: list[str], settings: Mapping[str, str] = {}) -> Outcome:
         """Send a message for each object key to the queue, and run a task until it ends."""
         sqs, queue_url = self._client("sqs"), self.environment["SLUICE_QUEUE_URL"]

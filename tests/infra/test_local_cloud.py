@@ -11,11 +11,11 @@ import sys
 import time
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import pytest
@@ -28,10 +28,11 @@ from deployment.local.ports import free_port
 from deployment.local.processes import recorded
 from tests.emulator.records import EXTENSIONS, decisions_of
 from tests.forking import forking
+from tests.infra.waiting import eventually
 
 pytestmark = pytest.mark.cloud
 
-T = TypeVar("T")
+_SOON_SECONDS = 30.0
 ACCOUNT = "000000000000"
 _TRUST = {
     "Version": "2012-10-17",
@@ -71,17 +72,6 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, user_home: Path) -> Iterator
         user.setenv("http_proxy", "http://127.0.0.1:1")
         with LocalCloud(tmp_path_factory.mktemp("cloud"), wait_scale=0.05, emulator_extensions=EXTENSIONS) as cloud:
             yield cloud
-
-
-def eventually(what: Callable[[], T | None], seconds: float = 30) -> T:
-    """Return the first true result of `what`, or raise AssertionError if there is none within `seconds`."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        answer = what()
-        if answer:
-            return answer
-        time.sleep(0.05)
-    raise AssertionError(f"{what} gave no answer within {seconds} seconds")
 
 
 # --- helpers that create roles, tasks and state machines ----------------------------------------------------
@@ -157,7 +147,7 @@ def ended(cloud: LocalCloud, task_arn: str) -> dict[str, Any]:
         task: dict[str, Any] = cloud.client("ecs").describe_tasks(cluster="tests", tasks=[task_arn])["tasks"][0]
         return task if task["lastStatus"] == "STOPPED" else None
 
-    return eventually(look)
+    return eventually(look, seconds=_SOON_SECONDS)
 
 
 def log_of(cloud: LocalCloud, family: str, task_arn: str) -> list[str]:
@@ -167,7 +157,7 @@ def log_of(cloud: LocalCloud, family: str, task_arn: str) -> list[str]:
         events = cloud.client("logs").get_log_events(logGroupName=f"/{family}", logStreamName=stream)["events"]
         return [event["message"] for event in events] or None
 
-    return eventually(look)
+    return eventually(look, seconds=_SOON_SECONDS)
 
 
 def running_pid(cloud: LocalCloud, task_arn: str) -> int:
@@ -176,7 +166,7 @@ def running_pid(cloud: LocalCloud, task_arn: str) -> int:
     def look() -> int | None:
         return next((one.pid for one in recorded(cloud.state_dir / "processes") if one.what == name), None)
 
-    return eventually(look)
+    return eventually(look, seconds=_SOON_SECONDS)
 
 
 def start(cloud: LocalCloud, name: str, state: dict[str, Any], role_arn: str) -> str:
@@ -197,7 +187,7 @@ def execute(cloud: LocalCloud, name: str, state: dict[str, Any], role_arn: str) 
         described: dict[str, Any] = states.describe_execution(executionArn=execution)
         return described if described["status"] != "RUNNING" else None
 
-    return eventually(look)
+    return eventually(look, seconds=_SOON_SECONDS)
 
 
 # --- isolation from the user and the network ----------------------------------------------------------------
@@ -467,7 +457,7 @@ def test_a_state_that_times_out_stops_its_task(cloud: LocalCloud) -> None:
     late = execute(cloud, "late", run_state(definition, TimeoutSeconds=2), runner)
     assert (late["status"], late["error"]) == ("FAILED", "States.Timeout")
     ecs = cloud.client("ecs")
-    eventually(lambda: not ecs.list_tasks(cluster="tests", family="slow")["taskArns"])
+    eventually(lambda: not ecs.list_tasks(cluster="tests", family="slow")["taskArns"], seconds=_SOON_SECONDS)
 
 
 def test_a_schedule_may_start_only_what_its_role_allows(cloud: LocalCloud) -> None:
@@ -489,7 +479,7 @@ def test_a_schedule_may_start_only_what_its_role_allows(cloud: LocalCloud) -> No
     def asked() -> dict[str, bool]:
         return {one["role"]: one["allowed"] for one in decisions_of(cloud.state_dir) if one["asked_by"] == "scheduler"}
 
-    eventually(lambda: len(asked()) == 2)
+    eventually(lambda: len(asked()) == 2, seconds=_SOON_SECONDS)
     assert asked() == {"schedule-may": True, "schedule-may-not": False}
     assert len(states.list_executions(stateMachineArn=machine)["executions"]) == 1
 
@@ -605,7 +595,7 @@ def test_a_service_that_dies_is_reported_with_its_exit_code_and_log(tmp_path: Pa
                 return str(error)
             return None
 
-        message = eventually(died)
+        message = eventually(died, seconds=_SOON_SECONDS)
     assert "AWS emulator" in message
     assert "137" in message
     assert "cloud.log" in message
@@ -624,7 +614,7 @@ def test_state_survives_a_restart_and_interrupted_executions_continue(tmp_path: 
         )
         execution = start(cloud, "kept", run_state(definition), runner)
         ecs = cloud.client("ecs")
-        interrupted = eventually(lambda: ecs.list_tasks(cluster="tests")["taskArns"])
+        interrupted = eventually(lambda: ecs.list_tasks(cluster="tests")["taskArns"], seconds=_SOON_SECONDS)
         running_pid(cloud, interrupted[0])
     assert recorded(tmp_path / "processes") == []
     go.touch()
@@ -634,4 +624,6 @@ def test_state_survives_a_restart_and_interrupted_executions_continue(tmp_path: 
         assert bodies == [b"1", b"2"]
         stale = [arn for arn in cloud.client("ecs").list_tasks(cluster="tests")["taskArns"] if arn in interrupted]
         assert stale == [], "a task of the earlier run is listed as one that is meant to run"
-        eventually(lambda: states.describe_execution(executionArn=execution)["status"] == "SUCCEEDED")
+        eventually(
+            lambda: states.describe_execution(executionArn=execution)["status"] == "SUCCEEDED", seconds=_SOON_SECONDS
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -79,10 +78,9 @@ def test_a_server_that_asks_clients_to_wait_does_not_delay_uploads(
     monkeypatch.setattr("flows.observability.prefect_connection.PATIENCE_SECONDS", 0.01)
     server.headers = headers
     upload = account.upload("incoming/orders/monday.csv", good_orders(2))
-    started = time.monotonic()
     receipt = FlowRunner(account.parts).process(UploadJob(upload))
+    # If the client waited for as long as the server asks, the test would end with a timeout.
     assert (receipt.status, receipt.observed) == (Status.PUBLISHED, False)
-    assert time.monotonic() - started < 30
 
 
 @pytest.mark.heavy
