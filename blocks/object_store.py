@@ -22,6 +22,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
     ResponseStreamingError,
 )
+from s3transfer.utils import ReadFileChunk
 
 from blocks.aws import client_of
 from blocks.aws_errors import AwsUnavailable, aws_error_code, explain_aws_error, explaining_aws_errors, http_status
@@ -281,9 +282,12 @@ class ObjectStore:
             )
         return PendingUpload(key, answer["UploadId"], sha256)
 
-    def upload_part(self, pending: PendingUpload, number: int, body: bytes) -> str:
+    def upload_part(self, pending: PendingUpload, number: int, path: Path, part_bytes: int) -> str:
         """Upload one part of a file, and return the ETag of the part. Parts are numbered from 1."""
-        with explaining_aws_errors(f"writing {self.published_address(pending.key)}"):
+        with (
+            explaining_aws_errors(f"writing {self.published_address(pending.key)}"),
+            ReadFileChunk.from_filename(str(path), (number - 1) * part_bytes, part_bytes) as body,
+        ):
             answer = self._s3.upload_part(**self._of_upload(pending), PartNumber=number, Body=body)
         return str(answer["ETag"])
 

@@ -11,7 +11,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from threading import Thread
 from typing import Any, Self, TypeVar
 
@@ -84,7 +83,7 @@ class EarlyUploads(TakeAway):
         for number in range(1, max(1, -(-file.size_bytes // _PART_BYTES)) + 1):
             if len(running) == _PARTS_AT_ONCE:
                 etags.append(self._result(running.popleft()))
-            running.append(self._begun(partial(_upload_part, store, pending, file.path, number)))
+            running.append(self._begun(partial(store.upload_part, pending, number, file.path, _PART_BYTES)))
         etags.extend(map(self._result, running))
         self._pending[key] = replace(pending, etags=tuple(etags))
 
@@ -115,10 +114,3 @@ class EarlyUploads(TakeAway):
         if self._abandoned.done():
             raise _Abandoned
         return answer.result()
-
-
-def _upload_part(store: ObjectStore, pending: PendingUpload, path: Path, number: int) -> str:
-    with path.open("rb") as file:
-        file.seek((number - 1) * _PART_BYTES)
-        body = file.read(_PART_BYTES)
-    return store.upload_part(pending, number, body)

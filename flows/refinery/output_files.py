@@ -13,6 +13,10 @@ import pyarrow.csv as pa_csv
 from flows.refinery.contract.model import OutputOptions
 from flows.refinery.validate.parquet_file import parquet_writer
 
+WAITING_BYTES = 4 << 20
+"""How many bytes of small tables wait before they are written together. Each write adds about 1 KB for each column to a
+Parquet file's footer, which is in memory until the file is finished."""
+
 _READ_BYTES = 1 << 20
 _EXTENSIONS = {"zstd": ".zst", "gzip": ".gz", "none": ""}
 
@@ -69,6 +73,8 @@ class FileSeries:
         self._kind, self._stem, self._folder, self._output = kind, stem, folder, output
         self._take_away = take_away
         self._open: _OpenFile | None = None
+        self._waiting: list[pa.Table] = []
+        self._waiting_bytes = 0
         self._finished: list[OutputFile] = []
 
     @property
@@ -76,9 +82,21 @@ class FileSeries:
         """Return how many bytes of the unfinished file are on the disk, or 0 if there is no such file."""
         return self._open.path.stat().st_size if self._open else 0
 
-    def write(self, table: pa.Table) -> None:
+    def write(self, table: pa.Table, waiting_bytes: int = WAITING_BYTES) -> None:
         """Write a table to the current file, or to a new file if there is no current file. An empty table starts only
-        the first file."""
+        the first file. Tables wait in memory until they have `waiting_bytes` bytes together."""
+        self._waiting.append(table)
+        self._waiting_bytes += table.nbytes
+        if self._waiting_bytes >= min(waiting_bytes, self._output.max_file_bytes):
+            self._write_waiting()
+            if self.open_bytes >= self._output.max_file_bytes:
+                self.hand_over()
+
+    def _write_waiting(self) -> None:
+        if not self._waiting:
+            return
+        table = pa.concat_tables(self._waiting)
+        self._waiting, self._waiting_bytes = [], 0
         if self._open is None:
             if self._finished and not table.num_rows:
                 return
@@ -86,15 +104,15 @@ class FileSeries:
                 self._stem.with_name(f"{self._stem.name}-{len(self._finished)}"), table, self._output
             )
         self._open.write(table)
-        if self.open_bytes >= self._output.max_file_bytes:
-            self.hand_over()
 
     def hand_over(self) -> None:
         """Finish the current file, and pass it to `take_away`. There must be a current file."""
+        self._write_waiting()
         self._take_away.take(self._kind, self._finish())
 
     def finish(self) -> tuple[OutputFile, ...]:
         """Finish the current file, if there is one, and return all finished files. May be called more than once."""
+        self._write_waiting()
         if self._open:
             self._finish()
         return tuple(self._finished)

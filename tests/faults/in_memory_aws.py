@@ -165,8 +165,8 @@ class InMemoryS3:
 
         return dict(_through(do))
 
-    def upload_part(self, *, UploadId: str, Body: bytes, **_: Any) -> dict[str, Any]:  # noqa: N803
-        self.pending[UploadId][2].append(Body)
+    def upload_part(self, *, UploadId: str, Body: BinaryIO, **_: Any) -> dict[str, Any]:  # noqa: N803
+        self.pending[UploadId][2].append(Body.read())
         return {"ETag": "e"}
 
     def complete_multipart_upload(self, *, UploadId: str, **_: Any) -> None:  # noqa: N803

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from flows.refinery.contract.model import OutputOptions
 from flows.refinery.errors import FileRejected
-from flows.refinery.output_files import FileSeries, OutputFile, TakeAway
+from flows.refinery.output_files import WAITING_BYTES, FileSeries, OutputFile, TakeAway
 from flows.refinery.part_seconds import PartSeconds
 from flows.refinery.validate.coercion import to_arrow
 from flows.refinery.validate.column_text import arrow_array, pandas_column
@@ -78,7 +78,7 @@ class OutputWriter:
             self._schema = self._schema or self._published(table).schema
             for folder, part in self._parts(frame, table):
                 part = _as_before(self._published(part), self._schema)
-                self._in(folder).write(part)
+                self._in(folder).write(part, WAITING_BYTES // len(self._files))
             self._bound_open_files()
 
     def close(self) -> tuple[OutputFile, ...]:

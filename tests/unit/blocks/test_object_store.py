@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import boto3
 import pytest
@@ -16,7 +17,7 @@ from botocore.response import StreamingBody
 
 from blocks import object_store
 from blocks.aws_errors import AwsCallInvalid, AwsRefused, AwsUnavailable
-from blocks.object_store import ObjectArchived, ObjectGone, ObjectStore, StoredObject
+from blocks.object_store import ObjectArchived, ObjectGone, ObjectStore, PendingUpload, StoredObject
 from lambda_trigger.message import UploadMessage
 from tests.faults.in_memory_aws import InMemoryS3
 from tests.unit.blocks.conftest import LANDING, PUBLISHED
@@ -185,17 +186,36 @@ def test_a_range_whose_body_breaks_off_is_read_again(store: ObjectStore, monkeyp
 EARLY = "data/orders/early.parquet"
 
 
-def test_a_multipart_upload_becomes_an_object_when_it_is_completed(store: ObjectStore) -> None:
-    parts = [b"a" * 5 * 1024**2, b"b"]
+def test_a_multipart_upload_becomes_an_object_when_it_is_completed(store: ObjectStore, tmp_path: Path) -> None:
+    part_bytes = 5 * 1024**2
+    (file := tmp_path / "early.parquet").write_bytes(b"a" * part_bytes + b"b")
     pending = store.create_upload(EARLY, sha256="aa")
-    etags = tuple(store.upload_part(pending, number, part) for number, part in enumerate(parts, start=1))
+    etags = tuple(store.upload_part(pending, number, file, part_bytes) for number in (1, 2))
     pending = replace(pending, etags=etags)
     assert not store.exists(EARLY)
     store.complete_upload(pending)
     found = store.get(EARLY)
     assert found is not None
-    assert (found.body == b"".join(parts), found.metadata["sha256"]) == (True, "aa")
+    assert (found.body == file.read_bytes(), found.metadata["sha256"]) == (True, "aa")
     store.complete_upload(pending)  # as if the first response had been lost
+
+
+def test_a_part_of_a_file_is_sent_without_reading_it_into_memory(tmp_path: Path) -> None:
+    class Discards:
+        def upload_part(self, *, Body: BinaryIO, **_: Any) -> dict[str, str]:  # noqa: N803
+            while Body.read(1 << 16):
+                pass
+            return {"ETag": "e"}
+
+    (file := tmp_path / "early.parquet").write_bytes(bytes(9 << 20))
+    store = ObjectStore(LANDING, PUBLISHED, client=Discards())
+    tracemalloc.start()
+    try:
+        store.upload_part(PendingUpload(EARLY, "upload", "aa"), 1, file, 8 << 20)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 def test_completing_an_aborted_multipart_upload_is_a_transient_error() -> None:
