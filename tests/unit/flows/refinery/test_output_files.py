@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from flows.refinery.contract.model import OutputOptions
-from flows.refinery.output_files import OutputFile, TakeAway
+from flows.refinery.output_files import LEAVE, WAITING_BYTES, OutputFile, TakeAway
 from flows.refinery.part_seconds import PartSeconds
 from flows.refinery.write.outputs import OutputWriter
 
@@ -101,3 +101,19 @@ def test_with_many_folders_few_files_are_on_the_disk_and_no_row_is_lost(tmp_path
 def test_the_same_rows_in_many_folders_give_the_same_files(tmp_path: Path) -> None:
     given = frames()
     assert written(tmp_path / "first", given).files == written(tmp_path / "second", given).files
+
+
+def test_small_frames_are_written_together_because_each_write_takes_memory_until_the_file_is_finished(
+    tmp_path: Path,
+) -> None:
+    given = [frame.drop(columns="folder") for frame in frames()]
+    with OutputWriter(OutputOptions(), tmp_path, {}, PartSeconds(), LEAVE) as writer:
+        for frame in given:
+            writer.write(frame)
+        (file,) = writer.close()
+    with pq.ParquetFile(file.path) as rows:
+        groups = [rows.metadata.row_group(number).total_byte_size for number in range(rows.num_row_groups)]
+        ids = rows.read()["id"].to_pylist()
+    assert len(groups) < len(given) / 4
+    assert max(groups) < 2 * WAITING_BYTES
+    assert ids == [number for frame in given for number in frame["id"]]
