@@ -27,7 +27,7 @@ BASE_IMAGE ?= python:3.11-slim-bookworm
 IMAGE      ?= sluice:local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up clean distclean test quick quick-tests quick-lint environments suites locks lint types arrows unit prefect infra runs chain large-files faults faults-all privileges browser image-tests image sizes sbom scan cases round-trip bench-refine bench-start bench-memory bench-prefect bench-burst bench-latency screenshots soak lock
+.PHONY: help setup demo up clean distclean test quick quick-tests quick-lint environments suites locks lint types arrows unit prefect infra runs chain large-files faults faults-all privileges browser image-tests image sizes sbom scan coverage cases round-trip bench-refine bench-start bench-memory bench-prefect bench-burst bench-latency screenshots soak lock
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -93,13 +93,10 @@ distclean: clean ## also remove the environments
 
 # --- the gate ---------------------------------------------------------------------------------------------
 
-# Independent suites run at the same time, the longest first; each prints its output when it ends. A suite that uses a
-# local cloud mostly waits, so two workers share its files, each with a separate local cloud. Suites that only use the
-# CPU come last.
+# Four independent suites run at the same time, those that wait most first; each prints its output when it ends. A suite
+# that uses a local cloud mostly waits, so two workers share its files, each with a separate local cloud. The unit tests
+# never wait, and run at a lower priority, so that they use the time in which the others wait.
 BY_FILE := -n 2 --dist loadfile
-
-# The folder in which each suite that runs with COVERAGE writes a file with the code that it reached.
-REACHED := .pytest_cache/reached
 
 # `make test TEST=tests/unit/blocks/test_settings.py::test_name` runs one test.
 test: ## run everything that the gate checks, or one test: make test TEST=path::name
@@ -108,12 +105,10 @@ ifdef TEST
 	@$(BIN)/pytest -q $(TEST)
 else
 	@$(MAKE) --no-print-directory -j 3 environments
-	@echo "Running checks and tests, three suites at a time; each prints its output when it ends"
-	@rm -rf .pytest_cache/calls $(REACHED) .coverage
-	@$(MAKE) --no-print-directory --keep-going -j 3 --output-sync=target suites COVERAGE="--cov --cov-report="
+	@echo "Running checks and tests, four suites at a time; each prints its output when it ends"
+	@rm -rf .pytest_cache/calls
+	@$(MAKE) --no-print-directory --keep-going -j 4 --output-sync=target suites
 	@$(MAKE) --no-print-directory privileges
-	@echo "Coverage of the product code by the unit tests and the tests with a Prefect server (for information)"
-	@$(BIN)/coverage combine -q $(REACHED)/*; $(BIN)/coverage report
 endif
 
 quick: setup ## fast checks: format, lint, types, import rules, unit tests without Great Expectations
@@ -121,7 +116,7 @@ quick: setup ## fast checks: format, lint, types, import rules, unit tests witho
 
 environments: setup $(LINT)/.ready $(NODE)/.ready
 
-suites: infra faults chain image-tests runs prefect browser unit types lint arrows locks
+suites: image-tests faults chain unit infra runs prefect browser types lint arrows locks
 
 quick-tests: setup
 	@$(BIN)/pytest -q -n 2 --dist worksteal --quick tests/unit
@@ -154,10 +149,10 @@ locks: setup ## check that the locked packages have wheels for every supported P
 	done; done; echo "The locks resolve with wheels on Python 3.12 and 3.13"
 
 unit: setup ## run the unit tests
-	@COVERAGE_FILE=$(REACHED)/unit $(BIN)/pytest -q $(COVERAGE) -n 2 --dist worksteal tests/unit
+	@nice -n 5 $(BIN)/pytest -q -n 2 --dist worksteal tests/unit
 
 prefect: setup ## test what Prefect shows and sends, with a real Prefect server
-	@COVERAGE_FILE=$(REACHED)/prefect $(BIN)/pytest -q $(COVERAGE) tests/prefect
+	@$(BIN)/pytest -q tests/prefect
 
 infra: setup $(LINT)/.ready $(NODE)/.ready ## test the templates, the deployment and the packaging
 	@$(BIN)/pytest -q $(BY_FILE) tests/infra --ignore tests/infra/test_runs.py
@@ -206,6 +201,10 @@ scan: setup $(SUPPLY)/.ready ## list known vulnerabilities of the image's packag
 	@$(BIN)/python -m container.scan $(SUPPLY)/bin/pip-audit
 
 # --- measuring --------------------------------------------------------------------------------------------
+
+coverage: setup ## measure how much of the product code the unit tests and the tests with a Prefect server reach
+	@$(BIN)/pytest -q --cov --cov-report= -n 2 --dist worksteal tests/unit
+	@$(BIN)/pytest -q --cov --cov-append tests/prefect
 
 cases: setup ## process realistic input files, and compare the results with the correct ones
 	@$(BIN)/python -m tests.cases
