@@ -3,8 +3,8 @@
     python -m deployment.local.serve_prefect PORT
 
 `prefect server start` runs the same app, but cannot restrict the accepted Host and Origin headers; see own_pages.py.
-The log is written to a file. URLs in it are redacted, because after a failed notification it contains the URL of the
-webhook, which is a secret.
+URLs in the log, which is written to a file, are redacted: after a failed notification, Prefect logs the webhook's URL,
+which is a secret.
 """
 
 import gc
