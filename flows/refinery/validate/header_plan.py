@@ -159,7 +159,7 @@ class HeaderPlan:
     @cached_property
     def nullable(self) -> frozenset[str]:
         """Return the columns in which good rows may have missing values."""
-        return frozenset(name for name, column in self.columns.items() if column.nullable)
+        return frozenset(name for name, column in self.columns.items() if column.nullable or name in self.filled)
 
     @cached_property
     def raw_columns(self) -> list[str]:

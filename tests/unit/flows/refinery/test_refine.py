@@ -303,9 +303,13 @@ def test_a_missing_column_rejects_is_filled_or_quarantines_as_the_contract_decla
     assert held.quarantined == {"missing_column(b)": 1}
 
 
-def test_a_column_that_is_not_required_is_filled(tmp_path: Path) -> None:
-    columns = {"a": "integer", "b": {"type": "date", "required": False}}
-    assert list(good(refine(tmp_path, "a\n1\n", a_contract(columns=columns)))["b"]) == [None]
+@pytest.mark.parametrize("nullable", [True, False])
+@pytest.mark.parametrize("column_type", ["date", "integer", "boolean"])
+def test_a_column_that_is_not_required_is_filled_with_missing_values(
+    tmp_path: Path, column_type: str, nullable: bool
+) -> None:
+    columns = {"a": "integer", "b": {"type": column_type, "required": False, "nullable": nullable}}
+    assert good(refine(tmp_path, "a\n1\n", a_contract(columns=columns)))["b"].isna().all()
 
 
 def test_an_unknown_column_is_published_rejects_or_quarantines_as_the_contract_declares(tmp_path: Path) -> None:
