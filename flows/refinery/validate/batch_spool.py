@@ -36,6 +36,11 @@ class BatchSpool:
             file.write_batch(batch)
         self._batches.append(path)
 
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield all batches."""
+        for batch in self._batches:
+            yield _read(batch) if isinstance(batch, Path) else batch
+
     def columns(self, places: Sequence[int]) -> Iterator[pa.RecordBatch]:
         """Yield all batches with only the columns at the given positions. Other columns are not read from disk."""
         for batch in self._batches:

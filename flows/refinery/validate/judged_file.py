@@ -114,8 +114,9 @@ class JudgedFile:
         self._states: tuple[Any, ...] = (None,) * len(plan.judged)
         self._waiting = BatchSpool(folder / "waiting", memory_bytes=_IN_MEMORY_BYTES)
         self._waiting_misfits = BatchSpool(folder / "misfits", memory_bytes=_IN_MEMORY_BYTES)
-        # For each waiting partition: the number of its last row, the numbers of its bad rows, and their packed masks.
-        self._bad_rows: list[tuple[int, np.ndarray, np.ndarray]] = []
+        # For each waiting partition: the number of its last row, and the numbers and packed masks of its bad rows.
+        self._last_numbers: list[int] = []
+        self._waiting_bad = BatchSpool(folder / "bad", memory_bytes=_IN_MEMORY_BYTES // 4)
         as_parquet = OutputOptions(max_file_bytes=contract.output.max_file_bytes)
         self._quarantine = FileSeries("quarantine", folder / "quarantine", "", as_parquet, take_away)
         kinds = plan.kinds if plan.waits else plan.whole_file_kinds
@@ -176,6 +177,7 @@ class JudgedFile:
         self._quarantine.close()
         self._waiting.close()
         self._waiting_misfits.close()
+        self._waiting_bad.close()
 
     def _take(
         self, one: JudgedPartition, write_bad: Callable[[pa.Table], None], keep: Callable[[pa.RecordBatch], None]
@@ -199,8 +201,9 @@ class JudgedFile:
             if self._plan.waits:
                 keep(one.rows)
                 self._waiting_misfits.append(one.misfits)
-                last = int(numbers_of(one.rows).max(initial=0))
-                self._bad_rows.append((last, one.bad_numbers, np.packbits(one.bad_masks, axis=0)))
+                self._last_numbers.append(int(numbers_of(one.rows).max(initial=0)))
+                bad = [pa.array(values) for values in (one.bad_numbers, *np.packbits(one.bad_masks, axis=0))]
+                self._waiting_bad.append(pa.RecordBatch.from_arrays(bad, names=list(map(str, range(len(bad))))))
 
     # --- rows that waited ---------------------------------------------------------------------------------
 
@@ -215,7 +218,8 @@ class JudgedFile:
             the sorted numbers of the bad rows, and their masks, an array of shape (row rules, bad rows).
         """
         rules, before = self._plan.row_rules, 0
-        for last, numbers, packed in self._bad_rows:
+        for last, bad_rows in zip(self._last_numbers, self._waiting_bad.batches(), strict=True):
+            numbers, *packed = (column.to_numpy() for column in bad_rows.columns)
             late = {
                 place: rows[slice(*np.searchsorted(rows, [before, last], side="right"))]
                 for place, rows in late_rows.items()
@@ -224,7 +228,7 @@ class JudgedFile:
             bad = np.sort(np.concatenate([numbers, *(late[place] for place in late if rules[place].blocking)]))
             bad = bad[np.diff(bad, prepend=-1) > 0]
             masks = np.zeros((len(rules), len(bad)), dtype=bool)
-            masks[:, np.searchsorted(bad, numbers)] = np.unpackbits(packed, axis=0, count=len(rules))
+            masks[:, np.searchsorted(bad, numbers)] = np.unpackbits(np.array(packed), axis=0, count=len(rules))
             for place, rows in late.items():
                 masks[place, positions_of(rows, bad)] = True
             yield bad, masks

@@ -12,6 +12,7 @@ import pytest
 
 from flows.refinery.contract.model import Contract
 from flows.refinery.refine import Refined, refine_file
+from flows.refinery.validate import judged_file
 from flows.refinery.validate.expectations import ExpectationRaised
 from flows.refinery.validate.whole_file_rules import TooManyRowsToJudge
 from tests.unit.flows.refinery.tables import a_contract, good_of, kinds_of
@@ -157,9 +158,11 @@ def test_the_type_of_a_column_that_the_file_lacks_cannot_be_judged(tmp_path: Pat
 
 
 @pytest.mark.parametrize("rows_per_partition", [1, 2, 100])
+@pytest.mark.parametrize("memory_bytes", [0, 1 << 20])
 def test_a_duplicate_in_a_late_partition_quarantines_the_row_of_an_early_one(
-    tmp_path: Path, rows_per_partition: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_per_partition: int, memory_bytes: int
 ) -> None:
+    monkeypatch.setattr(judged_file, "_IN_MEMORY_BYTES", memory_bytes)  # of rows that wait
     contract = a_contract(
         columns={"id": "string", "n": "integer"}, expectations=[{"expect_column_values_to_be_unique": {"column": "id"}}]
     )
