@@ -55,7 +55,7 @@ class _Scaling(FittedStep):
 
     @abstractmethod
     def scaled(self, numbers: pd.Series, known: Mapping[str, float]) -> pd.Series:
-        """Return the scaled numbers of a column. `known` has the parameters that were learned from that column."""
+        """Return the scaled numbers of a column. `known` has the learned or pinned parameters of that column."""
 
     def wanted_instead(self, known: Any) -> str:
         is_right = isinstance(known, Mapping) and set(known) == set(self.learns) and all(map(is_number, known.values()))

@@ -210,7 +210,8 @@ def expected_of(rule: Rule) -> dict[str, Any]:
 
 
 def observed_of(verdict: Verdict) -> Any:
-    """Return the value that GX observed, if any, or, for an expectation on rows, the fraction of rows that pass."""
+    """Return the fraction of rows that pass an expectation on rows. For other expectations, return the value that GX
+    observed, or else GX's count of unexpected values."""
     if verdict.rows_failing is not None:
         return round(1 - verdict.rows_failing / verdict.rows_evaluated, 6) if verdict.rows_evaluated else None
     observed = verdict.result.get("observed_value")
