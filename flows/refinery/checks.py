@@ -13,7 +13,7 @@ Basis = Literal["declared", "proven", "assumed"]
 
 
 class Decision(BaseModel):
-    """One decision of the reader about how a file is written, such as its delimiter, and what it is based on."""
+    """One decision of the reader about how a file is written, such as its delimiter, with the basis of the decision."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

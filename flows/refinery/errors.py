@@ -25,4 +25,4 @@ class TerminalError(SluiceError):
 
 
 class FileRejected(TerminalError):
-    """The file can never be published as it is; its receipt has the reason. There is one subclass per cause."""
+    """The file cannot be published under its contract; its receipt has the reason. There is one subclass per cause."""

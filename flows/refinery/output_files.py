@@ -84,7 +84,7 @@ class FileSeries:
 
     def write(self, table: pa.Table, waiting_bytes: int = WAITING_BYTES) -> None:
         """Write a table to the current file, or to a new file if there is no current file. An empty table starts only
-        the first file. Tables wait in memory until they have `waiting_bytes` bytes together."""
+        the first file. Tables wait in memory until their total size is `waiting_bytes`."""
         self._waiting.append(table)
         self._waiting_bytes += table.nbytes
         if self._waiting_bytes >= min(waiting_bytes, self._output.max_file_bytes):
@@ -106,7 +106,8 @@ class FileSeries:
         self._open.write(table)
 
     def hand_over(self) -> None:
-        """Finish the current file, and pass it to `take_away`. There must be a current file."""
+        """Finish the current file, including waiting tables, and pass it to `take_away`. There must be such a file or
+        table."""
         self._write_waiting()
         self._take_away.take(self._kind, self._finish())
 

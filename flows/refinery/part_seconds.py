@@ -23,7 +23,7 @@ class PartSeconds(dict[str, float]):
         self._lock = threading.Lock()
 
     def add(self, others: Mapping[str, float]) -> None:
-        """Add seconds that were measured elsewhere, by part."""
+        """Add the seconds of each part in `others`, such as those that were measured in another process."""
         with self._lock:
             for part, seconds in others.items():
                 if part != ELSEWHERE:
