@@ -72,7 +72,7 @@ class OwnStep:
         result = result.set_axis(pd.Index(map(str, result.columns)), axis=1)
         if result.columns.has_duplicates:
             raise StepFailed(f"step {self.label} returned two columns of the same name")
-        categories: list[Any] = list(result.select_dtypes("category"))
+        categories = [name for name, dtype in result.dtypes.items() if isinstance(dtype, pd.CategoricalDtype)]
         result = self._as_before(with_columns(result, {name: _without_categories(result[name]) for name in categories}))
         return result.set_axis(_row_numbers_of(result, row_numbers), axis=0)
 
@@ -92,12 +92,15 @@ class OwnStep:
     def _as_before(self, result: pd.DataFrame) -> pd.DataFrame:
         """Convert a result of the function to the column types of its first result. Raise StepFailed if the columns
         differ, or if their values cannot be converted without changing them."""
-        if self._types is None:
-            self._types = {name: _type_of(result[name]) for name in result.columns}
-        if list(result.columns) != list(self._types):
+        types = {
+            name: pd.api.types.infer_dtype(result[name]) if dtype == object else dtype
+            for name, dtype in result.dtypes.items()
+        }
+        self._types = self._types or types
+        if list(types) != list(self._types):
             raise self._differs("other columns")
         for name, before in self._types.items():
-            if (found := _type_of(result[name])) != before:
+            if (found := types[name]) != before:
                 cast = _cast(result[name], before)
                 if cast is None:
                     raise self._differs(f"{found} in the column {name!r}, and {before}")
@@ -173,11 +176,6 @@ def _without_categories(values: pd.Series) -> pd.Series:
     dtype: Any = values.cat.categories.dtype
     nullable = {"i": "Int64", "u": "UInt64", "b": "boolean"}
     return values.astype(nullable.get(dtype.kind, dtype))
-
-
-def _type_of(values: pd.Series) -> Any:
-    """Return a column's dtype or, if the column holds Python objects, the name of their type."""
-    return pd.api.types.infer_dtype(values) if values.dtype == object else values.dtype
 
 
 def _cast(values: pd.Series, dtype: Any) -> pd.Series | None:

@@ -64,7 +64,7 @@ class RowBuffer:
 
 def text_values(texts: pa.Array | pa.ChunkedArray) -> Any:
     """Convert an Arrow array of strings to the values of a DataFrame column, without a copy."""
-    return pd.array(texts, dtype=_TEXT)
+    return _TEXT.__from_arrow__(texts)
 
 
 def missing_texts(contract: Contract, name: str) -> tuple[str, ...]:

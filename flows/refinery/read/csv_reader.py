@@ -215,12 +215,15 @@ class _CsvReader:
     def _read_header(self) -> list[str]:
         if not self._contract.format.header:
             return list(self._contract.columns)
+        end = self._line_end()
         while True:
-            end = self._pending.rfind(b"\n") + 1 if not self._is_end else len(self._pending)
             lines = _lines(self._pending[:end])
             record = next(split_records(lines, *self._marks, self._escape), None)
             if record is not None and not record.is_open:
                 break
+            before, end = end, self._pending.rfind(b"\n") + 1 if not self._is_end else len(self._pending)
+            if before < end:
+                continue
             if self._is_end:
                 line, column = opening_quote("".join(lines), *self._marks)
                 raise UnclosedQuote(

@@ -114,6 +114,9 @@ class Partition:
     def cut(self, rows: int) -> Iterator[Partition]:
         """Yield the partition in pieces of at most `rows` decoded rows. A misfit is in the piece with the next decoded
         row; misfits after the last row are in the last piece."""
+        if len(self.frame) <= rows:
+            yield self
+            return
         left = self.misfits
         for start in range(0, max(1, len(self.frame)), rows):
             numbers = self.row_numbers[start : start + rows]

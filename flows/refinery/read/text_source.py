@@ -154,6 +154,8 @@ def _utf16_by_proof(head: bytes) -> str | None:
 def _utf8_by_proof(head: bytes) -> str | None:
     if SHIFTS_TO_KANJI.search(head):
         return None
+    if is_utf8(head):
+        return "utf-8"
     text = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(head)
     bad = len(SURROGATE.findall(text))
     good = sum(character >= "\x80" for character in text) - bad if bad else 0

@@ -71,7 +71,9 @@ def coerce(
         unreadable: strings that could not be converted in other partitions; those in this partition may be added.
     """
     missing = _is_missing(raw)
-    array = _READERS[column.type](raw, column, source_format, unreadable or Unreadable()).cast(ARROW_TYPES[column.type])
+    array = _READERS[column.type](raw, column, source_format, unreadable or Unreadable())
+    if array.type != ARROW_TYPES[column.type]:
+        array = array.cast(ARROW_TYPES[column.type])
     is_unread = np.zeros(len(raw), dtype=bool)
     if array.null_count > np.count_nonzero(missing):
         is_unread = array.is_null().to_numpy(zero_copy_only=False) & ~missing
@@ -86,9 +88,8 @@ def coerce(
 def _is_missing(raw: pd.Series) -> np.ndarray:
     if not isinstance(raw.dtype, pd.StringDtype):
         return raw.isna().to_numpy(copy=True)
-    texts = text_array(raw)
-    missing: np.ndarray = np.zeros(len(raw), dtype=bool)
-    return texts.is_null().to_numpy(zero_copy_only=False) if texts.null_count else missing
+    missing: np.ndarray = raw.array.isna()
+    return missing
 
 
 def judged_values(array: pa.Array | pa.ChunkedArray, kind: str) -> Any:

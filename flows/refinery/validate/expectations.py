@@ -219,9 +219,14 @@ class Judge:
         needs only the lists before it."""
         graph = gx().MetricsCalculator(self._engine).build_metric_dependency_graph(configurations, dict(_RUNTIME))
         metrics = {edge.left.id: edge.left for edge in graph.edges}
-        needs: dict[Any, set[Any]] = {key: set() for key in metrics}
-        for edge in graph.edges:
-            needs[edge.left.id] |= {edge.right.id} if edge.right else set()
+        needs: dict[Any, set[Any]] = {}
+        wanted = [metric.id for metric in configurations]
+        for key in wanted:  # which grows in this loop
+            if key not in needs:
+                self._engine.drop_unused_dependencies(metrics[key])
+                needed = [metric.id for metric in metrics[key].metric_dependencies.values()]
+                needs[key] = set(needed)
+                wanted += needed
         order = []
         while needs:
             ready = [key for key, needed in needs.items() if not needed & needs.keys()]

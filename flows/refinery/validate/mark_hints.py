@@ -38,7 +38,7 @@ def no_numbers(partition: Partition, rules: Sequence[RowRule], masks: np.ndarray
     if partition.source_format.type != "csv":
         return {}
     return {
-        rule.id: dict.fromkeys(partition.frame[rule.columns[0]][mask].unique()[:_LOOKED_AT])
+        rule.id: dict.fromkeys(partition.frame[rule.columns[0]].array[mask].unique()[:_LOOKED_AT])
         for rule, mask in zip(rules, masks, strict=True)
         if _type_of(rule.id) and mask.any()
     }

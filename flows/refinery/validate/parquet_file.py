@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs
 import pyarrow.parquet as pq
 
 _SAMPLED = 20_000
+_DISK = pyarrow.fs.LocalFileSystem()
 
 
 def parquet_writer(path: Path, first: pa.Table, compression: str) -> pq.ParquetWriter:
@@ -19,7 +21,9 @@ def parquet_writer(path: Path, first: pa.Table, compression: str) -> pq.ParquetW
             repeating.append(f"{field.name}.list.element")
         elif not pa.types.is_nested(field.type) and _repeats(sample[field.name]):
             repeating.append(field.name)
-    return pq.ParquetWriter(path, first.schema, compression=compression, use_dictionary=repeating or False)
+    return pq.ParquetWriter(
+        str(path), first.schema, filesystem=_DISK, compression=compression, use_dictionary=repeating or False
+    )
 
 
 def _repeats(values: pa.ChunkedArray) -> bool:

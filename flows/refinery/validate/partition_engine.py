@@ -36,6 +36,7 @@ class _OfOnePartition:
 
     batch_manager: Any
     load_batch_data: Any
+    conditions_on_columns: frozenset[str]  # the metrics that `_register_on_column` registered
 
     def __init__(self) -> None:
         super().__init__(caching=False)  # type: ignore[call-arg] # GX's
@@ -44,13 +45,18 @@ class _OfOnePartition:
     def begin(self, frame: pd.DataFrame, columns: Mapping[str, Sequence[str]]) -> None:
         """Load a partition. `columns` maps the name of a batch to its columns; other batches have all columns."""
         self.frame, self._columns = frame, columns
-        self.types = dict(zip(frame.columns, frame.dtypes, strict=True))
 
     def end(self) -> None:
         """Release the partition and everything that was selected from it."""
         self.begin(pd.DataFrame(), {})
         self._kept: dict[str, Any] = {}
         self.batch_manager.batch_data_cache.clear()
+
+    def drop_unused_dependencies(self, metric: Any) -> None:
+        """Drop what GX computes for a metric only to look up its column, if the metric gets the column from here."""
+        if metric.metric_name in self.conditions_on_columns:
+            needed = metric.metric_dependencies.items()
+            metric.metric_dependencies = {name: one for name, one in needed if not name.startswith("table.")}
 
     def columns_of(self, batch: str) -> list[str]:
         return list(self._columns.get(batch, self.frame.columns))
@@ -69,7 +75,8 @@ class _OfOnePartition:
         key, batch = str(domain_kwargs), domain_kwargs["batch_id"]
         if domain_kwargs.get("ignore_row_if") == "either_value_is_missing" and not domain_kwargs.get("row_condition"):
             if key not in self._kept:
-                self._kept[key] = _present_pairs(self.frame[[domain_kwargs["column_A"], domain_kwargs["column_B"]]])
+                names = domain_kwargs["column_A"], domain_kwargs["column_B"]
+                self._kept[key] = _present_pairs(pd.DataFrame({name: self.frame[name] for name in names}, copy=False))
             return self._kept[key]
         if batch not in self.batch_manager.batch_data_cache:
             columns = {name: self.frame[name] for name in self.columns_of(batch)}
@@ -82,7 +89,7 @@ class _OfOnePartition:
 def _present(values: Any) -> Any:
     """Return the values of a column that are not missing, with their index. This is faster than selecting them with
     pandas."""
-    present = values.notna().to_numpy()
+    present = ~values.array.isna()
     if present.all():
         return values
     places = np.flatnonzero(present)
@@ -91,8 +98,7 @@ def _present(values: Any) -> Any:
 
 def _present_pairs(pairs: Any) -> Any:
     """Return the rows of two columns in which neither value is missing. This is faster than with pandas' `dropna`."""
-    first, second = (pairs[name].notna().to_numpy() for name in pairs.columns)
-    present = first & second
+    present = ~np.logical_or.reduce([values.array.isna() for _, values in pairs.items()])
     return pairs if present.all() else pairs.take(np.flatnonzero(present))
 
 
@@ -115,7 +121,7 @@ def _register(engine: type) -> None:
         @gx().metric_value(engine=engine)  # type: ignore[untyped-decorator] # as above
         def _pandas(cls, execution_engine: Any, metric_domain_kwargs: Mapping[str, Any], **_: Any) -> list[Any]:  # noqa: N805 as above
             names = execution_engine.columns_of(metric_domain_kwargs["batch_id"])
-            return [{"name": name, "type": execution_engine.types[name]} for name in names]
+            return [{"name": name, "type": execution_engine.frame[name].dtype} for name in names]
 
     class RowCount(gx().TableMetricProvider):  # type: ignore[misc] # as above
         metric_name = "table.row_count"
@@ -142,18 +148,17 @@ def _register(engine: type) -> None:
                 return cls._pandas_vectorized(column, **bounds)
             return one_by_one(cls, column, **kwargs)
 
-    for name in METHODS:
-        metric = getattr(gx().get_expectation_impl(name), "map_metric", None)
-        if metric:
-            _register_on_column(f"{metric}.condition", engine)
+    metrics = {getattr(gx().get_expectation_impl(name), "map_metric", None) for name in METHODS} - {None}
+    conditions = sorted(f"{metric}.condition" for metric in metrics)
+    engine.conditions_on_columns = frozenset(name for name in conditions if _register_on_column(name, engine))  # type: ignore[attr-defined] # the base class has it
 
 
-def _register_on_column(name: str, engine: type) -> None:
+def _register_on_column(name: str, engine: type) -> bool:
     """Register a condition on a single column, so that it gets the column from the engine. Otherwise GX would filter
-    and copy the frame for it."""
+    and copy the frame for it. Return False if it is not on a single column."""
     provider, condition = gx().get_metric_provider(name, engine())
     if condition.domain_type.value != "column":
-        return
+        return False
     compare = inspect.unwrap(condition)
 
     def on_column(
@@ -178,3 +183,4 @@ def _register_on_column(name: str, engine: type) -> None:
         metric_provider=on_column,
         metric_fn_type=condition.metric_fn_type,
     )
+    return True

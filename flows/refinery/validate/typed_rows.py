@@ -11,6 +11,7 @@ from flows.refinery.read.header import GOOD_ROW_NUMBER
 from flows.refinery.validate.coercion import ARROW_TYPES, dtype_of, judged_values
 from flows.refinery.validate.column_text import pandas_values
 
+_IN_UTC = pd.DatetimeTZDtype("us", "UTC")
 ROW_NUMBER = GOOD_ROW_NUMBER  # the column with each row's number in the source file, which is never published
 
 
@@ -62,7 +63,7 @@ def as_stepped(batch: pa.RecordBatch, kinds: Mapping[str, str], nullable: Collec
 
 def _stepped(array: pa.Array, kind: str, *, nulls: bool) -> Any:
     if kind == "timestamp":
-        return array.to_pandas().array
+        return _IN_UTC.__from_arrow__(array)
     if kind in ("integer", "boolean"):
         return pandas_values(array, dtype_of(kind, nulls=nulls))
     return judged_values(array, kind)

@@ -132,7 +132,7 @@ class OutputWriter:
 def as_table(frame: pd.DataFrame, kinds: Mapping[str, str]) -> pa.Table:
     """Convert a frame to the Arrow table that is published. The table has plain types, no index and no metadata of
     pandas."""
-    arrays = {str(name): _array(frame[name], kinds.get(str(name))) for name in frame.columns}
+    arrays = {str(name): _array(values, kinds.get(str(name))) for name, values in frame.items()}
     return pa.table(arrays)
 
 
@@ -169,7 +169,8 @@ def _array(values: pd.Series, kind: str | None) -> pa.Array:
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
         # A custom step may return values of several types, or of a type that Arrow does not have.
         array = arrow_array(values.map(str, na_action="ignore").astype("str"))
-    return array.cast(_plain_type(array.type))
+    plain = _plain_type(array.type)
+    return array if plain == array.type else array.cast(plain)
 
 
 def _plain_type(found: pa.DataType) -> pa.DataType:
