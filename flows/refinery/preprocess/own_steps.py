@@ -69,11 +69,14 @@ class OwnStep:
             raise StepFailed(f"step {self.label} returned {type(result).__name__}; it must return a DataFrame")
         if len(result) > len(given):
             raise StepFailed(f"step {self.label} returned {len(result)} rows for {len(given)}; it must not add rows")
-        result = result.set_axis(pd.Index(map(str, result.columns)), axis=1)
+        if not all(isinstance(name, str) for name in result.columns):
+            result = result.set_axis(pd.Index(map(str, result.columns)), axis=1)
         if result.columns.has_duplicates:
             raise StepFailed(f"step {self.label} returned two columns of the same name")
         categories = [name for name, dtype in result.dtypes.items() if isinstance(dtype, pd.CategoricalDtype)]
-        result = self._as_before(with_columns(result, {name: _without_categories(result[name]) for name in categories}))
+        if categories:
+            result = with_columns(result, {name: _without_categories(result[name]) for name in categories})
+        result = self._as_before(result)
         return result.set_axis(_row_numbers_of(result, row_numbers), axis=0)
 
     def kinds_after(self, kinds: Mapping[str, str], result: pd.DataFrame) -> dict[str, str]:
@@ -93,7 +96,7 @@ class OwnStep:
         """Convert a result of the function to the column types of its first result. Raise StepFailed if the columns
         differ, or if their values cannot be converted without changing them."""
         types = {
-            name: pd.api.types.infer_dtype(result[name]) if dtype == object else dtype
+            name: pd.api.types.infer_dtype(result[name]) if pd.api.types.is_object_dtype(dtype) else dtype
             for name, dtype in result.dtypes.items()
         }
         self._types = self._types or types
@@ -194,6 +197,8 @@ def _row_numbers_of(result: pd.DataFrame, row_numbers: pd.Index) -> pd.Index:
     """Return the row numbers, in the source file, of the rows that a custom function returned. If the function has
     replaced the index, they are unknown, and all are -1."""
     index = result.index
+    if index.equals(pd.RangeIndex(len(row_numbers))):
+        return row_numbers
     if index.is_unique and pd.api.types.is_integer_dtype(index.dtype):
         values = index.to_numpy()
         if not len(values) or (values.min() >= 0 and values.max() < len(row_numbers)):

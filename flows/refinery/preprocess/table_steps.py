@@ -4,7 +4,7 @@ duplicates or have missing values."""
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import count
 from typing import Annotated, Any, Literal
 
@@ -23,7 +23,7 @@ class CleanColumnNames(Step):
     name = "clean_column_names"
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
-        return frame.rename(columns=self.new_names(list(frame.columns)))
+        return frame.set_axis(list(self.new_names(list(frame.columns)).values()), axis=1)
 
     def new_names(self, columns: Sequence[str]) -> dict[str, str]:
         names: dict[str, str] = {}
@@ -37,6 +37,7 @@ class CleanColumnNames(Step):
         return names
 
 
+@lru_cache(maxsize=1_000)
 def clean_name(name: str) -> str:
     """Convert a column name to snake_case: "Order ID (€)" becomes order_id, "unitPrice" becomes unit_price, and "Größe"
     becomes grosse. Letters and digits of other scripts are kept, because names in such scripts would otherwise be

@@ -101,7 +101,7 @@ def _detect_delimiter(sample: str, contract: Contract) -> str:
     for mark in candidates:
         records = [record.fields for record in sample_records(sample, mark, contract.format)]
         header = records[0] if records else []
-        lengths = Counter(len(record) for record in records)
+        lengths = Counter(map(len, records))
         regular = lengths[len(header)] / max(1, len(records))
         is_named = contract.format.header
         known = len(contract.columns.keys() & set(header)) if is_named else int(len(header) == len(contract.columns))
@@ -147,6 +147,8 @@ def _nameless_at_end(header: list[str], rows: list[list[str]], written: FileForm
     count = 0
     while count < len(header) - 1 and not header[-1 - count].strip():
         count += 1
+    if not count:
+        return 0
     whole = [row for row in rows if len(row) == len(header)]
     has_value = any(field.strip() for row in whole for field in row[len(header) - count :])
     return 0 if has_value or 2 * len(whole) < len(rows) or not written.header else count
@@ -161,8 +163,8 @@ def shows_decimal(text: str, mark: str) -> bool:
 def _detect_decimal(values: list[str], delimiter: str) -> str | None:
     """Return the decimal separator of the unambiguous numbers, or None if there are none. Raise MarksContradict if they
     have different separators."""
-    has_point = any(shows_decimal(value, ".") for value in values)
-    has_comma = delimiter != "," and any(shows_decimal(value, ",") for value in values)
+    has_point = any(shows_decimal(value, ".") for value in values if "." in value)
+    has_comma = delimiter != "," and any(shows_decimal(value, ",") for value in values if "," in value)
     if has_point and has_comma:
         raise MarksContradict(
             "some numbers have a decimal point, others a decimal comma; write the right one under `format` in the"

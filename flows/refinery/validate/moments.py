@@ -29,6 +29,7 @@ from flows.refinery.validate.numbers import plain_numbers
 _TIME = r"^([01]?[0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?$"
 _ZONE = r"([Tt ][0-9:.,]+)\s*([Zz]|[+-][0-9]{2}:?([0-9]{2})?)\s*$"
 _ISO_DAY = r"^\s*[0-9]{4}(-[0-9]{2}-[0-9]{2}|[0-9]{4})([Tt ]|\s*$)"
+_USUAL_MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}$"
 _UTC = r"([0-9])\s*(UTC|GMT)\s*$"
 _SHORT_HOUR = r"^(\s*[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ])([0-9]:)"
 _SINCE_EPOCH = r"^(?P<sign>-?)0*(?P<whole>[0-9]{1,18}?)(?:\.(?P<fraction>[0-9]*))?$"
@@ -168,6 +169,16 @@ def _plain_moments(text: pa.Array) -> pa.Array | None:
 
 
 def _iso_moments(text: pa.Array) -> pa.Array:
+    """Convert strings one by one, except those in the usual form."""
+    usual = pc.match_substring_regex(text, _USUAL_MOMENT)
+    moments = _plain_moments(pc.if_else(usual, text, None))
+    if moments is None:
+        return _unusual_moments(text)
+    others = pc.invert(usual)
+    return pc.replace_with_mask(moments, others, _unusual_moments(text.filter(others)))
+
+
+def _unusual_moments(text: pa.Array) -> pa.Array:
     # A single value with nanoseconds would narrow the range of years for all other values.
     short = pc.replace_substring_regex(_iso_text(text), r"(\.[0-9]{6})[0-9]+", r"\1")
     # pandas would also accept a year alone, and "-3" as a year.

@@ -104,7 +104,9 @@ def _with_plain_marks(text: pa.Array, source_format: SourceFormat) -> pa.Array:
         # A point is not the decimal separator of this file, so it must not be read as one.
         pointed = pc.match_substring(text, ".")
         text = pc.if_else(pointed, "not a number", pc.replace_substring(text, source_format.decimal, "."))
-    return pc.replace_substring_regex(text, r"^\+([0-9.])", r"\1")  # Arrow's cast does not accept a plus sign
+    if pc.any(pc.starts_with(text, "+")).as_py():  # Arrow's cast does not accept a plus sign
+        text = pc.replace_substring_regex(text, r"^\+([0-9.])", r"\1")
+    return text
 
 
 def _numbers(text: pa.Array) -> pa.Array:

@@ -36,7 +36,7 @@ class _OfOnePartition:
 
     batch_manager: Any
     load_batch_data: Any
-    conditions_on_columns: frozenset[str]  # the metrics that `_register_on_column` registered
+    metrics_on_columns: frozenset[str]  # the metrics that `_register_on_column` registered
 
     def __init__(self) -> None:
         super().__init__(caching=False)  # type: ignore[call-arg] # GX's
@@ -54,7 +54,7 @@ class _OfOnePartition:
 
     def drop_unused_dependencies(self, metric: Any) -> None:
         """Drop what GX computes for a metric only to look up its column, if the metric gets the column from here."""
-        if metric.metric_name in self.conditions_on_columns:
+        if metric.metric_name in self.metrics_on_columns:
             needed = metric.metric_dependencies.items()
             metric.metric_dependencies = {name: one for name, one in needed if not name.startswith("table.")}
 
@@ -149,17 +149,17 @@ def _register(engine: type) -> None:
             return one_by_one(cls, column, **kwargs)
 
     metrics = {getattr(gx().get_expectation_impl(name), "map_metric", None) for name in METHODS} - {None}
-    conditions = sorted(f"{metric}.condition" for metric in metrics)
-    engine.conditions_on_columns = frozenset(name for name in conditions if _register_on_column(name, engine))  # type: ignore[attr-defined] # the base class has it
+    names = [*sorted(f"{metric}.condition" for metric in metrics), "column_values.value_length.map"]
+    engine.metrics_on_columns = frozenset(name for name in names if _register_on_column(name, engine))  # type: ignore[attr-defined] # the base class has it
 
 
 def _register_on_column(name: str, engine: type) -> bool:
-    """Register a condition on a single column, so that it gets the column from the engine. Otherwise GX would filter
-    and copy the frame for it. Return False if it is not on a single column."""
-    provider, condition = gx().get_metric_provider(name, engine())
-    if condition.domain_type.value != "column":
+    """Register a condition or a function on a single column, so that it gets the column from the engine. Otherwise GX
+    would filter and copy the frame for it. Return False if it is not on a single column."""
+    provider, metric = gx().get_metric_provider(name, engine())
+    if metric.domain_type.value != "column":
         return False
-    compare = inspect.unwrap(condition)
+    compute, is_condition = inspect.unwrap(metric), name.endswith(".condition")
 
     def on_column(
         cls: Any,
@@ -172,15 +172,16 @@ def _register_on_column(name: str, engine: type) -> bool:
         column = execution_engine.column(metric_domain_kwargs, with_missing=not cls.filter_column_isnull)
         rest = dict(metric_domain_kwargs)
         accessor = {"column": rest.pop("column")}
-        return ~compare(cls, column, **metric_value_kwargs, _metrics=metrics), rest, accessor
+        values = compute(cls, column, **metric_value_kwargs, _metrics=metrics)
+        return ~values if is_condition else values, rest, accessor
 
     gx().register_metric(
         metric_name=name,
-        metric_domain_keys=provider.condition_domain_keys,
-        metric_value_keys=provider.condition_value_keys,
+        metric_domain_keys=provider.condition_domain_keys if is_condition else provider.function_domain_keys,
+        metric_value_keys=provider.condition_value_keys if is_condition else provider.function_value_keys,
         execution_engine=engine,
         metric_class=provider,
         metric_provider=on_column,
-        metric_fn_type=condition.metric_fn_type,
+        metric_fn_type=metric.metric_fn_type,
     )
     return True
