@@ -73,7 +73,7 @@ class OwnStep:
             result = result.set_axis(pd.Index(map(str, result.columns)), axis=1)
         if result.columns.has_duplicates:
             raise StepFailed(f"step {self.label} returned two columns of the same name")
-        categories = [name for name, dtype in result.dtypes.items() if isinstance(dtype, pd.CategoricalDtype)]
+        categories = [str(name) for name, dtype in result.dtypes.items() if isinstance(dtype, pd.CategoricalDtype)]
         if categories:
             result = with_columns(result, {name: _without_categories(result[name]) for name in categories})
         result = self._as_before(result)
@@ -96,7 +96,7 @@ class OwnStep:
         """Convert a result of the function to the column types of its first result. Raise StepFailed if the columns
         differ, or if their values cannot be converted without changing them."""
         types = {
-            name: pd.api.types.infer_dtype(result[name]) if pd.api.types.is_object_dtype(dtype) else dtype
+            str(name): pd.api.types.infer_dtype(result[name]) if pd.api.types.is_object_dtype(dtype) else dtype
             for name, dtype in result.dtypes.items()
         }
         self._types = self._types or types

@@ -16,7 +16,7 @@ from flows.refinery.read.partition import Limits, Misfit, Partition, SourceForma
 from flows.refinery.read.rejections import TooManyRows
 from flows.refinery.words import EXACT_FLOAT
 
-_TEXT = pd.StringDtype(na_value=np.nan)
+_TEXT: Any = pd.StringDtype(na_value=np.nan)
 # Columns that a contract declares with these types are kept as text, because numbers would lose leading zeros.
 TEXT_TYPES = frozenset({"string", "timestamp", "date", "time", "json"})
 
