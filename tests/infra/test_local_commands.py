@@ -43,6 +43,12 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("sluice") / "state"
 
 
+@pytest.fixture(scope="module")
+def demo(state: Path, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run `sluice demo` in a new state folder, which the other tests use afterwards."""
+    return sluice("demo", state=state, home=home, command=_SLUICE)
+
+
 def environment(home: Path, command: Sequence[str]) -> dict[str, str]:
     """Return a user's environment, with credentials that would fail if any command used them. Forked processes have
     another home, because they read Prefect's default settings, which creates a folder."""
@@ -134,10 +140,30 @@ def settled(state: Path, home: Path) -> dict[str, Any]:
     raise AssertionError(f"not settled: {document['queue']}, {document['in_progress']}, {document['unrecorded']}")
 
 
-def test_uploads_survive_a_restart_and_can_be_redriven(state: Path, home: Path, tmp_path: Path) -> None:
+def test_the_demo_ends_by_itself_with_everything_as_expected(
+    demo: subprocess.CompletedProcess[str], state: Path, home: Path
+) -> None:
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert "All 8 files ended as expected." in demo.stdout
+    for promised in ("published", "quarantined", "rejected", "s3://", "Watch the runs at http://127.0.0.1:"):
+        assert promised in demo.stdout
+    times = [float(line.split()[0]) for line in demo.stdout.splitlines() if re.match(r" *[0-9.]+ s  ", line)]
+    assert times == sorted(times), "one clock"
+    assert f"`.venv/bin/sluice up --state {state}`" in demo.stdout.splitlines()[-1]
+    assert recorded(state / "processes") == []
+    assert list(home.iterdir()) == []
+
+
+def test_uploads_survive_a_restart_and_a_kill_and_can_be_redriven(
+    demo: subprocess.CompletedProcess[str], state: Path, home: Path, tmp_path: Path
+) -> None:
     """This is one long test, because each start takes several seconds."""
     orders.write(tmp_path / "bad.csv", 100, "missing_column")
     with up(state, home, _SLUICE):
+        (read,) = re.findall(r", then in another terminal: (.+)", demo.stdout)
+        rows = sluice(*read.split()[1:3], state=state, home=home, command=_SLUICE)
+        assert rows.returncode == 0, rows.stdout + rows.stderr
+        assert "342 rows published" in rows.stdout
         published = sluice("upload", str(_PENGUINS), state=state, home=home, command=_SLUICE)
         assert published.returncode == 0, published.stdout + published.stderr
         assert "342 of 344 published, 2 quarantined" in published.stdout
@@ -148,10 +174,9 @@ def test_uploads_survive_a_restart_and_can_be_redriven(state: Path, home: Path, 
         printed = printed_by_up(state, "rejected ")
         assert "published  incoming/penguins/penguins.csv  342 of 344 published, 2 quarantined" in printed
         found = sluice("status", "penguins.csv", "--json", state=state, home=home, command=_SLUICE)
-        assert [one["source"]["key"] for one in json.loads(found.stdout)["finished"]] == [
-            "incoming/penguins/penguins.csv"
-        ]
-        assert [one["status"] for one in before["finished"]] == ["rejected", "published"]
+        keys = [one["source"]["key"] for one in json.loads(found.stdout)["finished"]]
+        assert keys == ["incoming/penguins/penguins.csv"] * 2, "the demo uploaded it too"
+        assert [one["status"] for one in before["finished"][:2]] == ["rejected", "published"]
         assert before["queue"] == {"waiting": 0, "being_worked_on": 0, "given_up": 0}
         assert (before["failed"], before["unrecorded"], before["unreadable"]) == ([], 0, {})
         second = sluice("up", state=state, home=home)
@@ -159,13 +184,13 @@ def test_uploads_survive_a_restart_and_can_be_redriven(state: Path, home: Path, 
         assert sluice("clean", state=state, home=home).returncode == 3
     assert recorded(state / "processes") == []
     assert sluice("status", state=state, home=home).returncode == 3
-    with up(state, home):
+    with up(state, home) as process:
         after = status_of(state, home)
         assert after["finished"] == before["finished"]
         # The pipeline still works: uploading the same file again creates a new version and a new run.
         again = sluice("upload", str(_PENGUINS), state=state, home=home)
         assert again.returncode == 0, again.stdout + again.stderr
-        assert len(status_of(state, home)["finished"]) == 3
+        assert len(status_of(state, home)["finished"]) == len(before["finished"]) + 1
         given_up = dead_letter(running_cloud(state))
         assert status_of(state, home)["queue"]["given_up"] == 1
         redriven = sluice("redrive", "--run", given_up.run_id[:8], state=state, home=home, command=_SLUICE)
@@ -173,6 +198,21 @@ def test_uploads_survive_a_restart_and_can_be_redriven(state: Path, home: Path, 
         finished = finished_with(given_up, state, home)
         assert finished["queue"]["given_up"] == 0
         assert sluice("redrive", "--run", given_up.run_id, state=state, home=home).returncode == 3
+        records = recorded(state / "processes")  # the three services, and perhaps a task for earlier messages
+        left = {record.pid for record in records}
+        assert len([record for record in records if not record.what.startswith("task ")]) == 3
+        before = status_of(state, home)
+        process.kill()
+        process.wait()
+    with up(state, home) as process:
+        assert not left & {record.pid for record in recorded(state / "processes")}
+        assert status_of(state, home)["finished"] == before["finished"]
+        # The demo uses the running cloud, reports files with unexpected results, and leaves the cloud running.
+        hurried = sluice("demo", "--deadline", "1", state=state, home=home)
+        assert hurried.returncode == 1, hurried.stdout + hurried.stderr
+        assert "at the deadline" in hurried.stdout
+        assert process.poll() is None
+        assert status_of(state, home)["finished"]
     assert list(home.iterdir()) == []
 
 
@@ -193,44 +233,6 @@ def finished_with(message: UploadMessage, state: Path, home: Path) -> dict[str, 
         if message.run_id in [one["run_id"] for one in document["finished"]]:
             return document
     raise AssertionError(f"no receipt: {document['queue']}, {document['failed']}")
-
-
-def test_the_demo_ends_by_itself_with_everything_as_expected(home: Path, tmp_path: Path) -> None:
-    state = tmp_path / "state"  # without the other tests' files
-    shown = sluice("demo", state=state, home=home, command=_SLUICE)
-    assert shown.returncode == 0, shown.stdout + shown.stderr
-    assert "All 8 files ended as expected." in shown.stdout
-    for promised in ("published", "quarantined", "rejected", "s3://", "Watch the runs at http://127.0.0.1:"):
-        assert promised in shown.stdout
-    times = [float(line.split()[0]) for line in shown.stdout.splitlines() if re.match(r" *[0-9.]+ s  ", line)]
-    assert times == sorted(times), "one clock"
-    assert recorded(state / "processes") == []
-    start, read = re.fullmatch(r".*`(.+)`, then in another terminal: (.+)", shown.stdout.splitlines()[-1]).groups()  # type: ignore[union-attr]
-    assert start == f".venv/bin/sluice up --state {state}"
-    with up(state, home):
-        rows = sluice(*read.split()[1:3], state=state, home=home, command=_SLUICE)
-        assert rows.returncode == 0, rows.stdout + rows.stderr
-        assert "342 rows published" in rows.stdout
-    assert list(home.iterdir()) == []
-
-
-def test_an_up_that_was_killed_is_cleaned_up_by_the_next_one(state: Path, home: Path) -> None:
-    with up(state, home) as process:
-        records = recorded(state / "processes")  # the three services, and perhaps a task for earlier messages
-        left = {record.pid for record in records}
-        assert len([record for record in records if not record.what.startswith("task ")]) == 3
-        before = status_of(state, home)["finished"]
-        process.kill()
-        process.wait()
-    with up(state, home) as process:
-        assert not left & {record.pid for record in recorded(state / "processes")}
-        assert status_of(state, home)["finished"] == before
-        # The demo uses the running cloud, reports files with unexpected results, and leaves the cloud running.
-        hurried = sluice("demo", "--deadline", "1", state=state, home=home)
-        assert hurried.returncode == 1, hurried.stdout + hurried.stderr
-        assert "at the deadline" in hurried.stdout
-        assert process.poll() is None
-        assert status_of(state, home)["finished"]
 
 
 def test_clean_deletes_the_state_folder(state: Path, home: Path) -> None:
