@@ -3,7 +3,8 @@ when the last task leaves.
 
 The model has no clock. It knows only the order of events, such as the end of a window or a message that becomes visible
 again. The decisions of the Lambda, the state machine and the task come from `Rules`. A message is stranded if it is in
-the queue and nothing remains that would look for it.
+the queue and nothing remains that would look for it. Tasks and drains forget what no later step depends on, which
+leaves fewer states to visit.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Drain(NamedTuple):
 
 
 class Task(NamedTuple):
-    window: int  # the task stays until the end of this window
+    window: int = -1  # the task stays until the end of this window
     awaited: frozenset[int] = frozenset()  # the hidden messages that it stays for
     phase: str = "boots"
     began: int = -1  # the window in which its last poll began
@@ -101,7 +102,7 @@ def explore(rules: Rules, *, kills: int = 0, uploads: int = 2) -> tuple[int, lis
     """Return the number of explored states, and the moves that strand a message, or no moves if no interleaving strands
     one."""
     first = State(
-        0, (Upload(),) * uploads, frozenset(), frozenset(), (Drain(-1, "runs", 0),), (Task(-1, phase="idle"),), kills
+        0, (Upload(),) * uploads, frozenset(), frozenset(), (Drain(-1, "runs", 0),), (Task(phase="idle"),), kills
     )
     came_from: dict[State, tuple[State, str] | None] = {first: None}
     fresh = deque([first])
@@ -162,10 +163,10 @@ def _move_drain(state: State, index: int, drain: Drain, rules: Rules) -> Iterato
     if drain.phase == "waits" and (not rules.waits_until_settled or _is_settled(state, drain)):
         yield _decide(state, index, drain, rules, settled=True)
     if drain.phase == "runs" and state.tasks[drain.task].phase == "gone":
-        yield f"the drain of {drain.window} ends", state.with_drain(index, drain._replace(phase="closed"))
+        yield f"the drain of {drain.window} ends", state.with_drain(index, Drain(drain.window, "closed"))
     if drain.phase == "runs" and state.tasks[drain.task].phase == "killed":
         if not rules.relaunches:
-            yield f"the drain of {drain.window} fails", state.with_drain(index, drain._replace(phase="closed"))
+            yield f"the drain of {drain.window} fails", state.with_drain(index, Drain(drain.window, "closed"))
         else:
             awaited = state.hidden if rules.stays_for_hidden else frozenset()
             yield _launch(state, index, drain, rules, awaited)
@@ -203,22 +204,26 @@ def _move_task(state: State, index: int, task: Task, rules: Rules) -> Iterator[M
         yield f"task {index} begins to receive", state.with_task(index, polling)
     elif task.phase == "polls" and state.visible:
         message = min(state.visible)
-        working = state.with_task(index, task._replace(phase="works", message=message))
+        working = state.with_task(index, task._replace(phase="works", began=-1, missed=False, message=message))
         yield f"task {index} receives {message}", working._replace(visible=state.visible - {message})
     elif task.phase == "polls":
         is_early = task.began <= task.window or task.missed
         may = rules.may_leave(Poll(_STAY - 1 if is_early else _STAY + 1, 0), _STAY)
-        yield (
-            f"task {index} receives nothing and {'leaves' if may else 'stays'}",
-            state.with_task(index, task._replace(phase="left" if may else "idle")),
-        )
+        if may:
+            yield (
+                f"task {index} receives nothing and leaves",
+                state.with_task(index, Task(phase="left", began=task.began)),
+            )
+        else:
+            staying = task._replace(phase="idle", began=-1, missed=False)
+            yield f"task {index} receives nothing and stays", state.with_task(index, staying)
     elif task.phase == "works":
         yield f"task {index} is done", state.with_task(index, task._replace(phase="idle", message=-1))
     elif task.phase == "left":
-        yield f"task {index} is gone", state.with_task(index, task._replace(phase="gone"))
+        yield f"task {index} is gone", state.with_task(index, Task(phase="gone"))
     if state.kills and task.phase in _ALIVE:
         held = {task.message} if task.phase == "works" else set()
-        killed = state.with_task(index, task._replace(phase="killed", message=-1))
+        killed = state.with_task(index, Task(phase="killed"))
         yield f"task {index} is killed", killed._replace(hidden=state.hidden | held, kills=state.kills - 1)
 
 
