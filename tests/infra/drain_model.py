@@ -3,8 +3,8 @@ when the last task leaves.
 
 The model has no clock. It knows only the order of events, such as the end of a window or a message that becomes visible
 again. The decisions of the Lambda, the state machine and the task come from `Rules`. A message is stranded if it is in
-the queue and nothing remains that would look for it. Tasks and drains forget what no later step depends on, which
-leaves fewer states to visit.
+the queue and nothing remains that would look for it. Each step clears the fields of tasks and drains on which no later
+step depends, so that there are fewer states to visit.
 """
 
 from __future__ import annotations

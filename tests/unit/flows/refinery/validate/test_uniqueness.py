@@ -43,6 +43,8 @@ def test_the_duplicates_are_those_that_pandas_finds_in_memory(
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
         patch.setattr(uniqueness, "_IN_MEMORY", in_memory)
         patch.setattr(uniqueness, "_CONFIRMED_AT_ONCE", at_once)
+        patch.setattr(uniqueness, "_BUCKETS", 4)  # by the first two bits, because each bucket is a file
+        patch.setattr(uniqueness, "_FIRST_BYTE", np.uint64(62))
         collector = HashCollector(Path(name) / "hashes")
         for keys in arrays:
             collector.add((keys % hashes).astype(np.uint64) * _SPREAD)  # with 7 hashes, many keys collide
