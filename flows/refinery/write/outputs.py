@@ -21,6 +21,7 @@ from flows.refinery.validate.coercion import to_arrow
 from flows.refinery.validate.column_text import arrow_array, pandas_column
 
 MAX_FOLDERS = 500  # each folder needs an open file, and becomes an object in S3
+_ALL_WAITING_BYTES = 32 << 20  # of the tables for all folders
 _OPEN_FILES = 4  # unfinished files may together take as much disk space as this many full files
 _MAX_FOLDER_CHARACTERS = 150
 _DAY = re.compile(r"day\((.+)\)")
@@ -78,7 +79,7 @@ class OutputWriter:
             self._schema = self._schema or self._published(table).schema
             for folder, part in self._parts(frame, table):
                 part = _as_before(self._published(part), self._schema)
-                self._in(folder).write(part, WAITING_BYTES // len(self._files))
+                self._in(folder).write(part, min(WAITING_BYTES, _ALL_WAITING_BYTES // len(self._files)))
             self._bound_open_files()
 
     def close(self) -> tuple[OutputFile, ...]:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
+import pytest
 
 from flows.refinery.contract.model import OutputOptions
-from flows.refinery.output_files import LEAVE, WAITING_BYTES, OutputFile, TakeAway
+from flows.refinery.output_files import LEAVE, OutputFile, TakeAway
 from flows.refinery.part_seconds import PartSeconds
 from flows.refinery.write.outputs import OutputWriter
 
-MAX_FILE_BYTES, FOLDERS, FRAMES, ROWS = 1 << 20, 20, 40, 20
+MAX_FILE_BYTES, FOLDERS, FRAMES, ROWS = 1 << 20, 20, 80, 20
 OUTPUT = OutputOptions(max_file_bytes=MAX_FILE_BYTES, partition_by=("folder",))
 
 
@@ -103,17 +104,15 @@ def test_the_same_rows_in_many_folders_give_the_same_files(tmp_path: Path) -> No
     assert written(tmp_path / "first", given).files == written(tmp_path / "second", given).files
 
 
+@pytest.mark.parametrize(("partition_by", "files", "groups"), [((), 1, 4), (("folder",), FOLDERS, 1)])
 def test_small_frames_are_written_together_because_each_write_takes_memory_until_the_file_is_finished(
-    tmp_path: Path,
+    tmp_path: Path, partition_by: tuple[str, ...], files: int, groups: int
 ) -> None:
-    given = [frame.drop(columns="folder") for frame in frames()]
-    with OutputWriter(OutputOptions(), tmp_path, {}, PartSeconds(), LEAVE) as writer:
+    given = frames()[:40]
+    with OutputWriter(OutputOptions(partition_by=partition_by), tmp_path, {}, PartSeconds(), LEAVE) as writer:
         for frame in given:
             writer.write(frame)
-        (file,) = writer.close()
-    with pq.ParquetFile(file.path) as rows:
-        groups = [rows.metadata.row_group(number).total_byte_size for number in range(rows.num_row_groups)]
-        ids = rows.read()["id"].to_pylist()
-    assert len(groups) < len(given) / 4
-    assert max(groups) < 2 * WAITING_BYTES
-    assert ids == [number for frame in given for number in frame["id"]]
+        outputs = writer.close()
+    found = [pq.read_metadata(file.path) for file in outputs]
+    assert [each.num_row_groups for each in found] == [groups] * files
+    assert sum(each.num_rows for each in found) == sum(map(len, given))
