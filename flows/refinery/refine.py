@@ -277,7 +277,8 @@ def refine_partition(partition: TypedPartition, plan: HeaderPlan) -> JudgedParti
         rows, bad, late = typed, None, None
     with seconds.of("write"):
         if plan.waits:
-            raw = read.frame.reindex(columns=plan.raw_columns)
+            has_all = set(plan.raw_columns) <= set(read.frame.columns)
+            raw = read.frame if has_all else read.frame.reindex(columns=plan.raw_columns)
             rows = beside(typed, {name: raw_array(raw[name]) for name in plan.raw_columns})
         else:
             values = {str(name): raw_array(values) for name, values in read.frame.iloc[places].items()}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,19 @@ class RowBuffer:
         self.total += 1
         if self.total > self._limits.max_rows:
             raise TooManyRows(f"the file has more than {self._limits.max_rows} rows")
+
+
+def frame_of_arrays(columns: Mapping[str, Any], index: pd.Index | None = None) -> pd.DataFrame:
+    """Make a DataFrame from the values of its columns, without a copy. The column names are converted only once for all
+    frames with the same names, which takes a third of the time for a small frame, and so do look-ups of columns."""
+    frame = pd.DataFrame(dict(enumerate(columns.values())), index=index, copy=False)
+    frame.columns = _column_names(tuple(columns))
+    return frame
+
+
+@lru_cache(maxsize=16)
+def _column_names(names: tuple[str, ...]) -> pd.Index:
+    return pd.Index(names)
 
 
 def text_values(texts: pa.Array | pa.ChunkedArray) -> Any:

@@ -177,4 +177,4 @@ def _detect_thousands(values: list[str], decimal: str) -> str | None:
     """Return the thousands separator if a number has both separators, as in 1,234.50. The comma in 1,234 could be a
     decimal separator."""
     pattern, mark = (_COMMA_THOUSANDS, ",") if decimal == "." else (_POINT_THOUSANDS, ".")
-    return mark if any(map(pattern.fullmatch, values)) else None
+    return mark if any(pattern.fullmatch(value) for value in values if mark in value) else None

@@ -18,7 +18,7 @@ import pyarrow.csv as arrow_csv
 
 from flows.refinery.contract.model import DEFAULT_DATASET, Contract
 from flows.refinery.read.byte_source import HEAD_BYTES
-from flows.refinery.read.columns import missing_texts, text_values
+from flows.refinery.read.columns import frame_of_arrays, missing_texts, text_values
 from flows.refinery.read.csv_dialect import CsvDialect, dialect_of, names_of, shows_decimal
 from flows.refinery.read.csv_layout import layout_fault, require_table
 from flows.refinery.read.csv_numbers import is_ambiguous_number
@@ -414,7 +414,7 @@ class _CsvReader:
         del table
         if not all(map(holds_utf8, texts)):
             return None
-        return pd.DataFrame(dict(zip(self._columns, map(self._column, self._columns, texts), strict=True)), copy=False)
+        return frame_of_arrays(dict(zip(self._columns, map(self._column, self._columns, texts), strict=True)))
 
     def _parsed(self, content: memoryview, at_once: int) -> pa.Table | None:
         """Parse a block into strings, in pieces of `at_once` bytes. Return None if Arrow cannot read it."""

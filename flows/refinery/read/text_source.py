@@ -115,7 +115,8 @@ def encoding_of(head: bytes, declared: str | None) -> tuple[bytes, str | None]:
     if declared is not None:
         name = codecs.lookup(declared).name
         return b"", "utf-8" if name in ("utf-8", "utf-8-sig", "ascii") else name
-    return b"", _utf32_by_proof(head) or _utf16_by_proof(head) or _utf8_by_proof(head)
+    wide = _utf32_by_proof(head) or _utf16_by_proof(head) if b"\0" in head else None
+    return b"", wide or _utf8_by_proof(head)
 
 
 def _same_family(declared: str, name: str) -> bool:

@@ -79,7 +79,8 @@ def coerce(
         is_unread = array.is_null().to_numpy(zero_copy_only=False) & ~missing
         # A string that means a missing value may have spaces around it, or consist only of spaces.
         marks = ("",) if column.missing_values is None else column.missing_values
-        marked = as_text(raw[is_unread]).str.strip().isin(marks).to_numpy()
+        texts = pc.utf8_trim_whitespace(text_array(raw[is_unread]))
+        marked = pc.is_in(texts, pa.array(marks, TEXT)).to_numpy(zero_copy_only=False)
         places = np.flatnonzero(is_unread)[marked]
         missing[places], is_unread[places] = True, False
     return Coerced(column.type, array, is_unread, missing)

@@ -29,7 +29,8 @@ from flows.refinery.validate.numbers import plain_numbers
 _TIME = r"^([01]?[0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?$"
 _ZONE = r"([Tt ][0-9:.,]+)\s*([Zz]|[+-][0-9]{2}:?([0-9]{2})?)\s*$"
 _ISO_DAY = r"^\s*[0-9]{4}(-[0-9]{2}-[0-9]{2}|[0-9]{4})([Tt ]|\s*$)"
-_USUAL_MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}$"
+_USUAL_DAY = r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"  # which exists in every year
+_USUAL_MOMENT = rf"^{_USUAL_DAY}[T ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]$"
 _UTC = r"([0-9])\s*(UTC|GMT)\s*$"
 _SHORT_HOUR = r"^(\s*[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ])([0-9]:)"
 _SINCE_EPOCH = r"^(?P<sign>-?)0*(?P<whole>[0-9]{1,18}?)(?:\.(?P<fraction>[0-9]*))?$"
@@ -169,11 +170,9 @@ def _plain_moments(text: pa.Array) -> pa.Array | None:
 
 
 def _iso_moments(text: pa.Array) -> pa.Array:
-    """Convert strings one by one, except those in the usual form."""
+    """Convert strings one by one, except those that are certainly valid."""
     usual = pc.match_substring_regex(text, _USUAL_MOMENT)
-    moments = _plain_moments(pc.if_else(usual, text, None))
-    if moments is None:
-        return _unusual_moments(text)
+    moments = pc.if_else(usual, text, None).cast(pa.timestamp("us"))
     others = pc.invert(usual)
     return pc.replace_with_mask(moments, others, _unusual_moments(text.filter(others)))
 
@@ -184,8 +183,7 @@ def _unusual_moments(text: pa.Array) -> pa.Array:
     # pandas would also accept a year alone, and "-3" as a year.
     days = pandas_column(pc.if_else(pc.match_substring_regex(short, _ISO_DAY), short, None), "str")
     moments = pd.to_datetime(days, format="ISO8601", errors="coerce", utc=True)
-    in_utc = moments.dt.tz_convert("UTC").dt.tz_localize(None)
-    return arrow_array(_within_calendar(in_utc).astype("datetime64[us]")).cast(pa.timestamp("us"))
+    return arrow_array(moments.astype(_IN_UTC)).cast(pa.timestamp("us"))
 
 
 def _since_epoch(raw: pd.Series, decimals: int, source_format: SourceFormat) -> pd.Series:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from flows.refinery.read.columns import frame_of_arrays
 from flows.refinery.read.header import GOOD_ROW_NUMBER
 from flows.refinery.validate.coercion import ARROW_TYPES, dtype_of, judged_values
 from flows.refinery.validate.column_text import pandas_values
@@ -46,7 +47,7 @@ def as_judged(data: pa.RecordBatch | pa.Table, kinds: Mapping[str, str]) -> pd.D
     """Convert rows to the frame that GX checks. It has a RangeIndex, timestamps in UTC without a time zone, and times
     as strings."""
     columns = {name: judged_values(data.column(name), kind) for name, kind in kinds.items()}
-    return pd.DataFrame(columns, index=pd.RangeIndex(len(data)), copy=False)
+    return frame_of_arrays(columns, pd.RangeIndex(len(data)))
 
 
 def as_stepped(batch: pa.RecordBatch, kinds: Mapping[str, str], nullable: Collection[str]) -> pd.DataFrame:
