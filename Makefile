@@ -116,7 +116,7 @@ quick: setup ## fast checks: format, lint, types, import rules, unit tests witho
 
 environments: setup $(LINT)/.ready $(NODE)/.ready
 
-suites: image-tests faults chain unit infra runs prefect browser types lint arrows locks
+suites: image-tests faults chain infra unit runs prefect browser types lint arrows locks
 
 quick-tests: setup
 	@$(BIN)/pytest -q -n 2 --dist worksteal --quick tests/unit
@@ -154,8 +154,9 @@ unit: setup ## run the unit tests
 prefect: setup ## test what Prefect shows and sends, with a real Prefect server
 	@$(BIN)/pytest -q tests/prefect
 
+# In alphabetical order, because the files with the fewest tests, which would come last, take longest.
 infra: setup $(LINT)/.ready $(NODE)/.ready ## test the templates, the deployment and the packaging
-	@$(BIN)/pytest -q $(BY_FILE) tests/infra --ignore tests/infra/test_runs.py
+	@$(BIN)/pytest -q $(BY_FILE) --no-loadscope-reorder tests/infra --ignore tests/infra/test_runs.py
 
 runs: setup ## test the state machine and the dispatcher in the local cloud
 	@$(BIN)/pytest -q -n 3 --dist worksteal tests/infra/test_runs.py
