@@ -18,10 +18,17 @@ from typing import Any, BinaryIO, Literal
 from botocore.exceptions import ClientError, ConnectionClosedError
 
 from blocks.upload_queue import ReceivedMessage
+from flows.pipeline.closing import Outlets
 from lambda_trigger.message import UploadMessage
 
 Fate = Literal["go", "die before", "die after", "lose the answer", "retry after a lost answer"]
 """The outcome of one call. boto3 repeats a call whose response was lost, unless it has no retries left."""
+
+OUTLETS = Outlets(
+    announce=lambda notices: frozenset(notice.run_id for notice in notices),
+    record=lambda outcomes: frozenset(outcome.run_id for outcome in outcomes),
+)
+"""EventBridge and Prefect, which accept every report. A drain would repeat the others for a minute."""
 
 _PATIENCE_SECONDS = 60
 

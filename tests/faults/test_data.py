@@ -23,7 +23,6 @@ from moto import mock_aws
 
 from blocks.settings import PipelineSettings
 from flows.composition import assemble
-from flows.pipeline.closing import Outlets
 from flows.pipeline.commit import read_receipt
 from flows.pipeline.drain import Drain, Live
 from flows.pipeline.errors import StageTookTooLong
@@ -35,6 +34,7 @@ from flows.refinery.read.partition import Partition
 from lambda_trigger.message import UploadMessage
 from tests.chain.files import HEADER, good_orders, order, orders
 from tests.faults.catalogue import fault
+from tests.faults.in_memory_aws import OUTLETS
 
 MIB = 1024**2
 MAX_GROWTH_BYTES = 600 * MIB  # in addition to the memory of the libraries
@@ -458,13 +458,12 @@ def test_a_drain_continues_after_an_upload_whose_step_never_returns(parts: Parts
     stuck, fine = upload_of("own/x.csv", good_orders(3)), upload_of("other/x.csv", good_orders(3))
     for upload in (stuck, fine):
         boto3.client("sqs").send_message(QueueUrl=own.queue.queue_url, MessageBody=upload.to_json())
-    outlets = Outlets(lambda _: frozenset(), lambda _: frozenset())
     live = Live(partial(run_upload, own), lambda: True)
     Drain(
         own,
         TaskIdentity(),
         live,
-        outlets,
+        OUTLETS,
         ask_for_tasks=lambda _: None,
         is_paused=lambda: False,
         end_of_task=lambda _: None,

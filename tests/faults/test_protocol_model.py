@@ -33,7 +33,6 @@ from hypothesis.stateful import (
 from blocks.object_store import ObjectFacts, ObjectStore
 from blocks.settings import PipelineSettings
 from blocks.upload_queue import ReceivedMessage, UploadQueue
-from flows.pipeline.closing import Outlets
 from flows.pipeline.commit import read_receipt
 from flows.pipeline.drain import Drain, Live
 from flows.pipeline.job import Fetched, Parts, TaskIdentity, UploadJob
@@ -47,7 +46,7 @@ from flows.refinery.output_files import OutputFile, TakeAway
 from flows.refinery.refine import Refined
 from lambda_trigger.message import UploadMessage
 from tests.faults.catalogue import fault
-from tests.faults.in_memory_aws import Fate, InMemoryS3, InMemorySqs, Message, Stepper
+from tests.faults.in_memory_aws import OUTLETS, Fate, InMemoryS3, InMemorySqs, Message, Stepper
 
 KEYS = ("incoming/orders/monday.csv", "incoming/orders/tuesday.csv")
 DATASETS = ("orders", "returns")
@@ -61,12 +60,6 @@ FATES: tuple[Fate, ...] = (
     "die after",
     "lose the answer",
     "retry after a lost answer",
-)
-
-
-OUTLETS = Outlets(
-    announce=lambda notices: frozenset(notice.run_id for notice in notices),
-    record=lambda outcomes: frozenset(outcome.run_id for outcome in outcomes),
 )
 
 
