@@ -25,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deployment.local.cloud import LocalCloud
 from deployment.local.ports import free_port
 from tests.faults.soak_audit import Audit, audit
 from tests.faults.soak_files import EVENTS, READINGS, soak_files, write_contracts
@@ -189,10 +190,12 @@ class Soak:
         return Result(found, line, problems, self.crew.kills, lost_answers, self._reruns)
 
 
-def soak(folder: Path, *, uploads: int, seed: int, workers: int, say: Callable[[str], None]) -> Result:
-    """Run a soak with its state in `folder`, and return its result. Progress is passed to `say`."""
-    with WarmCloud(folder / "cloud", prefect_port=free_port()) as cloud:
-        return Soak(Ground(cloud), folder, uploads, seed, workers, say).run()
+def soak(
+    cloud: LocalCloud, folder: Path, *, uploads: int, seed: int, workers: int, say: Callable[[str], None]
+) -> Result:
+    """Run a soak in a local cloud, with the workers' files in `folder`, and return its result. Progress is passed to
+    `say`."""
+    return Soak(Ground(cloud), folder, uploads, seed, workers, say).run()
 
 
 def main() -> int:
@@ -206,7 +209,8 @@ def main() -> int:
     folder = given.folder or Path(tempfile.mkdtemp(prefix="sluice-soak-"))
     folder.mkdir(parents=True, exist_ok=True)
     logging.getLogger("sluice.trigger").setLevel(logging.CRITICAL)  # the Lambda's lines would hide those of the soak
-    result = soak(folder, uploads=given.uploads, seed=given.seed, workers=given.workers, say=_say)
+    with WarmCloud(folder / "cloud", prefect_port=free_port()) as cloud:
+        result = soak(cloud, folder, uploads=given.uploads, seed=given.seed, workers=given.workers, say=_say)
     for problem in result.problems[:_SHOWN]:
         _say(f"  {problem}")
     if result.passed:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chain.chain import Chain
 from tests.faults.catalogue import fault
 from tests.faults.soak import soak
 
@@ -21,10 +22,10 @@ UPLOADS = 150
     expected="every row of every good file is in one published object, each attempt has one receipt, queues are empty",
 )
 def test_random_faults_neither_lose_nor_duplicate_any_of_150_uploads(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    chain: Chain, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("CRITICAL", logger="sluice.trigger"):
-        result = soak(tmp_path, uploads=UPLOADS, seed=SEED, workers=6, say=print)
+        result = soak(chain.cloud, tmp_path, uploads=UPLOADS, seed=SEED, workers=6, say=print)
     assert result.passed, "\n".join([*result.problems[:20], result.line])
     assert result.audit.receipts == UPLOADS
     assert "messages_left=0" in result.line
