@@ -164,6 +164,18 @@ class Chain:
 
         self.wait_for(at_rest, "the chain to come to rest", 240)
 
+    @contextlib.contextmanager
+    def worker(self) -> Iterator[None]:
+        """Run a worker of the work pool within the context. It asks Prefect for runs every two seconds, which takes CPU
+        time, so it only runs where tests need it."""
+        self.cloud.start_worker(WORK_POOL, settings_of(self.outputs), role_arn=self.outputs["TaskRoleArn"])
+        try:
+            yield
+        finally:
+            assert self.cloud.worker is not None
+            self.cloud.worker.stop()
+            self.cloud.worker = None
+
     def run_by_hand(self, deployment: str = UPLOAD_DEPLOYMENT, /, **parameters: object) -> dict[str, Any]:
         """Run a deployment as a person does, wait until the flow run has ended, and return it."""
         arguments = [part for name, value in parameters.items() for part in ("-p", f"{name}={json.dumps(value)}")]
@@ -405,10 +417,12 @@ def running_chain(
     task_seconds: int = 300,
     docker: bool = False,
     warm: bool = True,
+    worker: bool = True,
     prefect_options: ServerOptions = ServerOptions(),
     **parameters: str,
 ) -> Iterator[Chain]:
-    """Run a pipeline: a local cloud with IAM enforced, a Prefect server, a worker, and the stack.
+    """Run a pipeline: a local cloud with IAM enforced, a Prefect server, the stack and, unless `worker` is False, a
+    worker.
 
     Args:
         task_seconds: the time after which the state machine stops a task.
@@ -442,10 +456,10 @@ def running_chain(
                 },
                 timeouts=Timeouts(task_seconds=task_seconds, drain_seconds=3_600),
             )
-            cloud.start_worker(WORK_POOL, settings_of(outputs), role_arn=outputs["TaskRoleArn"])
             chain = Chain(cloud, outputs)
             # The tasks' long poll can be shorter than on AWS, because here a single server has all messages. If tasks
             # run in containers, their task definition is not changed.
             sooner = chain.tasks_that(environment={"SLUICE_RECEIVE_WAIT_SECONDS": "1"})
-            with recorded(cloud, STACK_NAME), contextlib.nullcontext() if docker else sooner:
+            nothing = contextlib.nullcontext()
+            with recorded(cloud, STACK_NAME), nothing if docker else sooner, chain.worker() if worker else nothing:
                 yield chain

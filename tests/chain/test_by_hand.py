@@ -15,7 +15,7 @@ from lambda_trigger.message import UploadMessage
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders, order, orders
 
-pytestmark = pytest.mark.cloud
+pytestmark = [pytest.mark.cloud, pytest.mark.usefixtures("worker")]
 
 
 @pytest.fixture(scope="module")

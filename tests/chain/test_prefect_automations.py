@@ -24,7 +24,7 @@ from tests.chain.receiver import Receiver, receiver
 from tests.faults.step_contracts import GATE_VARIABLE, slow_contracts
 from tests.restart import restart_prefect
 
-pytestmark = pytest.mark.cloud
+pytestmark = [pytest.mark.cloud, pytest.mark.usefixtures("worker")]
 _SHORTEST_SECONDS = 10  # the minimum that Prefect accepts for a trigger on an event that does not happen
 _AN_HOUR = 3_600
 

@@ -20,7 +20,7 @@ from tests.chain.chain import Chain
 from tests.chain.files import good_orders
 from tests.forking import forking
 
-pytestmark = pytest.mark.cloud
+pytestmark = [pytest.mark.cloud, pytest.mark.usefixtures("worker")]
 TRIAL = PrefectNames("trial")
 
 # The part of a stack that a manual run needs.

@@ -23,7 +23,7 @@ from lambda_trigger.message import UploadMessage
 from tests.chain.chain import Chain
 from tests.chain.files import good_orders
 
-pytestmark = pytest.mark.cloud
+pytestmark = [pytest.mark.cloud, pytest.mark.usefixtures("worker")]
 KEY = "incoming/orders/read.csv"
 NO_ROWS = {"expectations": [{"expect_table_row_count_to_equal": {"value": 0, "severity": "critical"}}]}
 

@@ -13,7 +13,7 @@ from flows.published.current import NothingProcessed
 from tests.chain.chain import NAMES, Chain
 from tests.chain.files import good_orders
 
-pytestmark = pytest.mark.cloud
+pytestmark = [pytest.mark.cloud, pytest.mark.usefixtures("worker")]
 
 
 def test_the_index_and_the_runs_in_prefect_are_rebuilt_from_receipts(chain: Chain) -> None:

@@ -15,7 +15,7 @@ from tests.chain.chain import NAMES, Chain
 from tests.chain.files import good_orders
 from tests.emulator.records import decisions_of
 
-pytestmark = pytest.mark.cloud
+pytestmark = [pytest.mark.cloud, pytest.mark.usefixtures("worker")]
 
 
 def test_a_manual_run_is_denied_what_the_task_role_may_not_do(chain: Chain) -> None:

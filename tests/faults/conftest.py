@@ -17,6 +17,7 @@ def chain() -> Iterator[Chain]:
     delivers its own events and sweeps when it needs to."""
     with running_chain(
         task_seconds=60,
+        worker=False,
         SweepState="DISABLED",
         VisibilityTimeoutSeconds=str(VISIBILITY_SECONDS),
         RetryDelaySeconds="5",

@@ -281,23 +281,23 @@ def test_a_cancelled_flow_run_does_not_lose_its_upload(bench: Bench) -> None:
     _AREA, "flow run retried from the UI while the pipeline also retries", expected="published once, in either order"
 )
 def test_a_retry_from_the_ui_and_one_of_the_pipeline_publish_once(bench: Bench) -> None:
-    case = bench.case()
+    case, chain = bench.case(), bench.chain
     hold, gate = case.gate("s3.PutObject", "/data/")
     first = case.start(hold)
     case.held_at(gate)
     first.process.kill()
     run = _flow_run(case)
     _set_state(bench, run["id"], "CRASHED", "Crashed")
-    _set_state(bench, run["id"], "SCHEDULED", "AwaitingRetry")  # the worker of the pool picks up the run
-    case.send()  # the pipeline delivers the message again
-    assert case.work().exit_code == 0
-    chain = bench.chain
-    chain.wait_for(lambda: _at_rest(case), "the retried run to end", 90)
-    # The message that the killed worker held is delivered again, unless the second worker has already received it.
-    chain.wait_for(lambda: case.count()["held"] == 0, "nobody to hold a message any more")
-    assert case.work().exit_code == 0
-    # The pool's worker may start a run that the pipeline has just finished. It then finds the receipt and also ends.
-    chain.wait_for(lambda: _at_rest(case), "nobody to be at work any more", 90)
+    with chain.worker():
+        _set_state(bench, run["id"], "SCHEDULED", "AwaitingRetry")  # the worker of the pool picks up the run
+        case.send()  # the pipeline delivers the message again
+        assert case.work().exit_code == 0
+        chain.wait_for(lambda: _at_rest(case), "the retried run to end", 90)
+        # The message that the killed worker held is delivered again, unless the second worker has already received it.
+        chain.wait_for(lambda: case.count()["held"] == 0, "nobody to hold a message any more")
+        assert case.work().exit_code == 0
+        # The worker may start a run that the pipeline has just finished. It then finds the receipt and also ends.
+        chain.wait_for(lambda: _at_rest(case), "nobody to be at work any more", 90)
     case.kept_promises()
     assert _flow_run(case)["state"]["name"] == "Completed"
 

@@ -62,7 +62,8 @@ def _table(chain: Chain, flow_run_id: str) -> list[dict[str, Any]]:
 
 
 def test_a_dry_run_shows_what_is_lost_and_changes_nothing(chain: Chain, lost: UploadMessage) -> None:
-    run = chain.run_by_hand("reconcile/sluice", dry_run=True, grace_minutes=0, prefix=_PREFIX)
+    with chain.worker():
+        run = chain.run_by_hand("reconcile/sluice", dry_run=True, grace_minutes=0, prefix=_PREFIX)
     assert run["state"]["name"] == "Completed", run["state"]
     (row,) = _table(chain, run["id"])
     assert (row["key"], row["run"], row["done"]) == (lost.key, lost.run_id, "would be dispatched")

@@ -48,6 +48,6 @@ def chain(engine: Engine, image: str) -> Iterator[Chain]:
     with pytest.MonkeyPatch.context() as patch:
         if engine.docker_host:
             patch.setitem(os.environ, "DOCKER_HOST", engine.docker_host)
-        with running_chain(docker=True, ImageUri=tag) as started:
+        with running_chain(docker=True, worker=False, ImageUri=tag) as started:
             yield started
     engine.attempt("rmi", "--no-prune", tag)
