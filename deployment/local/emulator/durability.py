@@ -5,10 +5,12 @@ patch, the state is saved every few seconds, and these executions start again fr
 a drain. Tasks cannot continue, so they are marked as stopped; MiniStack would list them as running.
 """
 
+import json
 import logging
 import threading
 import time
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, TextIO
 
 from ministack import app
 from ministack.core import persistence
@@ -42,6 +44,7 @@ def install() -> None:
     stepfunctions._restore_state = restore_and_remember
     _end_restored_tasks()
     _save_one_at_a_time()
+    _encode_in_c()
 
 
 def _end_restored_tasks() -> None:
@@ -77,6 +80,15 @@ def _save_one_at_a_time() -> None:
             save_all(services)
 
     persistence.save_all = app.save_all = save_all_alone
+
+
+def _encode_in_c() -> None:
+    """Encode the state with `json.dumps`, which is written in C and takes a third of the CPU time of `json.dump`."""
+
+    def dump(state: object, file: TextIO, **options: Any) -> None:
+        file.write(json.dumps(state, **options))
+
+    persistence.json = SimpleNamespace(dump=dump, load=json.load, JSONDecodeError=json.JSONDecodeError)
 
 
 def save_periodically() -> None:
