@@ -18,6 +18,7 @@ from tests.image.survey import Survey
 pytestmark = [pytest.mark.image, pytest.mark.timeout(1_800)]  # the first test waits for the image to be built
 
 _MOST_BYTES = 250_000_000
+_FAST, _AS_PUSHED = 4, 6  # levels of compression
 
 
 def test_the_image_runs_as_a_user_without_privileges(engine: Engine, image: str, surveyed: Survey) -> None:
@@ -112,19 +113,25 @@ def test_modules_that_other_tests_do_not_use_can_be_imported(engine: Engine, ima
 
 
 def test_the_compressed_size_is_within_the_limit(engine: Engine, image: str, tmp_path: Path) -> None:
-    """The size is that in a registry, where each layer is compressed with gzip, as `docker push` sends it."""
+    """The size is that in a registry, where each layer is compressed with gzip, as `docker push` sends it.
+
+    A lower level of compression takes half the CPU time, and its size is an upper bound.
+    """
     archive = tmp_path / "image.tar"
     engine("save", "-o", str(archive), image, seconds=600)
-    sizes = compressed_layers(archive, engine.cache / "compressed")
-    total = sum(sizes.values())
-    print(f"compressed: {total / 1e6:.0f} MB in {len(sizes)} layers")
-    assert total <= _MOST_BYTES, json.dumps(sizes)
+    for level in (_FAST, _AS_PUSHED):
+        sizes = compressed_layers(archive, engine.cache / "compressed", level)
+        total = sum(sizes.values())
+        print(f"compressed with level {level}: {total / 1e6:.0f} MB in {len(sizes)} layers")
+        if total <= _MOST_BYTES:
+            return
+    raise AssertionError(json.dumps(sizes))
 
 
-def compressed_layers(archive: Path, notes: Path) -> dict[str, int]:
+def compressed_layers(archive: Path, notes: Path, level: int) -> dict[str, int]:
     """Return digest → gzip-compressed size in bytes for each layer of a saved image.
 
-    Compressing all layers takes half a minute, so the sizes are cached in the folder `notes`.
+    Compressing all layers takes long, so the sizes are cached in the folder `notes`.
     """
     notes.mkdir(exist_ok=True)
     sizes = {}
@@ -132,9 +139,9 @@ def compressed_layers(archive: Path, notes: Path) -> dict[str, int]:
         (manifest,) = json.load(_member(image, "manifest.json"))
         digests = json.load(_member(image, manifest["Config"]))["rootfs"]["diff_ids"]
         for digest, member in zip(digests, manifest["Layers"], strict=True):
-            note = notes / digest.replace(":", "-")
+            note = notes / f"{digest.replace(':', '-')}-{level}"
             if not note.exists():
-                note.write_text(str(_compressed_bytes(_member(image, member))))
+                note.write_text(str(_compressed_bytes(_member(image, member), level)))
             sizes[digest] = int(note.read_text())
     return sizes
 
@@ -145,7 +152,7 @@ def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
     return file
 
 
-def _compressed_bytes(content: IO[bytes]) -> int:
-    compressor = zlib.compressobj(6)
+def _compressed_bytes(content: IO[bytes], level: int) -> int:
+    compressor = zlib.compressobj(level)
     pieces = iter(lambda: content.read(2**20), b"")
     return sum(len(compressor.compress(piece)) for piece in pieces) + len(compressor.flush())
