@@ -54,9 +54,9 @@ def _look_for_background_work_less_often() -> None:
     takes CPU time."""
     from prefect.server.api import background_workers
 
+    workers: Any = background_workers  # Any, because its type does not export the class
     pause = timedelta(seconds=1)
-    worker: Any = partial(background_workers.Worker, minimum_check_interval=pause, scheduling_resolution=pause)
-    background_workers.Worker = worker
+    workers.Worker = partial(workers.Worker, minimum_check_interval=pause, scheduling_resolution=pause)
 
 
 def _render_a_page() -> None:
