@@ -20,7 +20,7 @@ _OPEN_FILES, _OPEN_FILES_IN_FOLDERS = 2, 5  # full output files on the disk at o
 def reasons_to_wait(contract: Contract, kind: str) -> list[str]:
     """Return why the rows of a file wait on the disk until all are read: rules and steps that need all rows, or a
     header that a later row may change. `kind` is the file's format, a key of DISK_FOR_EACH_BYTE."""
-    rules = [rule.id for rule in rules_of(contract) if rule.is_late and rule.severity != "info"]
+    rules = [rule.id for rule in rules_of(contract) if rule.is_late and rule.may_quarantine]
     steps = [
         step.label
         for step in compile_steps(contract)

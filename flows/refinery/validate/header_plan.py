@@ -217,4 +217,4 @@ def _row_rules(
         if not column.nullable:
             yield RowRule(f"{MISSING_RULE}({name})", (name,))
     for rule in rules:
-        yield RowRule(rule.id, rule.columns, blocking=rule.severity != "info", is_expectation=True)
+        yield RowRule(rule.id, rule.columns, blocking=rule.may_quarantine, is_expectation=True)

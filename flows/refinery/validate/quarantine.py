@@ -109,7 +109,8 @@ def first_broken(masks: np.ndarray, rules: Sequence[RowRule]) -> dict[str, int]:
 
 
 def _offending(rule: RowRule, texts: dict[str, pa.Array], rows: np.ndarray) -> pa.Array:
-    """Return the offending value of each row as a string, or `column=value, ...` if the rule reads several columns."""
+    """Return the offending value of each row as a string, or `column=value, ...` if the rule reads several columns.
+    Missing values are left out."""
     taken: Callable[[str], pa.Array] = lambda column: texts[column].take(pa.array(rows))  # noqa: E731
     columns = [column for column in rule.columns if column in texts]
     if not columns:
@@ -117,4 +118,6 @@ def _offending(rule: RowRule, texts: dict[str, pa.Array], rows: np.ndarray) -> p
     if len(columns) == 1 and len(rule.columns) == 1:
         return taken(columns[0])
     named = [pc.binary_join_element_wise(column, taken(column), "=") for column in columns]
-    return pc.binary_join_element_wise(*named, ", ", null_handling="skip")
+    # The "" is needed because Arrow leaves out a row in which all strings are missing.
+    joined = pc.binary_join_element_wise("", *named, ", ", null_handling="skip")
+    return pc.if_else(pc.equal(joined, ""), None, pc.utf8_slice_codeunits(joined, len(", ")))

@@ -119,8 +119,6 @@ UNSUPPORTED: Mapping[str, str] = MappingProxyType(
 _COUNT_ROWS = frozenset(
     {
         "expect_column_value_z_scores_to_be_less_than",
-        "expect_column_values_to_be_in_type_list",
-        "expect_column_values_to_be_of_type",
         "expect_column_values_to_not_be_outliers",
     }
 )
@@ -154,6 +152,11 @@ class Rule:
         """Return which of the rows with the same key passes a uniqueness rule, or False if none of them does."""
         keep = self.written.get(KEEP)
         return "first" if keep == "first" else "last" if keep == "last" else False
+
+    @property
+    def may_quarantine(self) -> bool:
+        """Return whether a row that breaks the rule is quarantined."""
+        return self.level == "row" and self.severity != "info"
 
     @property
     def is_late(self) -> bool:

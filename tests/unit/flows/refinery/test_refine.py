@@ -15,6 +15,7 @@ from flows.refinery.refine import Refined, refine_file
 from flows.refinery.validate import judged_file
 from flows.refinery.validate.expectations import ExpectationRaised
 from flows.refinery.validate.whole_file_rules import TooManyRowsToJudge
+from flows.refinery.waiting_rows import reasons_to_wait
 from tests.unit.flows.refinery.tables import a_contract, good_of, kinds_of
 
 
@@ -155,6 +156,43 @@ def test_the_type_of_a_column_that_the_file_lacks_cannot_be_judged(tmp_path: Pat
 
 
 # --- rules that need the whole file -----------------------------------------------------------------------------------
+
+
+def test_offending_values_stay_with_their_row_if_a_row_has_none(tmp_path: Path) -> None:
+    pair = {"column_A": "a", "column_B": "b", "ignore_row_if": "neither"}
+    rules = [{"expect_column_pair_values_to_be_equal": pair}, {"expect_column_values_to_not_be_null": {"column": "b"}}]
+    contract = a_contract(columns={"a": "integer", "b": "integer"}, expectations=rules)
+    refined = refine(tmp_path, "a,b\n1,2\n,\n3,\n4,5\n", contract)
+    equal, not_null = "expect_column_pair_values_to_be_equal(a, b)", "expect_column_values_to_not_be_null(b)"
+    assert quarantine(refined) == {
+        1: {equal: "a=1, b=2"},
+        2: {equal: None, not_null: None},
+        3: {equal: "a=3", not_null: None},
+        4: {equal: "a=4, b=5"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("expectation", "waits"),
+    [
+        ({"expect_column_median_to_be_between": {"column": "a", "min_value": 0}}, False),
+        ({"expect_column_values_to_be_of_type": {"column": "a", "type_": "int"}}, False),
+        ({"expect_column_values_to_be_unique": {"column": "a"}}, True),
+        ({"expect_column_values_to_be_increasing": {"column": "a"}}, True),
+        ({"expect_column_value_z_scores_to_be_less_than": {"column": "a", "threshold": 9, "double_sided": True}}, True),
+        ({"expect_column_values_to_be_unique": {"column": "a", "severity": "info"}}, False),
+    ],
+    ids=str,
+)
+def test_rows_wait_only_for_rules_that_may_quarantine_them_at_the_end_of_the_file(
+    tmp_path: Path, expectation: dict[str, Any], waits: bool
+) -> None:
+    contract = a_contract(columns={"a": "integer"}, expectations=[expectation], unknown_columns="freeze")
+    (tmp_path / "upload").write_bytes(b"a\n1\n2\n")
+    parts = set[str]()
+    refine_file(tmp_path / "upload", contract, tmp_path, on_progress=lambda part, _: parts.add(part))
+    assert parts == ({"validate", "preprocess"} if waits else {"refine"})
+    assert bool(reasons_to_wait(contract, "csv")) is waits
 
 
 @pytest.mark.parametrize("rows_per_partition", [1, 2, 100])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -219,13 +220,16 @@ def stock() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module", params=[1000, 30, 7, 2], ids=lambda rows: f"{rows} rows a partition")
 def ours(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Refined:
     """Refine the same rows with every expectation at severity info, so that none of them rejects the file."""
-    folder = tmp_path_factory.mktemp("parity")
+    informative = [{name: {**arguments, "severity": "info"}} for case in CASES for name, arguments in case.items()]
+    return _refined(tmp_path_factory.mktemp("parity"), informative, request.param)
+
+
+def _refined(folder: Path, expectations: list[dict[str, Any]], rows_per_partition: int) -> Refined:
     frame = a_table()
     table = pa.table({name: to_arrow(frame[name], kind) for name, kind in KINDS.items()})
-    pq.write_table(table, folder / "rows.parquet", row_group_size=request.param)
-    informative = [{name: {**arguments, "severity": "info"}} for case in CASES for name, arguments in case.items()]
-    contract = a_contract(columns=KINDS, expectations=informative)
-    return refine_file(folder / "rows.parquet", contract, folder, rows_per_partition=request.param)
+    pq.write_table(table, folder / "rows.parquet", row_group_size=rows_per_partition)
+    contract = a_contract(columns=KINDS, expectations=expectations)
+    return refine_file(folder / "rows.parquet", contract, folder, rows_per_partition=rows_per_partition)
 
 
 def test_every_supported_expectation_is_compared_with_stock_gx() -> None:
@@ -236,6 +240,20 @@ def test_verdicts_counts_and_observed_values_are_those_of_stock_gx(ours: Refined
     assert [check.expectation for check in ours.checks] == [name for case in CASES for name in case]
     pairs = zip(ours.checks, stock, strict=True)
     assert [(check, expected) for check, expected in pairs if not _agree(check, expected)] == []
+
+
+def test_an_expectation_that_fails_quarantines_rows_or_rejects_the_file_and_no_other_rejects_it(
+    tmp_path: Path, stock: list[dict[str, Any]]
+) -> None:
+    wrong = []
+    for number, (case, result) in enumerate(zip(CASES, stock, strict=True)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        refined = _refined(folder, [case], 30)
+        has_effect = bool(refined.rejected or refined.quarantined)
+        if bool(refined.rejected) if result["success"] else not has_effect:
+            wrong.append(case)
+    assert wrong == []
 
 
 def _agree(check: Check, expected: dict[str, Any]) -> bool:
