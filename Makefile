@@ -27,7 +27,7 @@ BASE_IMAGE ?= python:3.11-slim-bookworm
 IMAGE      ?= sluice:local
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up clean distclean test quick quick-tests quick-lint environments suites locks lint types arrows unit prefect infra runs chain large-files faults faults-all privileges browser image-tests image sizes sbom scan coverage cases round-trip bench-refine bench-start bench-memory bench-prefect bench-burst bench-latency screenshots soak lock
+.PHONY: help setup demo up clean distclean test quick quick-tests quick-lint environments suites locks lint types arrows unit prefect infra runs chain large-files faults faults-all privileges browser image-tests image sizes sbom scan cases round-trip bench-refine bench-start bench-memory bench-prefect bench-burst bench-latency screenshots soak lock
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -98,6 +98,10 @@ distclean: clean ## also remove the environments
 # never wait, and run at a lower priority, so that they use the time in which the others wait.
 BY_FILE := -n 2 --dist loadfile
 
+# With COVERAGE, a suite writes which lines of the code it reached.
+REACHED := .pytest_cache/reached
+measured = $(if $(COVERAGE),-m slipcover --json --out $(REACHED)/$(1))
+
 # `make test TEST=tests/unit/blocks/test_settings.py::test_name` runs one test.
 test: ## run everything that the gate checks, or one test: make test TEST=path::name
 ifdef TEST
@@ -106,9 +110,12 @@ ifdef TEST
 else
 	@$(MAKE) --no-print-directory -j 3 environments
 	@echo "Running checks and tests, four suites at a time; each prints its output when it ends"
-	@rm -rf .pytest_cache/calls
-	@$(MAKE) --no-print-directory --keep-going -j 4 --output-sync=target suites
+	@rm -rf .pytest_cache/calls $(REACHED)
+	@mkdir -p $(REACHED)
+	@$(MAKE) --no-print-directory --keep-going -j 4 --output-sync=target suites COVERAGE=1
 	@$(MAKE) --no-print-directory privileges
+	@echo "Coverage of the product code by the unit tests and the tests with a Prefect server (for information)"
+	@$(BIN)/python -m slipcover --merge $(REACHED)/* --out $(REACHED)/all
 endif
 
 quick: setup ## fast checks: format, lint, types, import rules, unit tests without Great Expectations
@@ -149,10 +156,10 @@ locks: setup ## check that the locked packages have wheels for every supported P
 	done; done; echo "The locks resolve with wheels on Python 3.12 and 3.13"
 
 unit: setup ## run the unit tests
-	@nice -n 5 $(BIN)/pytest -q -n 2 --dist worksteal tests/unit
+	@nice -n 5 $(BIN)/python $(call measured,unit) -m pytest -q -n 2 --dist worksteal tests/unit
 
 prefect: setup ## test what Prefect shows and sends, with a real Prefect server
-	@$(BIN)/pytest -q tests/prefect
+	@$(BIN)/python $(call measured,prefect) -m pytest -q tests/prefect
 
 # In alphabetical order, because the files with the fewest tests, which would come last, take longest.
 infra: setup $(LINT)/.ready $(NODE)/.ready ## test the templates, the deployment and the packaging
@@ -202,10 +209,6 @@ scan: setup $(SUPPLY)/.ready ## list known vulnerabilities of the image's packag
 	@$(BIN)/python -m container.scan $(SUPPLY)/bin/pip-audit
 
 # --- measuring --------------------------------------------------------------------------------------------
-
-coverage: setup ## measure how much of the product code the unit tests and the tests with a Prefect server reach
-	@$(BIN)/pytest -q --cov --cov-report= -n 2 --dist worksteal tests/unit
-	@$(BIN)/pytest -q --cov --cov-append tests/prefect
 
 cases: setup ## process realistic input files, and compare the results with the correct ones
 	@$(BIN)/python -m tests.cases
