@@ -43,7 +43,8 @@ def upload(
     return whether all were uploaded.
 
     Raises:
-        FileUnusable, ArchiveUnusable, ArchiveUnsafe, FilesCollide: none of the files could be uploaded completely.
+        FileUnusable, ArchiveUnusable, ArchiveUnsafe, FilesCollide: at least one file could not be uploaded, and no
+            other file was uploaded.
         DatasetUnknown: the dataset has no contract.
         NameIgnored: the stack would ignore all of these files because of their names.
     """

@@ -40,7 +40,7 @@ class Endpoints:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return all environment variables of a process that uses this local cloud as its root user."""
+        """Return all environment variables of a process that uses this local cloud as the emulator's root user."""
         return self.environment_of("")
 
     @property
@@ -51,7 +51,7 @@ class Endpoints:
 
     def environment_of(self, role_arn: str) -> dict[str, str]:
         """Return all environment variables of a process that uses this local cloud with a role or, if `role_arn` is "",
-        as its root user."""
+        as the emulator's root user."""
         environment = clean_environment(self.state_dir / "home", self.state_dir / "tmp")
         environment |= aws_environment(self.aws_endpoint_url, self.region, role_arn=role_arn)
         if reconcile_role := self.outputs.get("ReconcileRoleArn"):

@@ -201,7 +201,7 @@ def area_of(contract: Contract, upload: UploadMessage, incoming_prefix: str) -> 
 
 def output_key(kind: str, contract: Contract, upload: UploadMessage, incoming_prefix: str, file: "OutputFile") -> str:
     """Return the object key of an output. It consists of `data` or `quarantine`, the area (`area_of`), the output's
-    folder, the run ID, the attempt and a content hash. The name of the uploaded file is not part of it.
+    folder, the run ID, the attempt, a content hash and the extension. The name of the uploaded file is not part of it.
 
     The content hash prevents a worker from overwriting outputs that another worker's receipt references. Two workers
     with different results write different objects, and the receipt decides which of them is used.

@@ -48,8 +48,8 @@ def run_upload(
     call: Call = plainly,
     on_progress: Progress | None = None,
 ) -> Receipt:
-    """Process one upload and return its receipt. If this attempt or a later one already has a receipt, return that one
-    or, for a repair, raise ReceiptConflict. For a dry run, return the receipt that the upload would get.
+    """Process one upload and return its receipt. If this attempt or a later one already has a receipt, return that
+    receipt or, for a repair, raise ReceiptConflict. For a dry run, return the receipt that the upload would get.
 
     Args:
         call: calls a stage, directly or as a Prefect task.

@@ -21,7 +21,7 @@ def check_contract(contract: Contract) -> None:
 
 
 def check_contracts(contracts: Iterable[Contract]) -> None:
-    """Check several contracts. Raise ContractInvalid with the errors in all of them, as `check_contract` does."""
+    """Check several contracts. Raise ContractInvalid with one line per error in any of them (see `fault_lines`)."""
     unchecked = [contract for contract in contracts if contract.content_hash not in _SOUND]
     lines = [line for contract in unchecked for line in fault_lines(contract, _faults(contract))]
     if lines:

@@ -108,7 +108,7 @@ def test_nothing_of_it_can_be_reached_from_the_internet(template: Template) -> N
     assert template["Parameters"]["AssignPublicIp"]["Default"] == "DISABLED"
 
 
-def test_the_databases_log_expires(template: Template) -> None:
+def test_the_log_of_the_database_expires(template: Template) -> None:
     """RDS writes to /aws/rds/instance/IDENTIFIER/postgresql. If that log group does not exist, RDS creates it without a
     retention period.
 

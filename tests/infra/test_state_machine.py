@@ -79,7 +79,7 @@ def test_a_rejected_launch_is_not_mistaken_for_a_task_that_died() -> None:
     assert (refused["Next"], died["ErrorEquals"]) == ("Give up", ["States.TaskFailed", "States.Timeout"])
 
 
-def test_the_task_that_replaces_a_failed_one_stays_until_its_messages_are_visible() -> None:
+def test_the_replacement_of_a_failed_task_stays_until_the_failed_tasks_messages_are_visible() -> None:
     caught = items(machine()["States"])["Drain the queue"]["Catch"][1]
     assert caught["ErrorEquals"] == ["States.TaskFailed", "States.Timeout"]
     assert "${VisibilityTimeoutSeconds}, ${RetryDelaySeconds} * ${MaxReceiveCount}" in caught["Output"]["stayUntil"]

@@ -92,7 +92,7 @@ def _encode_in_c() -> None:
 
 
 def save_periodically() -> None:
-    """Start saving the state in the background, at most every five seconds."""
+    """Start saving the state in the background, at most once every five seconds."""
     threading.Thread(target=_save_forever, daemon=True, name="sluice-save").start()
 
 

@@ -110,8 +110,8 @@ def _loaded(text: str, dataset: str, work_dir: Path) -> Contract:
 
 
 def _try_on(sample: Path, contract: Contract, work_dir: Path) -> tuple[Refined, set[str]]:
-    """Refine the sample. Return the result, and the rules that the sample breaks (`preprocess` if a step or the output
-    fails)."""
+    """Refine the sample. Return the result, and the rules that the sample breaks (`preprocess` if a step fails or the
+    output cannot be written)."""
     with tempfile.TemporaryDirectory(dir=work_dir) as folder:
         refined = refine_file(sample, contract, Path(folder))
     broken = {check.rule for check in refined.checks if not check.success and check.kind != "decode"}

@@ -165,8 +165,8 @@ def _control_fraction(head: bytes) -> float:
 
 
 def text_type(text: str, is_whole: bool) -> TableType:
-    """Return the format that the beginning of text shows: csv, json or jsonl. Raise FormatNotAllowed if JSON begins
-    with a comment."""
+    """Return the format that `text`, a file or its beginning, appears to have: csv, json or jsonl. Raise
+    FormatNotAllowed if JSON begins with a comment."""
     beginning = text.lstrip(" \t\r\n\f\x0b\x1e")
     if _COMMENT_BEFORE_JSON.match(beginning):
         raise FormatNotAllowed("this is JSON with comments, which JSON does not have; write it without them")

@@ -205,7 +205,7 @@ def test_control_characters_of_a_key_are_escaped(character: str, shown: str, ter
     assert character == "\n" or character not in printed
 
 
-def test_the_news_are_at_most_20_changes_with_the_oldest_first() -> None:
+def test_the_news_lists_at_most_the_newest_20_changes_oldest_first() -> None:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     before = {"same": at, "again": at}
     now = {"new": at + timedelta(seconds=2), "again": at + timedelta(seconds=1), "same": at}

@@ -229,7 +229,7 @@ def test_a_forced_rerun_that_rejects_the_file_withdraws_what_it_published() -> N
 
 
 @given(dataset=st.from_regex(r"[a-z][a-z0-9_-]{0,20}", fullmatch=True), key=st.text(max_size=50))
-def test_no_key_can_leave_the_index(dataset: str, key: str) -> None:
+def test_no_source_key_can_escape_the_folder_of_the_index(dataset: str, key: str) -> None:
     path = index_key(dataset, "landing", key)
     assert path.startswith(f"index/{dataset}/")
     assert path.count("/") == 2

@@ -77,7 +77,7 @@ def test_a_contract_that_is_changed_for_a_run_is_checked_as_well() -> None:
 # --- the suite --------------------------------------------------------------------------------------------------------
 
 
-def test_a_fault_in_a_suite_is_rejected(tmp_path: Path) -> None:
+def test_a_suite_with_a_fault_is_rejected(tmp_path: Path) -> None:
     suite = json.dumps({"expectations": [{"expectation_type": "expect_nothing", "kwargs": {}}]})
     (fault,) = faults_of(tmp_path, "dataset: orders\nsuite: suite.json\n", suite__json=suite)
     assert fault.startswith("suite.json: expectations[0]: ")

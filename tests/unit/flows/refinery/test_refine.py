@@ -346,7 +346,7 @@ def test_a_missing_column_rejects_is_filled_or_quarantines_as_the_contract_decla
 
 @pytest.mark.parametrize("nullable", [True, False])
 @pytest.mark.parametrize("column_type", ["date", "integer", "boolean"])
-def test_a_column_that_is_not_required_is_filled_with_missing_values(
+def test_an_absent_column_that_is_not_required_is_filled_with_missing_values(
     tmp_path: Path, column_type: str, nullable: bool
 ) -> None:
     columns = {"a": "integer", "b": {"type": column_type, "required": False, "nullable": nullable}}

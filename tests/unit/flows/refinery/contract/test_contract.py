@@ -21,7 +21,7 @@ from tests.unit.flows.refinery.wrong_contracts import faults_of, write_contract
 SHIPPED = Path(__file__).parents[5] / "flows" / "contracts"
 
 
-def test_the_shipped_contracts_load_and_cover_their_keys() -> None:
+def test_the_shipped_contracts_load_and_apply_to_their_folders() -> None:
     contracts = Contracts.load(SHIPPED)
     assert {contract.dataset for contract in contracts} >= {"default", "orders", "penguins"}
     assert contracts.for_key("incoming/orders/2026/11/orders.csv").dataset == "orders"

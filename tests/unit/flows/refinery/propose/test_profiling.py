@@ -285,7 +285,7 @@ def test_the_format_is_declared_only_if_an_option_needs_it(tmp_path: Path) -> No
 # --- expectations -----------------------------------------------------------------------------------------------------
 
 
-def test_a_few_repeated_values_are_a_set(tmp_path: Path) -> None:
+def test_a_column_of_a_few_repeated_values_gets_a_set(tmp_path: Path) -> None:
     proposal = propose(tmp_path, csv_of(id=range(12), country=["DE", "AT", "NO"] * 4))
     assert expected_of(proposal, "country") == {"be_in_set": {"value_set": ["AT", "DE", "NO"]}}
 
@@ -414,7 +414,7 @@ def test_bounds_include_every_value(one: float, other: float, whole: bool) -> No
     assert bounds is None or bounds[0] <= low <= high <= bounds[1]
 
 
-def test_every_line_of_the_proposal_gives_its_evidence(tmp_path: Path) -> None:
+def test_every_proposed_column_and_expectation_has_a_comment_with_its_evidence(tmp_path: Path) -> None:
     proposal = propose(tmp_path, csv_of(id=range(12), country=["DE", "AT", "NO"] * 4, price=[1.5, 2.5, 9.5] * 4))
     lines = [line for line in proposal.text.splitlines() if line.startswith("  ")]
     assert [line for line in lines if "  # " not in line] == []

@@ -79,7 +79,7 @@ def test_numbers_are_read_only_with_the_separators_of_the_file() -> None:
     assert read(["1,234", "12,34", "-1,234,567", "x"], "integer", english) == [1234, UNREADABLE, -1234567, UNREADABLE]
 
 
-def test_a_float_column_is_integer_where_it_is_whole_and_exact() -> None:
+def test_only_whole_floats_below_2_to_the_53_are_read_as_integers() -> None:
     assert read([1.0, None, 2.5, 2.0**60], "integer") == [1, None, UNREADABLE, UNREADABLE]
 
 
