@@ -222,8 +222,9 @@ bench-refine: setup ## measure CPU, wall time and memory of refine, compared wit
 bench-start: setup ## measure CPU and wall time from a task's start to its first upload, compared with bare imports
 	@$(BIN)/python -m tests.benchmarks.bench_start
 
-bench-memory: setup ## measure the peak memory of a task by format and file size (LARGE=10000 adds a CSV file of 10 GB)
-	@$(BIN)/python -m tests.benchmarks.bench_memory --large $(LARGE)
+bench-memory: setup ## measure the peak memory of a task by format and file size (LARGE=10000 adds a CSV file of 10 GB; RECORD=1 plots it in docs/performance.md)
+	@$(BIN)/python -m tests.benchmarks.bench_memory --large $(LARGE) $(if $(RECORD),--record)
+	@$(if $(RECORD),$(BIN)/python -m tests.unit.docs.doc_tables)
 
 bench-burst: FILES = 1000
 bench-burst: setup ## measure tasks, requests, time and cost of one file, then of 1,000 at once (FILES=1000, about 15 minutes)

@@ -5,7 +5,8 @@
 The process runs with its queue, its buckets and a Prefect server, once for each format and size. Unless `--files` is 0,
 a last process handles many files one after another. `--large` adds a CSV file with that many megabytes. `--ranges`
 reads all files in byte ranges, as if the disk were too small for copies. `--unique` adds the yardstick's rule that
-order IDs are unique. `--disk` names a folder for the task's files, such as one on a small disk.
+order IDs are unique. `--disk` names a folder for the task's files, such as one on a small disk. `--record` stores the
+results for docs/performance.md, whose table and plot `python -m tests.unit.docs.doc_tables` then generates.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from tests.benchmarks.memory_peaks import Peak, record_peaks
 from tests.benchmarks.task_process import Outcome, Stage, stage
 from tests.benchmarks.yardstick.orders import write_orders
 
 _YARDSTICK = Path(__file__).parent / "yardstick"
 _BLOCK_ROWS = 100_000
-_BAR_MB = 20
 _LINE = "{:<14}{:>9}{:>8}{:>9}{:>9}{:>10}{:>14}{:>10}  {}"
 
 
@@ -40,7 +41,9 @@ def main() -> None:
     parser.add_argument("--ranges", action="store_true")
     parser.add_argument("--unique", action="store_true")
     parser.add_argument("--disk", type=Path)
+    parser.add_argument("--record", action="store_true")
     given = parser.parse_args()
+    peaks = []
     with tempfile.TemporaryDirectory() as name, stage(Path(name)) as around:
         block = Path(name) / "block.csv"
         write_orders(block, _BLOCK_ROWS)
@@ -51,12 +54,15 @@ def main() -> None:
         print(_LINE.format("format", "MB", "files", "CPU s", "wall s", "peak MB", "with readers", "disk MB", ""))
         for kind in given.formats:
             for megabytes in [*given.megabytes, *([given.large] if kind == "csv" and given.large else [])]:
-                print_line(kind, megabytes, [_WRITERS[kind](around.files, block, megabytes)], around, settings)
+                names = [_WRITERS[kind](around.files, block, megabytes)]
+                peaks.append(measure(kind, megabytes, names, around, settings, given))
         if given.files:
             size = given.megabytes[0]
             names = [_WRITERS[kind](around.files, block, size) for kind in given.formats]
             names = [names[number % len(names)] for number in range(given.files)]
-            print_line("all, in turns", size, names, around, settings)
+            peaks.append(measure("all, in turns", size, names, around, settings, given))
+    if given.record:
+        record_peaks(peaks)
 
 
 def _write_contracts(folder: Path, *, is_unique: bool) -> Path:
@@ -71,26 +77,17 @@ def _write_contracts(folder: Path, *, is_unique: bool) -> Path:
     return folder
 
 
-def print_line(kind: str, megabytes: int, names: list[str], around: Stage, settings: Mapping[str, str]) -> None:
+def measure(
+    kind: str, megabytes: int, names: list[str], around: Stage, settings: Mapping[str, str], given: argparse.Namespace
+) -> Peak:
     """Run one task with the given files, and print its line of the table."""
     keys = [f"incoming/bench/{number}/{kind}-{megabytes}/{name}" for number, name in enumerate(names)]
     done = around.run(keys, settings)
     _require(done, len(names))
-    bar = "#" * round(done.peak_mb / _BAR_MB)
-    print(
-        _LINE.format(
-            kind,
-            megabytes,
-            len(names),
-            f"{done.cpu:.0f}",
-            f"{done.wall:.0f}",
-            f"{done.peak_mb:.0f}",
-            f"{done.together_mb:.0f}",
-            f"{done.disk_mb:.0f}",
-            bar,
-        ),
-        flush=True,
-    )
+    numbers = [round(number) for number in (done.cpu, done.wall, done.peak_mb, done.together_mb, done.disk_mb)]
+    peak = Peak(kind, len(names), given.unique, megabytes, given.ranges, *numbers)
+    print(_LINE.format(kind, megabytes, len(names), *numbers, peak.bar), flush=True)
+    return peak
 
 
 def _require(done: Outcome, files: int) -> None:

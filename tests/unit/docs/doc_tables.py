@@ -31,6 +31,7 @@ from flows.refinery.read import rejections
 from flows.refinery.read.partition import Limits
 from flows.refinery.validate.expectation_faults import gx_arguments
 from flows.refinery.validate.rules import METHODS, UNSUPPORTED, Method, level_of
+from tests.benchmarks.memory_peaks import recorded_peaks
 from tests.infra.template import listed, load_template, statements_of
 from tests.unit.docs import cost_tables
 
@@ -367,6 +368,27 @@ def _parameters_of(function: Callable[..., object]) -> str:
     )
 
 
+def memory() -> str:
+    """List and plot the peak memory that `make bench-memory RECORD=1` has recorded."""
+    names = {"csv": "CSV", "json lines": "JSON Lines", "parquet": "Parquet", "all, in turns": "all three, in turns"}
+    return _table(
+        ("format", "files", "MB", "read", "CPU s", "with readers, MB", "peak MB", ""),
+        (
+            (
+                names[peak.format] + (", unique values" if peak.is_unique else ""),
+                str(peak.files),
+                f"{peak.megabytes:,}",
+                "in ranges" if peak.in_ranges else "copied",
+                str(peak.cpu_seconds),
+                str(peak.with_readers_mb) if peak.format in ("parquet", "all, in turns") else "",
+                str(peak.peak_mb),
+                peak.bar,
+            )
+            for peak in recorded_peaks()
+        ),
+    )
+
+
 # --- pages --------------------------------------------------------------------------------------------------
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -397,6 +419,7 @@ TABLES: dict[str, Callable[[], str]] = {
         cost_tables.cost_a_month,
         cost_tables.cost_of_metrics,
         cost_tables.quotas,
+        memory,
     )
 }
 
