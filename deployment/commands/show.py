@@ -1,4 +1,4 @@
-"""Prints uploads, their progress and their receipts in the terminal."""
+"""Shows the progress and the outcomes of uploads in the terminal."""
 
 import threading
 import time

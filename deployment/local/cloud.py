@@ -98,7 +98,7 @@ class LocalCloud:
 
         Raises:
             LocalCloudBusy: another process is using the state folder.
-            StateOutdated: the state folder was created by a different version of Sluice.
+            StateOutdated: the state folder was created by a different minor version of Sluice.
             PortTaken: a requested port is in use.
             EnvironmentMissing: the AWS emulator or Prefect is not installed.
             ServiceDied, ServiceNotReady: a process ended or did not become ready; the message contains the end of its

@@ -52,8 +52,8 @@ def bring_up(
 
 
 def _prefect_parameters(cloud: LocalCloud) -> dict[str, str]:
-    """Return the template parameters for Prefect: its URL and, if it has a password, the ARN of a secret with the
-    password, as on AWS."""
+    """Return the template parameters for Prefect: its URL and, if it has a password, the ARN of a secret. The password
+    is stored in that secret first, because tasks read it from there, as they do on AWS."""
     address = {"PrefectApiUrl": cloud.endpoints.prefect_api_url}
     auth_string = cloud.endpoints.prefect_auth_string
     if not auth_string:

@@ -23,7 +23,8 @@ class Backlog:
     """Counts the waiting messages and checks for a pause, when a task starts and then once every half minute.
 
     Args:
-        ask_for_tasks: given a number, starts a drain that launches tasks until so many are running (blocks/drains.py).
+        ask_for_tasks: given a number, starts a drain that launches tasks until that many are running
+            (blocks/drains.py).
         is_paused: returns whether the stack is paused.
 
     Attributes:

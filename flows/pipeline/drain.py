@@ -46,7 +46,7 @@ class Drain:
     Args:
         live: processes uploads one by one, while Prefect shows them.
         outlets: the functions that report outcomes.
-        ask_for_tasks: given a number, starts a drain that launches tasks until so many are running.
+        ask_for_tasks: given a number, starts a drain that launches tasks until that many are running.
         is_paused: returns whether the stack is paused.
         end_of_task: returns how the task with a given ARN ended, or None if that is unknown.
         during_first_wait: returns a context manager in which the first receive call is made.
@@ -139,7 +139,8 @@ class Drain:
         return self._parts.settings.visibility_timeout_seconds / 2
 
     def _finish(self) -> None:
-        """Close all deliveries and finish batch notes. The task must then receive again before it may end."""
+        """Close all deliveries and finish batch notes. The task must then receive again before it may end, unless the
+        stack is paused or the task's lifetime has ended."""
         self._line.finish()
         self._catching_up.finish(self._notes.left, self._until)
 

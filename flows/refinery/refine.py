@@ -2,7 +2,7 @@
 
 One pure function, `refine_partition`, is mapped over the file's partitions, and the results are merged. Good rows are
 preprocessed and written as they arrive. If the file is rejected later, their files are discarded. Rows wait only if a
-rule, a step or the header needs the whole file first.
+rule or a step needs the whole file first, or if later rows may add a column or change the type of one.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

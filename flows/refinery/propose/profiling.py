@@ -249,7 +249,8 @@ class _TypeChoice:
         return bool(_DATE_WORDS & set(words_of(self.name))) or len(self.days) >= _MIN_COMPACT_DATES
 
     def decide(self) -> tuple[Column, str]:
-        """Return the narrowest type that fits, and a note if the choice is ambiguous."""
+        """Return the type to propose, and a note if the values can be read in two ways, otherwise "". The type is the
+        narrowest one that fits, a date if the numbers mean days, or text if no type is certain."""
         # A column whose only value is a single letter, such as y, is not read as flags; one with only `yes` is.
         is_half_a_pair = len(self.flags) == 1 and len(next(iter(self.flags))) == 1
         candidates = [column for column in self.candidates if column.type != "boolean" or not is_half_a_pair]

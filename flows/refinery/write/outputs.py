@@ -138,7 +138,8 @@ def as_table(frame: pd.DataFrame, kinds: Mapping[str, str]) -> pa.Table:
 
 
 def _as_before(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Convert a table to the schema of earlier rows. Raise OutputImpossible if that fails or would change a value."""
+    """Convert a table to the schema of earlier rows. Raise OutputImpossible if Arrow refuses to convert a column, or if
+    the conversion would change nested values."""
     if table.schema == schema:
         return table
     return pa.table([_column_as_before(table[field.name], field) for field in schema], schema=schema)
