@@ -187,7 +187,8 @@ def _cast(values: pd.Series, dtype: Any) -> pd.Series | None:
         return values.astype(object) if values.isna().all() else None
     try:
         cast = values.astype(dtype)
-        is_same = (cast == values) | (cast.isna() & values.isna())
+        back = cast.astype(values.dtype)  # because pandas compares integers with floats as floats
+        is_same = (back == values) | (back.isna() & values.isna())
     except (TypeError, ValueError):
         return None
     return cast if is_same.all() else None

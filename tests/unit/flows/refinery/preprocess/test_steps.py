@@ -377,6 +377,28 @@ def test_later_rows_get_the_types_of_the_first_if_that_changes_no_value(tmp_path
 
 
 @pytest.mark.parametrize(
+    ("first", "later"),
+    [
+        ("np.float32(0.5)", "np.float64(0.1)"),
+        ("1", "'007'"),
+        ("0.5", "2**53 + 1"),
+        ("True", "2"),
+        ("pd.Series(1, rows.index, dtype=object)", "pd.Series('007', rows.index, dtype=object)"),
+    ],
+    ids=["a rounded number", "a code", "an integer that no float can represent", "a boolean", "a code as an object"],
+)
+def test_a_later_value_that_the_type_of_the_first_rows_would_change_is_an_error(
+    tmp_path: Path, first: str, later: str
+) -> None:
+    code = (
+        "import numpy as np\nimport pandas as pd\n\n"
+        f"def new(rows):\n    return rows.assign(new={first} if (rows['id'] == 1).any() else {later})\n"
+    )
+    with pytest.raises((OutputImpossible, StepFailed)):
+        prepare_with(tmp_path, code, "steps.new", rows_per_partition=1)
+
+
+@pytest.mark.parametrize(
     ("values", "expected"),
     [
         ("rows['city'].astype('category')", ["Bern", "Bonn", None, "Bonn"]),
