@@ -448,6 +448,7 @@ def running_chain(
                     "MaxConcurrentTasks": "2",
                     "WindowSeconds": "5",
                     "SettleSeconds": "5",
+                    "RetryDelaySeconds": "15",  # the task that replaces a dead one stays for five times as long
                     "SweepSchedule": "rate(1 minute)",
                     "PermissionsBoundaryArn": make_boundary(
                         cloud, STACK_NAME, PrefectSecretArn=f"arn:aws:secretsmanager:*:*:secret:{AUTH_SECRET}-*"
