@@ -61,7 +61,7 @@ class StackUnusable(StackError):
 
 
 class ChangesRefused(StackError):
-    """CloudFormation rejected the change set, because the template or a parameter's name or value is invalid."""
+    """No change set could be created, for example because the template or a parameter's name or value is invalid."""
 
 
 class ChangesDeclined(StackError):

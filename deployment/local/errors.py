@@ -16,7 +16,7 @@ class LocalCloudNotRunning(LocalCloudError):
 
 
 class StateOutdated(LocalCloudError, TerminalError):
-    """The state folder was created by a different version of Sluice; `sluice clean` deletes its contents."""
+    """The state folder was created by a different minor version of Sluice; `sluice clean` deletes its contents."""
 
 
 class PortTaken(LocalCloudError, TerminalError):

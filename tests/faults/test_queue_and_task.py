@@ -56,7 +56,7 @@ def test_a_message_that_cannot_be_parsed_is_moved_to_the_dead_letter_queue(bench
 
 
 @fault(_AREA, "empty queue", expected="the task stays until its drain no longer needs it, then exits with 0")
-def test_a_task_at_an_empty_queue_stays_as_long_as_its_drain_relies_on_it(bench: Bench) -> None:
+def test_a_task_with_an_empty_queue_stays_until_its_drain_no_longer_needs_it(bench: Bench) -> None:
     case = bench.case(deliver=False)
     stay_until = time.time() + 8
     worker = case.start(environment={"SLUICE_STAY_UNTIL": str(stay_until)})
@@ -294,7 +294,9 @@ def test_a_full_disk_does_not_reject_the_file(bench: Bench) -> None:
     expected="the message stays in the dead-letter queue; the log names the error; no receipt",
 )
 @fault(_AREA, "redrive from the dead-letter queue", expected="processed normally")
-def test_a_message_without_deliveries_left_stays_until_it_is_redriven(bench: Bench) -> None:
+def test_a_message_that_was_delivered_too_often_stays_in_the_dead_letter_queue_until_it_is_redriven(
+    bench: Bench,
+) -> None:
     case = bench.case(max_receives=1)
     refused = Sabotage(on="s3.GetObject", where="/incoming/", do="refuse", times=0, code="InvalidRequest", status=400)
     outcome = case.work(refused)

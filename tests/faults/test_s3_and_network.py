@@ -62,7 +62,9 @@ _PASSING = {
         ),
     ],
 )
-def test_a_temporary_fault_is_retried_and_the_upload_published_at_the_first_delivery(bench: Bench, what: str) -> None:
+def test_a_call_that_fails_temporarily_is_retried_and_the_upload_is_published_on_its_first_delivery(
+    bench: Bench, what: str
+) -> None:
     case = bench.case()
     assert case.work(*_PASSING[what]).exit_code == 0
     assert case.kept_promises().chain.receive_count == 1

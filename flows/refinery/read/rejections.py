@@ -115,7 +115,7 @@ class BytesWithoutText(FileRejected):
 
 
 class WorkbookBroken(FileRejected):
-    """The XLSX file is damaged, encrypted, or packed in a way that no spreadsheet program uses."""
+    """The XLSX file is damaged, its ZIP archive is encrypted, or no spreadsheet program packs files in its way."""
 
 
 class SheetMissing(FileRejected):
