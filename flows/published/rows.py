@@ -243,7 +243,8 @@ class _Part:
         source = pa.input_stream(str(self.path), compression=_COMPRESSIONS.get(self.path.suffix))
         return pa_csv.open_csv(
             source,
-            parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+            # In a file with a single column, an empty line is a missing value.
+            parse_options=pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
             convert_options=pa_csv.ConvertOptions(
                 column_types=schema, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
             ),

@@ -177,6 +177,8 @@ def _not_importable(what: str, error: BaseException) -> StepsNotImportable:
 def _without_categories(values: pd.Series) -> pd.Series:
     """Convert a categorical column to the type of its values, because the categories can differ between partitions."""
     dtype: Any = values.cat.categories.dtype
+    if isinstance(dtype, pd.IntervalDtype):  # from pd.cut
+        return values.cat.rename_categories(str).astype("str")
     nullable = {"i": "Int64", "u": "UInt64", "b": "boolean"}
     return values.astype(nullable.get(dtype.kind, dtype))
 

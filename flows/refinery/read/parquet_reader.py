@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from typing import IO, Any
 
@@ -430,7 +431,7 @@ def _text_of(value: Any, name: str) -> str:
     """Convert a value that JSON does not have, such as a date, a decimal or bytes, to a string. Raise BytesWithoutText
     if the bytes are not text."""
     if not isinstance(value, bytes):
-        return str(value)
+        return f"{value:f}" if isinstance(value, Decimal) else str(value)  # str would write 0.00000001 as 1E-8
     if not is_utf8(value) or CONTROLS.search(text := value.decode()):
         raise BytesWithoutText(
             f"the column {name!r} contains bytes that are not UTF-8 text; leave it out, or write it as text"

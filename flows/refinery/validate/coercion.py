@@ -15,7 +15,7 @@ from flows.refinery.contract.model import Column
 from flows.refinery.read.json_depth import is_nested_too_deep
 from flows.refinery.read.partition import SourceFormat
 from flows.refinery.validate.column_text import TEXT, Unreadable, arrow_array, as_text, pandas_values, text_array
-from flows.refinery.validate.moments import read_date, read_time, read_timestamp, time_text, times_of_day
+from flows.refinery.validate.moments import read_date, read_time, read_timestamp, time_text
 from flows.refinery.validate.numbers import read_integer, read_number
 
 # The Arrow types in which rows are stored. In published files, strings have the type `string`.
@@ -110,7 +110,7 @@ def to_arrow(values: pd.Series, kind: str) -> pa.Array:
     if array.type == wanted:
         return array
     if kind == "time":
-        return times_of_day(array.cast(TEXT))
+        return read_time(values, Column(type="time"))
     if pa.types.is_null(array.type) or kind not in ("timestamp", "date"):
         return array.cast(wanted)
     return array.cast(pa.timestamp("us")).cast(wanted)

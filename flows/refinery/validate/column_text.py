@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,8 @@ def _text_of(value: Any) -> str:
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, Decimal):
+        return f"{value:f}"  # str would write 0.00000001 as 1E-8
     # A float gets the same string as in a column of floats, so that it does not depend on the other values.
     return str(_float_text(pa.array([value]))[0]) if isinstance(value, float) else str(value)
 

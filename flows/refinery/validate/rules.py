@@ -12,7 +12,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from flows.refinery.contract.loading import ContractInvalid
-from flows.refinery.contract.model import KEEP, UNIQUE, Contract, Expectation
+from flows.refinery.contract.model import KEEP, UNIQUE, Column, Contract, Expectation
+from flows.refinery.validate.moments import read_time, time_text
 
 WHOLE_FILE_ROW_LIMIT = 10_000_000  # a column with this many numbers takes 80 MB
 
@@ -203,13 +204,11 @@ def _rule(contract: Contract, expectation: Expectation, seen: Counter[str]) -> R
     seen[rule_id] += 1
     if seen[rule_id] > 1:
         rule_id = f"{rule_id}#{seen[rule_id]}"
-    timed = any(
-        column in contract.columns and contract.columns[column].type in ("timestamp", "date") for column in columns
-    )
+    types = {contract.columns[column].type for column in columns if column in contract.columns}
     return Rule(
         id=rule_id,
         name=name,
-        arguments=_for_gx(expectation.arguments, timed),
+        arguments=_for_gx(expectation.arguments, types),
         severity=expectation.severity,
         level=level_of(name),
         columns=columns,
@@ -218,20 +217,21 @@ def _rule(contract: Contract, expectation: Expectation, seen: Counter[str]) -> R
     )
 
 
-def _for_gx(arguments: Mapping[str, Any], timed: bool) -> dict[str, Any]:
-    """Return the arguments for GX. Timestamps are converted to UTC without a time zone, as in the frames that GX
-    checks."""
+def _for_gx(arguments: Mapping[str, Any], types: Collection[str]) -> dict[str, Any]:
+    """Return the arguments for GX. Timestamps and times are converted to their form in the frames that GX checks:
+    timestamps in UTC without a time zone, and times as strings such as 08:00:00. `types` are those of the rule's
+    columns."""
     given = {name: value for name, value in arguments.items() if name != KEEP}
-    return {name: _moment(value, timed) if name in _MOMENTS else value for name, value in given.items()}
+    return {name: _as_judged(value, types) if name in _MOMENTS else value for name, value in given.items()}
 
 
 _MOMENTS = ("min_value", "max_value", "value_set")
 
 
-def _moment(value: Any, timed: bool) -> Any:
+def _as_judged(value: Any, types: Collection[str]) -> Any:
     if isinstance(value, list | tuple):
-        return [_moment(part, timed) for part in value]
-    if isinstance(value, dt.date) or (timed and isinstance(value, str)):
+        return [_as_judged(part, types) for part in value]
+    if isinstance(value, dt.date) or (isinstance(value, str) and not {"timestamp", "date"}.isdisjoint(types)):
         try:
             moment = pd.Timestamp(value)
         except ValueError:
@@ -239,4 +239,6 @@ def _moment(value: Any, timed: bool) -> Any:
         if moment.tzinfo is not None:
             moment = moment.tz_convert("UTC").tz_localize(None)
         return moment.to_pydatetime()
+    if isinstance(value, str) and "time" in types:
+        return time_text(read_time(pd.Series([value], dtype="str"), Column(type="time")))[0].as_py() or value
     return value

@@ -3,6 +3,7 @@ frames always give the same bytes."""
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # the folder of missing values in Hive
 class OutputImpossible(FileRejected):
     """The clean rows cannot be written as the contract declares. Either a column in output.partition_by does not exist,
     has no dates or has too many values, or no other column is left. The other possible cause is a custom step that
-    returned values of a different type than for earlier rows."""
+    returned values of a type that the output format does not have, or of a different type than for earlier rows."""
 
 
 class OutputWriter:
@@ -76,7 +77,9 @@ class OutputWriter:
         with self._seconds.of("write"):
             table = as_table(frame, self._kinds)
             self.columns = tuple(table.column_names)
-            self._schema = self._schema or self._published(table).schema
+            if self._schema is None:
+                self._schema = self._published(table).schema
+                _require_storable(self._schema, self._output.format)
             for folder, part in self._parts(frame, table):
                 part = _as_before(self._published(part), self._schema)
                 self._in(folder).write(part, min(WAITING_BYTES, _ALL_WAITING_BYTES // len(self._files)))
@@ -137,6 +140,17 @@ def as_table(frame: pd.DataFrame, kinds: Mapping[str, str]) -> pa.Table:
     return pa.table(arrays)
 
 
+def _require_storable(schema: pa.Schema, file_format: str) -> None:
+    """Raise OutputImpossible if files in this format cannot store the values of a column."""
+    for field in schema:
+        is_empty = pa.types.is_struct(field.type) and not field.type.num_fields
+        if is_empty or (file_format == "csv" and pa.types.is_nested(field.type)):
+            raise OutputImpossible(
+                f"the column {field.name!r} holds {field.type}, which {file_format} files cannot store; return text"
+                " from the custom step"
+            )
+
+
 def _as_before(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Convert a table to the schema of earlier rows. Raise OutputImpossible if Arrow refuses to convert a column, or if
     the conversion would change nested values."""
@@ -165,14 +179,23 @@ def _array(values: pd.Series, kind: str | None) -> pa.Array:
     is_moment = pd.api.types.is_datetime64_dtype(values.dtype)
     if (kind == "date" and is_moment) or (kind == "time" and isinstance(values.dtype, pd.StringDtype)):
         return to_arrow(values, kind)
+    # Arrow would publish a period as a number, and an interval as a type that few programs can read.
+    as_text = isinstance(values.dtype, pd.PeriodDtype | pd.IntervalDtype)
     try:
-        # Arrow would publish a period as a number.
-        array = arrow_array(values.astype("str") if isinstance(values.dtype, pd.PeriodDtype) else values)
+        array = arrow_array(values.astype("str") if as_text or _mixes_dates(values) else values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
         # A custom step may return values of several types, or of a type that Arrow does not have.
         array = arrow_array(values.map(str, na_action="ignore").astype("str"))
     plain = _plain_type(array.type)
-    return array if plain == array.type else array.cast(plain)
+    is_finer = pa.types.is_timestamp(array.type) and array.type.unit == "ns"  # than microseconds: digits are cut off
+    return array if plain == array.type else array.cast(plain, safe=not is_finer)
+
+
+def _mixes_dates(values: pd.Series) -> bool:
+    """Return whether a column has dates and also other values. If the first value is a date, Arrow would drop the time
+    of later timestamps."""
+    kinds = set(map(type, values.dropna())) if pd.api.types.is_object_dtype(values.dtype) else set()
+    return dt.date in kinds and len(kinds) > 1
 
 
 def _plain_type(found: pa.DataType) -> pa.DataType:
@@ -205,6 +228,8 @@ def _folder_names(name: str, frame: pd.DataFrame, kinds: Mapping[str, str]) -> p
     if day:
         if not pd.api.types.is_datetime64_any_dtype(values.dtype):
             raise OutputImpossible(f"output.partition_by: {name}: the column does not hold timestamps or dates")
+        if f"{column}_day" in frame.columns:
+            raise OutputImpossible(f"output.partition_by: {name}: the table already has a column '{column}_day'")
         values = values.dt.strftime("%Y-%m-%d")
     elif kinds.get(column) == "date" and pd.api.types.is_datetime64_dtype(values.dtype):
         values = pandas_column(to_arrow(values, "date"), "str")

@@ -374,6 +374,12 @@ def test_a_dataset_published_as_csv_is_read_as_strings(account: Account, declare
     assert rows() == [{"item": 'bolt, "M8"\nzinc', "pieces": "7"}, {"item": None, "pieces": "2"}]
 
 
+def test_a_missing_value_in_the_only_column_of_a_csv_file_is_a_row(account: Account, declare: Declare) -> None:
+    declare("stock", STOCK + "preprocess: [{select: {columns: [item]}}]\noutput: {format: csv}\n")
+    stock(account, "a.csv", "bolt,1", ",2", "nut,3")
+    assert items() == ["bolt", None, "nut"]
+
+
 def test_files_without_rows_are_read(account: Account, declare: Declare) -> None:
     declare("stock", STOCK)
     stock(account, "a.csv")

@@ -138,6 +138,10 @@ def test_steps_are_checked_with_the_columns_that_earlier_steps_leave(tmp_path: P
     assert "'n'" in fault
     (fault,) = faults_of(tmp_path, f"{steps}output: {{partition_by: n}}\n")
     assert fault.startswith("contract.yaml:7: output: ")
+    (fault,) = faults_of(
+        tmp_path, f"{steps}  - rename: {{columns: {{id: day_day}}}}\noutput: {{partition_by: day(day)}}\n"
+    )
+    assert "already has a column 'day_day'" in fault
 
 
 # --- imports ----------------------------------------------------------------------------------------------------------

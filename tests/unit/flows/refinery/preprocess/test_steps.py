@@ -407,6 +407,8 @@ def test_a_later_value_that_the_type_of_the_first_rows_would_change_is_an_error(
         ("pd.Period('2026-01')", ["2026-01"] * 4),
         ("rows['id'].astype('float64') * 1j", ["1j", "2j", "3j", "1j"]),
         ("[10**30] * len(rows)", [str(10**30)] * 4),
+        ("pd.cut(rows['age'].astype('float64'), [0, 35, 60])", ["(0, 35]", None, "(35, 60]", "(35, 60]"]),
+        ("pd.Timestamp(1714550400123456789, tz='UTC')", [dt.datetime(2024, 5, 1, 8, 0, 0, 123456, dt.UTC)] * 4),
     ],
 )
 def test_a_custom_step_may_return_columns_of_unusual_pandas_types(
@@ -414,6 +416,33 @@ def test_a_custom_step_may_return_columns_of_unusual_pandas_types(
 ) -> None:
     code = f"def new(rows):\n    return rows.assign(new={values})\n"
     assert published(prepare_with(tmp_path, code, "steps.new", rows_per_partition=1))["new"] == expected
+
+
+def test_a_date_among_timestamps_does_not_cut_off_their_time(tmp_path: Path) -> None:
+    code = (
+        "import datetime as dt\n\n"
+        "def new(rows):\n    return rows.assign(new=[dt.date(2024, 1, 1), *[dt.datetime(2024, 1, 1, 5)] * 3])\n"
+    )
+    new = published(prepare_with(tmp_path, code, "steps.new", rows_per_partition=4))["new"]
+    assert new == ["2024-01-01", *["2024-01-01 05:00:00"] * 3]
+
+
+@pytest.mark.parametrize(
+    ("values", "output"), [("[[1, 2]] * len(rows)", "csv"), ("[{'a': 1}] * len(rows)", "csv"), ("[{}]", "parquet")]
+)
+def test_values_that_the_output_format_cannot_store_are_an_error(tmp_path: Path, values: str, output: str) -> None:
+    code = f"def new(rows):\n    return rows.assign(new={values})\n"
+    with pytest.raises(OutputImpossible, match=f"'new' holds .* which {output} files cannot store"):
+        prepare_with(tmp_path, code, "steps.new", rows_per_partition=1, output={"format": output})
+
+
+def test_times_are_published_as_times_in_any_form_that_a_file_may_have(tmp_path: Path) -> None:
+    code = "def halve(rows):\n    return rows.assign(opens=rows['opens'].where(rows['id'] > 1, '7:30'), shuts='')\n"
+    shops = "id,opens,shuts\n1,08:00,18:00\n2,,18:00\n"
+    filled = {"fill_missing": {"column": "opens", "value": "8:00"}}
+    columns = {"id": "integer", "opens": "time", "shuts": "time"}
+    prepared = prepare_with(tmp_path, code, filled, "steps.halve", content=shops, columns=columns)
+    assert published(prepared) == {"id": [1, 2], "opens": [dt.time(7, 30), dt.time(8)], "shuts": [None, None]}
 
 
 @pytest.mark.parametrize("later", ["{'a': 1, 'b': 2}", "{'b': 2}", "['text']", "[[1]]"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,28 @@ def test_mixed_values_become_the_same_strings_with_any_partition_size(tmp_path: 
     content = b'{"a":1}\n{"a":"x"}\n{"a":1.0}\n{"a":true}\n{"a":1e16}\n{"a":0.1}\n'
     table = published(tmp_path, content, rows_per_partition)
     assert table["a"].to_pylist() == ["1", "x", "1", "true", "1e+16", "0.1"]
+
+
+def test_decimals_become_strings_without_an_exponent(tmp_path: Path) -> None:
+    amounts = pa.array([Decimal(0), Decimal("0.00000001"), None], pa.decimal128(20, 8))
+    content = parquet(a=amounts, b=pa.ListArray.from_arrays([0, 1, 2, 2], amounts))
+    assert published(tmp_path, content, columns={"a": "string", "b": "json"}).to_pydict() == {
+        "a": ["0.00000000", "0.00000001", None],
+        "b": ['["0.00000000"]', '["0.00000001"]', "[]"],
+    }
+
+
+def test_times_in_expectations_may_be_written_as_in_files(tmp_path: Path) -> None:
+    allowed = {"column": "opens", "value_set": ["8:00", "18:00"]}
+    forbidden = {"column": "opens", "value_set": ["00:00"], "severity": "critical"}
+    expectations = [
+        {"expect_column_values_to_be_in_set": allowed},
+        {"expect_column_values_to_not_be_in_set": forbidden},
+    ]
+    (tmp_path / "upload").write_bytes(b"opens\n8:00\n18:00\n00:00\n")
+    contract = a_contract(columns={"opens": "time"}, expectations=expectations)
+    checks = refine_file(tmp_path / "upload", contract, tmp_path).checks
+    assert [check.rows_failing for check in checks] == [1, 1]
 
 
 def test_numbers_in_a_string_column_keep_their_digits(tmp_path: Path) -> None:
