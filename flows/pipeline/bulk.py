@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any, NoReturn
 
@@ -34,6 +34,8 @@ class Bulk:
         live: returns a function that processes the whole upload in the main thread, or None if only its refine stage
             has to run there.
         over: called with each delivery once it has an outcome or has failed.
+        is_late: returns whether the task's lifetime has ended, so that no further upload may be started.
+        give_back: called with the deliveries that are not processed because of that.
     """
 
     def __init__(
@@ -44,6 +46,8 @@ class Bulk:
         receive: Callable[[], Sequence[Delivery]],
         live: Callable[[Delivery], Process | None],
         over: Callable[[Delivery], None],
+        is_late: Callable[[], bool],
+        give_back: Callable[[Sequence[Delivery]], None],
     ) -> None:
         self._parts = parts
         self._task = task
@@ -51,6 +55,8 @@ class Bulk:
         self._receive = receive
         self._live = live
         self._over = over
+        self._is_late = is_late
+        self._give_back = give_back
         self._waiting: SimpleQueue[Delivery | None] = SimpleQueue()
         self._for_main: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._unfinished = 0
@@ -75,19 +81,6 @@ class Bulk:
         finally:
             for _ in workers:
                 self._waiting.put(None)
-
-    def not_begun(self) -> list[Delivery]:
-        """Remove and return the deliveries that no worker has started, and stop receiving more."""
-        self._no_more = True
-        found: list[Delivery] = []
-        while True:
-            try:
-                delivery = self._waiting.get_nowait()
-            except Empty:
-                self._unfinished -= len(found)
-                return found
-            if delivery is not None:
-                found.append(delivery)
 
     def end_receiving(self) -> None:
         """Wait a few seconds for a receive call that is in progress, because its messages must be returned too."""
@@ -115,7 +108,10 @@ class Bulk:
 
     def _finished(self, delivery: Delivery) -> None:
         self._unfinished -= 1
-        self._over(delivery)
+        if delivery.receipt or delivery.failure:
+            self._over(delivery)
+        else:
+            self._give_back([delivery])
         self._receive_if_few()
 
     def _do(self, delivery: Delivery, work: Callable[[], Any], answer: Future[Any]) -> None:
@@ -141,8 +137,9 @@ class Bulk:
         while (delivery := self._waiting.get()) is not None and not self._stopping.is_set():
             alone = self._large if delivery.upload.size_bytes > _LARGE_BYTES else nullcontext()
             try:
-                with alone:
-                    process_delivery(delivery, self._process_of(delivery), self._parts, self._task)
+                with alone:  # which may take until the task's lifetime has ended
+                    if not self._is_late():
+                        process_delivery(delivery, self._process_of(delivery), self._parts, self._task)
             except Stopped:
                 return
             except BaseException as error:  # noqa: BLE001 (the main thread, which waits for this upload, raises it)

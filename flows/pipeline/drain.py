@@ -161,13 +161,17 @@ class Drain:
         self._closing.close([delivery])
 
     def _work_in_bulk(self, deliveries: Sequence[Delivery]) -> None:
-        def over(delivery: Delivery) -> None:
-            self._line.put(delivery)
-            if self._is_over:
-                self._give_back(bulk.not_begun())
-
-        bulk = self._bulk = Bulk(self._parts, self._task, self._notes, self._receive_more, self._live_if_limited, over)
-        bulk.run(deliveries)
+        self._bulk = Bulk(
+            self._parts,
+            self._task,
+            self._notes,
+            self._receive_more,
+            self._live_if_limited,
+            self._line.put,
+            is_late=lambda: self._is_over,
+            give_back=self._give_back,
+        )
+        self._bulk.run(deliveries)
 
     def _live_if_limited(self, delivery: Delivery) -> Process | None:
         is_limited = has_limit(delivery.upload, self._parts) and self._live.is_possible()
