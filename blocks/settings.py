@@ -71,8 +71,8 @@ class PipelineSettings(BaseModel):
         1_500,
         ge=1,
         le=43_200,
-        description="How long the refine stage may take for one upload. If it takes longer on the first delivery, the "
-        "upload is tried again; on a later delivery, the file is rejected.",
+        description="How long the refine stage may take for one upload. If it takes longer, the upload is "
+        "tried again; if that happens twice in a row, the file is rejected.",
     )
     retry_delay_seconds: int = Field(
         30,

@@ -1,5 +1,6 @@
 """The flow that a person starts to process one upload, to process it again, or to make a dry run."""
 
+import shlex
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -102,7 +103,7 @@ def job_by_hand(
     except (FileRejected, AwsCallInvalid) as error:  # AwsCallInvalid: S3 rejects a malformed version ID
         raise ParametersWrong(
             f"{error}. To find the correct bucket, key and version, run: "
-            f"aws s3api list-object-versions --bucket {bucket} --prefix {key!r}"
+            f"aws s3api list-object-versions --bucket {bucket} --prefix {shlex.quote(key)}"
         ) from None
     upload = UploadMessage(
         bucket=bucket, key=key, version_id=facts.version_id, etag=facts.etag, size_bytes=facts.size_bytes

@@ -21,15 +21,16 @@ class OutOfMemory(TransientError):
 
 
 class StageTookTooLong(TransientError):
-    """The refine stage took longer than `stage_timeout_seconds` on the first delivery of the upload.
+    """The refine stage took longer than `stage_timeout_seconds` for the first time, or in a manual run.
 
-    The machine may have been busy, so the message is returned and the upload is tried again.
+    The machine may have been busy, so the message is returned and the upload is tried again. A manual run is not
+    repeated.
     """
 
 
 class TakesTooLong(FileRejected):
-    """The refine stage took longer than `stage_timeout_seconds` on a repeated delivery of the upload. Either a custom
-    step of the dataset never ends, or the file is too large for the task."""
+    """The refine stage took longer than `stage_timeout_seconds` for the second time in a row. Either a custom step
+    of the dataset never ends, or the file is too large for the task."""
 
 
 class ContractUnusable(TransientError):

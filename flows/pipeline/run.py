@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from flows.pipeline.attempts import read_attempt
 from flows.pipeline.commit import read_receipt, settle, without_corrections
 from flows.pipeline.early_uploads import EarlyUploads
 from flows.pipeline.errors import ContractUnusable, OutOfMemory, StageBroke, StageTookTooLong, TakesTooLong
@@ -29,7 +30,6 @@ from flows.refinery.output_files import OutputFile
 from flows.refinery.refine import REJECTING, Progress
 
 LOG = logging.getLogger("sluice")
-_TRIES_IN_TIME = 2  # from this delivery on, a file is rejected if the refine stage takes too long
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -114,7 +114,7 @@ class _StageRunner:
     took."""
 
     def __init__(self, parts: Parts, job: UploadJob, call: Call) -> None:
-        self._job, self._call = job, call
+        self._parts, self._job, self._call = parts, job, call
         self._limits = {"refine": parts.settings.stage_timeout_seconds}
         self.seconds: dict[str, float] = {}
 
@@ -136,7 +136,7 @@ class _StageRunner:
                 yield
         except BaseException as error:
             failed = {"error": type(error).__name__}
-            meaning = _translated(error, name, self._job, limit_seconds)
+            meaning = _translated(error, name, self._parts, self._job, limit_seconds)
             if meaning is error:
                 raise
             raise meaning from None
@@ -146,11 +146,13 @@ class _StageRunner:
             LOG.info("stage failed" if failed else "stage done", extra={"fields": fields})
 
 
-def _translated(error: BaseException, stage: str, job: UploadJob, limit_seconds: float | None) -> BaseException:
+def _translated(
+    error: BaseException, stage: str, parts: Parts, job: UploadJob, limit_seconds: float | None
+) -> BaseException:
     """Return the error to raise for an exception that a stage raised. An unexpected exception becomes a StageBroke,
     which quotes no data."""
     if isinstance(error, TimeIsUp):
-        return _too_long(stage, job, limit_seconds or 0)
+        return _too_long(stage, parts, job, limit_seconds or 0)
     if isinstance(error, MemoryError):
         return OutOfMemory(
             f"the {stage} stage ran out of memory ({_place_of(error)}). A custom step that is marked with @whole_table "
@@ -164,12 +166,16 @@ def _translated(error: BaseException, stage: str, job: UploadJob, limit_seconds:
     return StageBroke(f"stage {stage}: {_place_of(error)}")
 
 
-def _too_long(stage: str, job: UploadJob, limit_seconds: float) -> SluiceError:
+def _too_long(stage: str, parts: Parts, job: UploadJob, limit_seconds: float) -> SluiceError:
     took = f"the {stage} stage was not finished after {limit_seconds:,.0f} s (SLUICE_STAGE_TIMEOUT_SECONDS)"
-    if (job.chain.receive_count or 1) < _TRIES_IN_TIME:
+    if job.by_hand:
+        return StageTookTooLong(f"{took}; nothing was published. Start it again, or give the task more time and CPU")
+    before = read_attempt(parts.store, job.upload.run_id)
+    # The message may have been delivered before for other reasons: a task was stopped, or S3 was unavailable.
+    if before is None or (before.code, before.upload.attempt) != (StageTookTooLong.code, job.upload.attempt):
         return StageTookTooLong(f"{took}; trying again")
     return TakesTooLong(
-        f"{took}, on a repeated delivery. Either a custom step never ends, or the file is too large for the task: fix "
+        f"{took}, for the second time. Either a custom step never ends, or the file is too large for the task: fix "
         "the step, or give the task more time and CPU, and upload the file again"
     )
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+
 import boto3
 import pytest
 
+from flows.pipeline import run
+from flows.pipeline.errors import StageTookTooLong
 from flows.pipeline.run import run_upload
+from flows.pipeline.time_limit import TimeIsUp
 from flows.process_upload import ParametersWrong, job_by_hand
 from tests.chain.files import good_orders
 from tests.unit.flows.conftest import LANDING, PUBLISHED, Account
@@ -19,6 +24,25 @@ KEY = "incoming/orders/monday.csv"
 def test_an_object_that_is_not_an_upload_is_rejected(account: Account, key: str, bucket: str) -> None:
     with pytest.raises(ParametersWrong, match=f"s3://{LANDING}/incoming/"):
         job_by_hand(account.parts, key, bucket)
+
+
+def test_the_command_that_lists_the_versions_of_a_missing_object_quotes_its_key(account: Account) -> None:
+    key = 'incoming/orders/Mia\'s "best" orders.csv'
+    with pytest.raises(ParametersWrong) as raised:
+        job_by_hand(account.parts, key)
+    assert shlex.split(str(raised.value).partition("aws s3api")[2])[-1] == key
+
+
+def test_a_manual_run_that_takes_too_long_does_not_claim_to_be_repeated(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refine(*_: object) -> None:
+        raise TimeIsUp
+
+    monkeypatch.setattr(run, "refine", refine)
+    account.upload(KEY, good_orders(2))
+    with pytest.raises(StageTookTooLong, match="Start it again"):
+        run_upload(account.parts, job_by_hand(account.parts, KEY))
 
 
 @pytest.fixture
