@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from blocks.aws_errors import AwsUnavailable, explaining_aws_errors
-from blocks.upload_queue import ReceivedMessage, UploadQueue
+from blocks.upload_queue import Problems, ReceivedMessage, UploadQueue
 
 _WAIT_SECONDS = 2  # a long poll queries all of SQS's servers
 _HELD_SECONDS = 300
@@ -51,7 +51,7 @@ class DeadLetters:
         for error in self._letters.acknowledge(letters).values():
             raise error
 
-    def release(self) -> None:
+    def release(self) -> Problems:
         """Make the messages that were not sent back visible in the dead-letter queue immediately, instead of after five
-        minutes. If that fails, they become visible after that time."""
-        self._letters.release(self._letters.held)
+        minutes. Return those for which that failed."""
+        return self._letters.release(self._letters.held)

@@ -231,7 +231,8 @@ class ObjectStore:
 
     def put(self, key: str, text: str, *, content_type: str = JSON) -> None:
         """Write an object, replacing any existing object with the same key."""
-        self._put(key, text, {}, content_type)
+        if not self._put(key, text, {}, content_type):
+            raise AwsUnavailable(f"writing {self.published_address(key)}: S3 is busy with another write of this object")
 
     def put_if_unchanged(
         self,

@@ -85,14 +85,15 @@ def reconcile(
         rebuild: Also rebuild the index from all receipts, and the runs of the last lookback_days days in Prefect.
     """
     parts = parts_of_environment()
+    incoming = parts.settings.incoming_prefix
+    if prefix and not prefix.startswith(incoming):
+        return Failed(message=f"Invalid parameters: uploads are under {incoming}, so none has the prefix {prefix}")
     drains = _drains_of(parts)
     now, grace = datetime.now(UTC), timedelta(minutes=grace_minutes)
     window = Window(now - timedelta(days=lookback_days), now - grace)
     oldest = oldest_message_since(parts.settings.queue_url)
     held = read_held_uploads(parts.store)
-    found = _finder(parts, held, oldest - grace if oldest else None).find(
-        window, prefix or parts.settings.incoming_prefix, max_uploads
-    )
+    found = _finder(parts, held, oldest - grace if oldest else None).find(window, prefix or incoming, max_uploads)
     _log_found(found, window)
     rows = list(_dispatch_all(parts, drains, found, dry_run=dry_run, given_up_too=given_up_too))
     rebuilt = rebuild_all(parts, window.since, Recorder(parts).record, dry_run=dry_run) if rebuild else None

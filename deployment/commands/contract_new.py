@@ -1,6 +1,7 @@
 """`sluice contract new`: proposes a contract from a sample file."""
 
 import json
+import shlex
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -71,4 +72,4 @@ def _report(console: Console, proposal: Proposal, path: Path, sample: Path) -> N
     if proposal.profile.found.doubt:
         console.print(f"Check this first: {escape(proposal.profile.found.doubt)}", style="yellow")
     console.print("The contract describes only this sample. Correct it where you know more, then check it:")
-    console.out(f"  sluice contract check {path.parent} {sample}")
+    console.out(f"  sluice contract check {shlex.quote(str(path.parent))} {shlex.quote(str(sample))}")

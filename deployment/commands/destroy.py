@@ -1,13 +1,15 @@
 """`sluice destroy`: deletes a stack. Uploads and published data are kept unless --delete-data is given and
 confirmed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from botocore.exceptions import ClientError
 from rich.console import Console
 
 from blocks.aws import client_of
-from blocks.aws_errors import explaining_aws_errors
+from blocks.aws_errors import AwsCallInvalid, aws_error_code, explaining_aws_errors
 from blocks.pause import Pause
 from deployment.aws.access import aws_access
 from deployment.aws.deploy_stack import Clients, check_stack_name, delete_stack
@@ -77,7 +79,8 @@ def destroy(
             lambda: _end_work(console, outputs),
         )
         if outputs.get("PublishedBucket") in left:
-            Pause(outputs["PublishedBucket"]).end()  # otherwise a stack to which this bucket is copied would be paused
+            with _bucket_may_be_gone():  # otherwise a stack to which this bucket is copied would be paused
+                Pause(outputs["PublishedBucket"]).end()
         _remove_from_prefect(console, environment, parameters_of(found), region=access.region, home=home)
     _show_what_is_left(console, environment.stack, left, outputs, buckets)
 
@@ -137,7 +140,8 @@ def _end_work(console: Console, outputs: Mapping[str, str]) -> int:
 
     reason, tasks = "sluice destroy", 0
     if "PublishedBucket" in outputs:
-        Pause(outputs["PublishedBucket"]).begin()
+        with _bucket_may_be_gone():
+            Pause(outputs["PublishedBucket"]).begin()
     with explaining_aws_errors("stopping the stack's drains and tasks"):
         while True:
             drains = end_drains(client_of("stepfunctions"), outputs, show_drains, reason=reason)
@@ -145,6 +149,16 @@ def _end_work(console: Console, outputs: Mapping[str, str]) -> int:
                 tasks += end_tasks(client_of("ecs"), cluster, show_tasks, reason=reason)
             if not drains:  # a Lambda that looked for a pause just before it began may have started one more drain
                 return tasks
+
+
+@contextmanager
+def _bucket_may_be_gone() -> Iterator[None]:
+    """Ignore that the published bucket does not exist, because someone may have deleted it before the stack."""
+    try:
+        yield
+    except AwsCallInvalid as error:
+        if not isinstance(error.__cause__, ClientError) or aws_error_code(error.__cause__) != "NoSuchBucket":
+            raise
 
 
 def _remove_from_prefect(

@@ -19,7 +19,7 @@ def asking(*, yes: bool) -> Callable[[str], bool]:
     def ask(question: str) -> bool:
         if yes:
             return True
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():
             raise QuestionUnanswered(f"{question} There is no terminal to answer on; use --yes to answer yes")
         return typer.confirm(question)
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from blocks.at_once import at_once
 from blocks.aws_errors import explaining_aws_errors
 from blocks.dead_letters import DeadLetters
-from blocks.upload_queue import ReceivedMessage
+from blocks.upload_queue import ReceivedMessage, by_reason
 from deployment.commands import visible_line
 from deployment.commands.show import print_unreadable
 from deployment.commands.uploads import Uploads
@@ -19,6 +19,7 @@ from flows.pipeline.commit import has_receipt
 from flows.pipeline.errors import UploadCancelled
 from flows.pipeline.run_ids import require_run_id
 from flows.refinery.errors import TerminalError
+from flows.refinery.words import counted
 from lambda_trigger.message import MessageUnreadable, UploadMessage
 
 # After its last delivery fails, a message is in the queue for some minutes: SQS moves it to the dead-letter queue only
@@ -99,7 +100,11 @@ class _Redrive:
                 for upload, attempt in chosen.values():
                     self._note(upload, attempt)
         finally:
-            self._letters.release()
+            for error, letters in by_reason(self._letters.release()).items():
+                self._console.out(
+                    f"{counted(len(letters), 'message')} in the dead-letter queue cannot be redriven for up to five"
+                    f" minutes, because making them visible failed: {error}"
+                )
 
     def _chosen(
         self, batch: Sequence[ReceivedMessage]

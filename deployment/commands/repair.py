@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ def export(console: Console, quarantine: Path, destination: Path, run_id: str | 
         rows = export_quarantine(quarantine, destination)
     console.out(f"wrote {rows:,} rows to {destination}. Correct the values; to drop a row, write drop into {DROP}.")
     console.out("Do not change _row_number. Then run:")
-    console.out(f"  sluice repair {destination} --run {run}")
+    console.out(f"  sluice repair {shlex.quote(str(destination))} --run {run}")
 
 
 def export_run(console: Console, cloud: DeployedStack, run_id: str, destination: Path) -> None:

@@ -1,5 +1,6 @@
 """`sluice upload`: uploads files to a stack's landing bucket, and waits for their receipts."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 
@@ -18,7 +19,7 @@ from deployment.commands.upload_files import (
 )
 from deployment.commands.uploads import TrackedUpload, Uploads, UploadState
 from deployment.deployed_stack import DeployedStack
-from flows.refinery.errors import TerminalError
+from flows.refinery.errors import SluiceError, TerminalError
 from lambda_trigger.ignored_names import is_ignored
 
 _NAMES_SHOWN = 3
@@ -60,11 +61,30 @@ def upload(
     _print_destination(console, sent, cloud.outputs["IncomingPrefix"])
     print_problems(console, problems)
     _explain_default(console, in_default)
-    if uploads.is_paused():
-        console.print("The stack is paused: the files wait in the queue. To process them: sluice resume")
+    try:
+        if uploads.is_paused():
+            console.print("The stack is paused: the files wait in the queue. To process them: sluice resume")
+        if wait:
+            _follow(console, cloud, uploads, sent, deadline_seconds)
+    except SluiceError as error:  # the exit code must not say that nothing was uploaded
+        console.out(f"The state of the uploaded files cannot be read: {error}", style="bold red")
     if not wait:
         console.print("To see the progress: sluice status")
         return not problems
+    if len(files) > 1:
+        states = Counter([*(one.stage for one in sent), *(UploadState.FAILED for _ in problems)])
+        console.print(f"{len(files):,} files: {', '.join(f'{count:,} {state}' for state, count in states.items())}")
+    return not problems and all(one.stage is UploadState.PUBLISHED for one in sent)
+
+
+def _follow(
+    console: Console,
+    cloud: DeployedStack,
+    uploads: Uploads,
+    sent: list[TrackedUpload],
+    deadline_seconds: float,
+) -> None:
+    """Wait for the outcomes of uploads until the deadline, and show them."""
     with shown_progress(console, sent) as on_look:
         in_time = uploads.follow(sent, deadline_seconds=deadline_seconds, on_look=on_look)
     print_outcomes(console, cloud, sent)
@@ -76,10 +96,6 @@ def upload(
         )
     if not in_time:
         console.print(f"Not finished after {deadline_seconds:.0f} seconds; processing continues. See: sluice status")
-    if len(files) > 1:
-        states = Counter([*(one.stage for one in sent), *(UploadState.FAILED for _ in problems)])
-        console.print(f"{len(files):,} files: {', '.join(f'{count:,} {state}' for state, count in states.items())}")
-    return not problems and all(one.stage is UploadState.PUBLISHED for one in sent)
 
 
 def _files_by_key(
@@ -94,7 +110,7 @@ def _files_by_key(
             " stack's parameter IgnoredNames"
         )
     if ignored:
-        console.print(f"{ignored:,} not uploaded: the stack ignores names that match {patterns}")
+        console.out(f"{ignored:,} not uploaded: the stack ignores names that match {patterns}")
     chosen = [dataset or dataset_of(file, known) for file in files]
     keys = [
         f"{prefix}{one}/{file.name}" if one else prefix + file.name for one, file in zip(chosen, files, strict=True)
@@ -118,9 +134,9 @@ def _explain_default(console: Console, files: Sequence[LocalFile]) -> None:
     if not files:
         return
     name = words_of(files[0].name.rsplit("/", 1)[-1].split(".", 1)[0]) or "NAME"
-    sample, unpacked = str(files[0].path), ""
+    sample, unpacked = shlex.quote(str(files[0].path)), ""
     if isinstance(files[0].body, Member):  # `sluice contract new` cannot read ZIP files
-        sample, unpacked = files[0].name.rsplit("/", 1)[-1], f"unpack {visible_line(sample)}, "
+        sample, unpacked = shlex.quote(files[0].name.rsplit("/", 1)[-1]), f"unpack {visible_line(sample)}, "
     console.out(
         "No dataset matches these files' names, so the default contract applies, which accepts any table: "
         + ", ".join(first_of([visible_line(file.name) for file in files], _NAMES_SHOWN)),

@@ -15,7 +15,7 @@ from prefect_aws import AwsCredentials
 from blocks.aws import client_of
 from blocks.object_store import ObjectStore
 from blocks.prefect_names import PrefectNames
-from blocks.settings import CONTRACTS, SettingsMissing
+from blocks.settings import CONTRACTS, PipelineSettings, SettingsMissing
 from blocks.settings_block import PipelineSettingsBlock, credentials_of_stack
 from deployment import PROJECT_ROOT
 from deployment.aws.stack import find_stack, outputs_of
@@ -54,7 +54,8 @@ def register(stack: str, pool: str) -> Iterator[str]:
     if deployed is None:
         raise SettingsMissing(f"there is no stack {stack} in this account and region")
     names, outputs = PrefectNames(stack), outputs_of(deployed)
-    store = ObjectStore(outputs["LandingBucket"], outputs["PublishedBucket"])
+    settings = PipelineSettings.from_outputs(outputs)
+    store = ObjectStore(settings.landing_bucket, settings.published_bucket)
     Contracts.load(CONTRACTS)  # raises if a contract is invalid; otherwise its deadline and limit would be removed
     contracts = LiveContracts(CONTRACTS, store).read()
     for dataset in live_datasets(store):

@@ -43,7 +43,7 @@ def outcome_event(
             }
         ),
         related=[RelatedResource(one) for one in _related(notice, flow_run_id)],
-        payload={"stack": stack, **asdict(notice)},
+        payload={"stack": stack, **asdict(notice), "status": what or notice.status},
     )
 
 

@@ -35,7 +35,9 @@ class Attempt(Document):
     transient: bool  # whether the upload may succeed if it is tried again
     receive_count: int = 1  # how many times the message had been delivered
     memory_kills: int = 0  # how many tasks ran out of memory and were killed while they refined this upload
-    given_up: bool = False  # whether Sluice gave up: the message is in the dead-letter queue, or about to move there
+    # whether nothing tries the upload again: the message is in the dead-letter queue, or about to move there, or this
+    # attempt was a re-run or a repair
+    given_up: bool = False
     task_arn: str | None = None
     at: str  # when processing failed, ISO 8601, UTC
     sent_again_at: str | None = None  # when a redrive or reconcile last sent the upload again; None if neither did

@@ -3,12 +3,13 @@ and an error is stored as a failed attempt."""
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from uuid import uuid4
 
 from flows.pipeline.announce import notice_of
-from flows.pipeline.attempts import remove_attempt, write_attempt
+from flows.pipeline.attempts import AttemptUnreadable, read_attempt, remove_attempt, write_attempt
 from flows.pipeline.batch_notes import BatchNote, NotedUpload, write_note
 from flows.pipeline.closing import Announce
 from flows.pipeline.delivery import attempt_of
@@ -31,13 +32,26 @@ def reported(parts: Parts, job: UploadJob, run: Callable[[], Receipt], announce:
         receipt = run()
     except SluiceError as error:
         if not isinstance(error, _NOTHING_FAILED):
-            _try(partial(write_attempt, parts.store, attempt_of(job, error, parts)))
+            _try(partial(_write_failure, parts, job, error))
         raise
     if receipt.attempt == job.upload.attempt:  # otherwise a later attempt already had a receipt: nothing was done
         _try(lambda: remove_attempt(parts.store, receipt.run_id))
         if not announce([notice_of(receipt, parts.settings)]):
             _try(lambda: _leave_note(parts, job))
     return receipt
+
+
+def _write_failure(parts: Parts, job: UploadJob, error: SluiceError) -> None:
+    """Store the failed attempt. It is given up if no message leads to another try: this is a re-run or a repair, or
+    Sluice had given up on the upload before."""
+    attempt, before = attempt_of(job, error, parts), None
+    with suppress(AttemptUnreadable):
+        before = read_attempt(parts.store, attempt.run_id)
+    if before and before.given_up:
+        attempt = attempt.model_copy(update={"given_up": True, "message_id": before.message_id})
+    elif job.upload.attempt:
+        attempt = attempt.model_copy(update={"given_up": True})
+    write_attempt(parts.store, attempt)
 
 
 def _leave_note(parts: Parts, job: UploadJob) -> None:

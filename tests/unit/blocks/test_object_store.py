@@ -45,6 +45,16 @@ def test_the_version_of_the_event_is_read_and_not_the_newest(store: ObjectStore,
     assert facts.size_bytes == 5
 
 
+def test_a_write_that_s3_declines_because_of_another_one_is_reported() -> None:
+    class BusyS3:
+        def put_object(self, **_: object) -> None:
+            response: Any = {"Error": {"Code": "OperationAborted"}, "ResponseMetadata": {"HTTPStatusCode": 409}}
+            raise ClientError(response, "PutObject")
+
+    with pytest.raises(AwsUnavailable, match=r"attempts/1\.json"):
+        ObjectStore(LANDING, PUBLISHED, client=BusyS3()).put("attempts/1.json", "{}")
+
+
 def test_a_large_version_is_read_in_ranges(store: ObjectStore, tmp_path: Path) -> None:
     body = bytes(range(256)) * (17 * 2**12)
     store.download(LANDING, KEY, tmp_path / "file", put(body).version_id)

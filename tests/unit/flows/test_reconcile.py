@@ -88,6 +88,12 @@ def test_a_dry_run_sends_nothing_and_writes_nothing(reconciling: Reconciling) ->
     assert reconciling.account.keys() == []
 
 
+def test_a_prefix_that_no_upload_can_have_fails_instead_of_finding_nothing(reconciling: Reconciling) -> None:
+    reconciling.account.upload("orders/a.csv", b"a\n1\n")
+    assert reconcile.fn(grace_minutes=0, prefix="orders/").is_failed()
+    assert reconciling.account.messages() == 0
+
+
 def test_an_upload_that_was_given_up_is_listed_with_its_reason_and_sent_only_on_request(
     reconciling: Reconciling,
 ) -> None:

@@ -56,6 +56,12 @@ def test_a_new_contract_is_used_along_with_the_default_contract(tmp_path: Path) 
     assert Contracts.load(tmp_path).for_key("incoming/birds/monday.csv").dataset == "birds"
 
 
+def test_new_prints_a_command_that_quotes_the_name_of_the_sample(tmp_path: Path) -> None:
+    sample = a_file(tmp_path, good_orders(2), "sample of monday.csv")
+    written = sluice("new", "birds", sample, "--contracts", tmp_path)
+    assert f"sluice contract check {tmp_path / 'birds'} '{sample}'" in written.output
+
+
 def test_new_replaces_a_contract_only_with_force(tmp_path: Path) -> None:
     sluice("new", "birds", PENGUINS, "--contracts", tmp_path)
     path = tmp_path / "birds" / "contract.yaml"

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from rich.console import Console
 
 from deployment.aws.stack import StackFailed
+from deployment.commands.destroy import _end_work as end_work
 from deployment.commands.destroy import delete_without_tasks
+from tests.unit.empty_account import empty_account
 
 FAILED = StackFailed("sluice", "DELETE_FAILED", ())
 
@@ -36,3 +39,9 @@ def test_a_deletion_that_fails_without_running_tasks_is_not_retried() -> None:
     with pytest.raises(StackFailed) as raised:
         delete_without_tasks(deleting(FAILED, ()), lambda: 0)
     assert raised.value is FAILED
+
+
+def test_a_stack_whose_published_bucket_was_deleted_can_be_destroyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with empty_account():
+        assert end_work(Console(quiet=True), {"PublishedBucket": "no-longer-there"}) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,8 @@ import boto3
 import pytest
 
 from blocks import dead_letters
+from blocks.aws_errors import AwsRefused
+from blocks.upload_queue import Problems, ReceivedMessage, UploadQueue
 from deployment.commands import SafeConsole
 from deployment.commands.redrive import Choice, NothingToRedrive, redrive
 from flows.pipeline.attempts import Attempt, find_attempt, read_attempt, write_attempt
@@ -96,6 +99,20 @@ def test_one_run_is_redriven_by_its_id_and_the_others_stay(dead: Stack) -> None:
     attempt = read_attempt(dead.uploads.store, other.run_id)
     assert attempt is not None
     assert attempt.given_up
+
+
+def test_messages_that_stay_hidden_because_they_cannot_be_released_are_counted(
+    dead: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = give_up(dead, "a.csv", OutOfMemory("a")), give_up(dead, "b.csv", OutOfMemory("b"))
+
+    def refuse(_: UploadQueue, messages: Iterable[ReceivedMessage], seconds: float) -> Problems:
+        return dict.fromkeys(messages, AwsRefused("extending messages: AccessDenied"))
+
+    monkeypatch.setattr(UploadQueue, "extend", refuse)
+    printed = redriven(dead, Choice(one.run_id))
+    assert "1 message in the dead-letter queue cannot be redriven" in printed
+    assert "AccessDenied" in printed
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,9 @@ def test_quarantined_rows_are_exported_by_run_id_and_published_once_corrected(
 ) -> None:
     dirty = account.process(account.upload("incoming/orders/monday.csv", DIRTY))
     output = io.StringIO()
-    path = tmp_path / "corrected.csv"
+    path = tmp_path / "corrected rows.csv"
     export_run(Console(file=output), deployed, dirty.run_id[:8], path)
-    assert f"sluice repair {path} --run {dirty.run_id}" in output.getvalue()
+    assert f"sluice repair '{path}' --run {dirty.run_id}" in output.getvalue()
     path.write_text(path.read_text().replace("cheap", "9.50"))
     repaired = repair(Console(file=output), deployed, path, dirty.run_id[:8])
     assert repaired

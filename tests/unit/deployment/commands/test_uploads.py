@@ -271,6 +271,30 @@ def test_the_sample_of_a_new_contract_is_the_unpacked_member_of_a_zip(stack: Sta
     assert "sluice contract new riots riots.csv" in printed
 
 
+def test_the_command_that_proposes_a_contract_quotes_the_name_of_the_file(stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "riots (1992) & more.csv"
+    file.write_text("a\n1\n")
+    _, printed = uploaded(stack, file)
+    assert f"sluice contract new riots_1992_more '{file}'," in printed
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_file_is_uploaded_even_if_its_state_cannot_be_read(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait: bool
+) -> None:
+    file = tmp_path / "orders.csv"
+    file.write_text("a\n1\n")
+
+    def refuse(_: Uploads) -> bool:
+        raise S3Busy("no network")
+
+    monkeypatch.setattr(Uploads, "is_paused", refuse)
+    done, printed = uploaded(stack, file, wait=wait)
+    assert done is not wait
+    assert stored("incoming/orders/orders.csv")
+    assert "no network" in printed
+
+
 def test_a_file_that_cannot_be_sent_does_not_stop_the_others(stack: Stack, tmp_path: Path) -> None:
     good = tmp_path / "orders.csv"
     good.write_text("a\n1\n")

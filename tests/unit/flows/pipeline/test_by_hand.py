@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from flows.pipeline.announce import OutcomeNotice
-from flows.pipeline.attempts import read_attempt
+from flows.pipeline.attempts import Attempt, read_attempt, write_attempt
 from flows.pipeline.by_hand import reported
-from flows.pipeline.errors import RepairRejected
+from flows.pipeline.errors import OutOfMemory, RepairRejected
 from flows.pipeline.job import UploadJob
 from flows.pipeline.receipt import Receipt
 from flows.pipeline.run import run_upload
 from flows.refinery.errors import SluiceError, TransientError
+from lambda_trigger.message import UploadMessage
 from tests.chain.files import good_orders
 from tests.unit.flows.conftest import Account
 from tests.unit.flows.world import KEY, World, drain, with_settings
@@ -29,8 +31,8 @@ def by_hand(account: Account, world: World, dry_run: bool = False) -> Receipt:
     return reported(account.parts, job, lambda: run_upload(account.parts, job), world.announce)
 
 
-def failing(account: Account, world: World, error: SluiceError) -> str:
-    job = UploadJob(account.upload(KEY, good_orders(2)), by_hand=True)
+def failing(account: Account, world: World, error: SluiceError, upload: UploadMessage | None = None) -> str:
+    job = UploadJob(upload or account.upload(KEY, good_orders(2)), by_hand=True)
 
     def run() -> Receipt:
         raise error
@@ -56,6 +58,27 @@ def test_the_reason_of_a_failed_manual_run_is_recorded(account: Account, world: 
     attempt = read_attempt(account.parts.store, failing(account, world, TransientError("S3 is busy")))
     assert attempt is not None
     assert (attempt.code, attempt.dataset, attempt.given_up) == ("transient_error", "orders", False)
+
+
+def test_a_failed_manual_run_does_not_seem_to_be_retried_if_no_message_leads_to_another_try(
+    account: Account, world: World
+) -> None:
+    store, upload = account.parts.store, account.upload(KEY, good_orders(2))
+    given_up = Attempt.of(
+        upload,
+        OutOfMemory("too small"),
+        dataset="orders",
+        receive_count=5,
+        task_arn=None,
+        given_up=True,
+        message_id="m",
+    )
+    write_attempt(store, given_up)
+    for attempt in (upload, replace(account.upload("incoming/orders/again.csv", good_orders(2)), attempt=1)):
+        failed = read_attempt(store, failing(account, world, TransientError("S3 is busy"), attempt))
+        assert failed is not None
+        assert (failed.code, failed.given_up) == ("transient_error", True)
+        assert failed.message_id == ("m" if attempt is upload else None)
 
 
 def test_a_rejected_repair_is_not_recorded_as_a_failed_upload(account: Account, world: World) -> None:
