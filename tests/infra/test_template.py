@@ -158,6 +158,15 @@ def test_the_container_runs_without_privileges() -> None:
     assert not {"PidMode", "IpcMode"} & set(TASK)
 
 
+def test_the_container_can_see_the_limit_of_its_memory() -> None:
+    """The limit of a task is in a cgroup that its container cannot see. The machine of a task has more memory than the
+    task, so a reader process would be allowed to use more than there is.
+
+    github.com/heroku/buildpacks-nodejs/issues/220
+    """
+    assert CONTAINER["Memory"] == TASK["Memory"] == {"Ref": "TaskMemory"}
+
+
 def test_the_container_writes_nowhere_but_to_its_scratch_volume() -> None:
     assert [mount["ContainerPath"] for mount in CONTAINER["MountPoints"]] == ["/tmp"]  # noqa: S108 (in the container)
     assert TASK["Volumes"] == [{"Name": CONTAINER["MountPoints"][0]["SourceVolume"]}]
