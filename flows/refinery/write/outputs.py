@@ -24,15 +24,18 @@ from flows.refinery.validate.column_text import arrow_array, pandas_column
 MAX_FOLDERS = 500  # each folder needs an open file, and becomes an object in S3
 _ALL_WAITING_BYTES = 32 << 20  # of the tables for all folders
 _OPEN_FILES = 4  # unfinished files may together take as much disk space as this many full files
-_MAX_FOLDER_CHARACTERS = 150
+# S3 limits a whole object key to 1,024 bytes: docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
+_MAX_FOLDERS_CHARACTERS = 800  # of all folders of a row
+_MAX_FOLDER_CHARACTERS = 150  # of a value
 _DAY = re.compile(r"day\((.+)\)")
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # the folder of missing values in Hive, Spark and Athena
 
 
 class OutputImpossible(FileRejected):
     """The clean rows cannot be written as the contract declares. Either a column in output.partition_by does not exist,
-    has no dates or has too many values, or no other column is left. The other possible cause is a custom step that
-    returned values of a type that the output format does not have, or of a different type than for earlier rows."""
+    has no dates or has too many or too long values, or no other column is left. The other possible cause is a custom
+    step that returned values of a type that the output format does not have, or of a different type than for earlier
+    rows."""
 
 
 class OutputWriter:
@@ -109,6 +112,11 @@ class OutputWriter:
             if len(self._files) >= MAX_FOLDERS:
                 raise OutputImpossible(
                     f"output.partition_by {list(self._output.partition_by)} results in more than {MAX_FOLDERS} folders"
+                )
+            if len(folder) > _MAX_FOLDERS_CHARACTERS:
+                raise OutputImpossible(
+                    f"output.partition_by {list(self._output.partition_by)} results in folders with {len(folder)} "
+                    f"characters; S3 allows only short object keys, so at most {_MAX_FOLDERS_CHARACTERS} are possible"
                 )
             stem = self._folder / f"data-{len(self._files):04d}"
             self._files[folder] = FileSeries("data", stem, folder, self._output, self._take_away)
@@ -241,6 +249,6 @@ def _folder_value(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     label = quote(str(value), safe="")
-    if len(label) > _MAX_FOLDER_CHARACTERS:  # S3 limits a whole object key to 1,024 bytes
+    if len(label) > _MAX_FOLDER_CHARACTERS:
         label = label[:_MAX_FOLDER_CHARACTERS] + "-" + hashlib.sha256(label.encode()).hexdigest()[:8]
     return label or "%00"

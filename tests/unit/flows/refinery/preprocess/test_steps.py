@@ -683,6 +683,13 @@ def test_no_value_of_the_data_can_leave_its_folder(tmp_path: Path) -> None:
     assert prepared.rows_published == 4
 
 
+def test_a_file_whose_folders_do_not_fit_into_an_object_key_is_rejected(tmp_path: Path) -> None:
+    names = [f"k{number}" for number in range(6)]
+    content = f"{','.join(names)},n\n{','.join(['x' * 150] * 6)},1\n"
+    with pytest.raises(OutputImpossible):
+        prepare(tmp_path, [], content, columns=dict.fromkeys(names, "string"), output={"partition_by": names})
+
+
 DAYS = "d,b\n2024-01-01,1\n0099-01-02,2\n,3\n"
 
 
