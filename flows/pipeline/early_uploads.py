@@ -19,6 +19,7 @@ from flows.refinery.errors import SluiceError
 from flows.refinery.output_files import OutputFile, TakeAway
 
 _PART_BYTES, _PARTS_AT_ONCE = 8 * 1024**2, 2
+_MAX_PARTS = 10_000  # docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 
 _T = TypeVar("_T")
 
@@ -80,10 +81,11 @@ class EarlyUploads(TakeAway):
         pending = self._result(self._begun(partial(self._create, store, key, file.sha256)))
         etags: list[str] = []
         running: deque[Future[str]] = deque()
-        for number in range(1, max(1, -(-file.size_bytes // _PART_BYTES)) + 1):
+        part_bytes = max(_PART_BYTES, -(-file.size_bytes // _MAX_PARTS))
+        for number in range(1, max(1, -(-file.size_bytes // part_bytes)) + 1):
             if len(running) == _PARTS_AT_ONCE:
                 etags.append(self._result(running.popleft()))
-            running.append(self._begun(partial(store.upload_part, pending, number, file.path, _PART_BYTES)))
+            running.append(self._begun(partial(store.upload_part, pending, number, file.path, part_bytes)))
         etags.extend(map(self._result, running))
         self._pending[key] = replace(pending, etags=tuple(etags))
 

@@ -14,7 +14,7 @@ import boto3
 import pytest
 
 from blocks.aws_errors import AwsUnavailable
-from blocks.object_store import ObjectStore
+from blocks.object_store import ObjectStore, PendingUpload
 from flows.composition import assemble
 from flows.pipeline import early_uploads
 from flows.pipeline.early_uploads import EarlyUploads
@@ -25,6 +25,7 @@ from flows.pipeline.stopping import Stopped
 from flows.published.rows import Selection, published_rows
 from flows.refinery import refine
 from flows.refinery.errors import SluiceError
+from flows.refinery.output_files import OutputFile
 from flows.refinery.read.rejections import CompressionBroken
 from flows.refinery.refine import Refined
 from flows.refinery.repair.quarantined_rows import read_quarantine
@@ -276,3 +277,21 @@ def test_a_multipart_upload_with_a_failed_part_is_aborted(wide: Account, monkeyp
     with pytest.raises(AwsUnavailable):
         run_upload(wide.parts, UploadJob(wide.upload(KEY, wide_rows())))
     assert pending() == []
+
+
+def test_a_file_of_any_size_has_at_most_ten_thousand_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, int]] = []
+
+    def upload_part(*values: Any) -> str:
+        _, _, number, _, part_bytes = values
+        sent.append((number, part_bytes))
+        return "etag"
+
+    monkeypatch.setattr(ObjectStore, "create_upload", lambda _, key, sha256: PendingUpload(key, "upload", sha256))
+    monkeypatch.setattr(ObjectStore, "upload_part", upload_part)
+    monkeypatch.setattr(early_uploads, "_PART_BYTES", 1)
+    path = tmp_path / "file"
+    path.write_bytes(bytes(10_001))
+    early = EarlyUploads(ObjectStore("landing", "published"), lambda *_: "key")
+    early.take("data", OutputFile(path, "", 1, 10_001, "aa", ".parquet"))
+    assert sorted(sent) == [(number, 2) for number in range(1, 5_002)]
