@@ -14,7 +14,9 @@ from deployment.aws.packaging import DEFINITIONS, Timeouts, definition
 from tests.infra.state_machine_graph import placeholders_in, problems_of
 from tests.infra.template import defaults_of, load_template, resource
 
-MAX_HISTORY_EVENTS = 25_000  # docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
+# docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
+MAX_HISTORY_EVENTS = 25_000
+MAX_PAYLOAD_BYTES = 262_144
 
 
 def machine() -> dict[str, Any]:
@@ -83,6 +85,21 @@ def test_the_replacement_of_a_failed_task_stays_until_the_failed_tasks_messages_
     caught = items(machine()["States"])["Drain the queue"]["Catch"][1]
     assert caught["ErrorEquals"] == ["States.TaskFailed", "States.Timeout"]
     assert "${VisibilityTimeoutSeconds}, ${RetryDelaySeconds} * ${MaxReceiveCount}" in caught["Output"]["stayUntil"]
+
+
+def test_the_list_of_batch_notes_is_far_smaller_than_a_payload_may_be() -> None:
+    """States.ALL does not match States.DataLimitExceeded, so a longer list would end every scheduled drain."""
+    listed = {
+        "ChecksumAlgorithm": ["CRC32"],
+        "ChecksumType": "FULL_OBJECT",
+        "ETag": f'"{"0" * 32}"',
+        "Key": f"batches/by-hand-{'0' * 32}/1.json",
+        "LastModified": "2026-11-30T12:00:00Z",
+        "Size": 10_000,
+        "StorageClass": "STANDARD",
+    }
+    most = machine()["States"]["Look for old batch notes"]["Arguments"].get("MaxKeys", 1_000)  # S3's default
+    assert most * len(json.dumps(listed)) < MAX_PAYLOAD_BYTES / 2
 
 
 def _events(state: dict[str, Any]) -> int:
