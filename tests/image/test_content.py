@@ -12,6 +12,7 @@ from typing import IO
 import pytest
 
 from container.lock import packages
+from container.trim import AWS_SERVICES
 from tests.image.engine import DOCKERFILE, ROOT, Engine
 from tests.image.survey import Survey
 
@@ -107,9 +108,27 @@ def test_modules_that_other_tests_do_not_use_can_be_imported(engine: Engine, ima
         *(f"pyarrow.{name}" for name in ("parquet", "dataset", "csv", "json", "compute", "fs", "acero", "orc")),
         *("python_calamine", "numpy.testing", "numpy.f2py", "pandas.testing"),
         *("prefect.engine", "prefect.events", "prefect_aws", "prefect_aws.workers"),
+        *("great_expectations.render.view", "jinja2", "prefect_aws.observers.diagnostics", "xlsxwriter"),
     ]
     script = f"import importlib; [importlib.import_module(name) for name in {modules}]"
     engine("run", "--rm", "--read-only", image, "python", "-c", script)
+
+
+def test_every_module_can_be_imported_and_every_client_of_aws_created(engine: Engine, image: str) -> None:
+    """The tasks of the local cloud run from the sources, so other tests do not notice what the image lacks."""
+    script = (
+        "import boto3, importlib, pkgutil; "
+        "packages = [importlib.import_module(name) for name in ('blocks', 'flows', 'lambda_trigger')]; "
+        "found = [m.name for p in packages for m in pkgutil.walk_packages(p.__path__, f'{p.__name__}.')]; "
+        "[importlib.import_module(name) for name in found]; "
+        f"[boto3.client(name, region_name='eu-central-1') for name in {sorted(AWS_SERVICES)}]; "
+        "print(len(found))"
+    )
+    assert int(engine("run", "--rm", "--read-only", image, "python", "-c", script)) > 100
+
+
+def test_the_command_of_prefects_worker_for_ecs_can_be_run(engine: Engine, image: str) -> None:
+    assert "flow-run execute" in engine("run", "--rm", "--read-only", image, "prefect", "flow-run", "execute", "--help")
 
 
 def test_the_compressed_size_is_within_the_limit(engine: Engine, image: str, tmp_path: Path) -> None:
