@@ -1,9 +1,10 @@
 """Records uploads in Prefect after they were processed, each as one flow run that is created in its final state.
 
-A task does this if many files are waiting, or if Prefect was down while it worked. Failures are logged, not raised. An
-upload that could not be recorded stays in the batch note (flows/pipeline/batch_notes.py), and is tried again later.
-Recording up to 100 uploads takes four requests, so record many together. Each summary of a rejected, forced or large
-file takes one more request.
+This is done if many files are waiting, if Prefect was down, or if a task was killed before its flow run showed the
+outcome. Failures are logged, not raised. An upload that could not be recorded stays in the batch note
+(flows/pipeline/batch_notes.py), and is tried again later. Recording up to 100 uploads usually takes four requests, so
+record many together. Each summary takes one more request (only files that were rejected, processed again, large or
+given up have one), and the correction of an existing flow run takes up to two.
 """
 
 import json

@@ -223,7 +223,8 @@ def _delete_retired(store: ObjectStore, key: str, entry: IndexEntry) -> IndexEnt
 
 
 def _delete_orphaned(store: ObjectStore, receipt: Receipt, folders: Iterable[str]) -> None:
-    """Delete the outputs in `folders` that belong to the run of `receipt` but are not referenced by the receipt."""
+    """Delete the outputs in `folders` that belong to the run of `receipt` but are not referenced by the receipt, except
+    those of later attempts, which may be about to be committed."""
     for folder in sorted(folders):
         for key in orphaned_keys((key for key, _ in store.list_keys(folder + receipt.run_id)), receipt):
             store.delete(key)

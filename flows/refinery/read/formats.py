@@ -25,7 +25,7 @@ def read_partitions(
     rows_per_partition: int = ROWS_PER_PARTITION,
     limits: Limits = Limits(),
 ) -> Iterator[Partition]:
-    """Read a file in bounded memory, in partitions of at most `rows_per_partition` rows.
+    """Read a file in partitions of at most `rows_per_partition` rows. Only a workbook is held in memory as a whole.
 
     There is at least one partition: a table without rows gives an empty partition with its columns.
 
