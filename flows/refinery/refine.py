@@ -279,6 +279,7 @@ def refine_partition(partition: TypedPartition, plan: HeaderPlan) -> JudgedParti
         if plan.waits:
             has_all = set(plan.raw_columns) <= set(read.frame.columns)
             raw = read.frame if has_all else read.frame.reindex(columns=plan.raw_columns)
+            places = np.flatnonzero(masks.any(axis=0))  # a row that only an info rule marks may turn out to be bad
             rows = beside(typed, {name: raw_array(raw[name]) for name in plan.raw_columns})
         else:
             values = {str(name): raw_array(values) for name, values in read.frame.iloc[places].items()}

@@ -53,8 +53,9 @@ class JudgedPartition:
     # instead, with the original values of `raw_columns` after the row numbers
     rows: pa.RecordBatch
     bad: pa.Table | None  # the bad rows and misfits, in the form of the quarantine file; None if `rows` has all rows
-    bad_numbers: np.ndarray  # the numbers of the bad rows, without the misfits
-    bad_masks: np.ndarray  # an array of shape (row rules, bad rows), which is true where a row breaks a rule
+    # the numbers of the bad rows, without the misfits; if `rows` has all rows, of all rows that break a rule
+    bad_numbers: np.ndarray
+    bad_masks: np.ndarray  # an array of shape (row rules, bad_numbers), which is true where a row breaks a rule
     broken: np.ndarray  # for each row rule, the number of rows that break it
     no_numbers: dict[str, Texts]  # for each rule ID, some strings that should be numbers
     nulls: frozenset[str]  # the columns with missing or unconvertible values in good or bad rows
@@ -114,7 +115,7 @@ class JudgedFile:
         self._states: tuple[Any, ...] = (None,) * len(plan.judged)
         self._waiting = BatchSpool(folder / "waiting", memory_bytes=_IN_MEMORY_BYTES)
         self._waiting_misfits = BatchSpool(folder / "misfits", memory_bytes=_IN_MEMORY_BYTES)
-        # For each waiting partition: the number of its last row, and the numbers and packed masks of its bad rows.
+        # For each waiting partition: the number of its last row, and the numbers and packed masks of `bad_numbers`.
         self._last_numbers: list[int] = []
         self._waiting_bad = BatchSpool(folder / "bad", memory_bytes=_IN_MEMORY_BYTES // 4)
         as_parquet = OutputOptions(max_file_bytes=contract.output.max_file_bytes)
@@ -231,7 +232,8 @@ class JudgedFile:
             masks[:, np.searchsorted(bad, numbers)] = np.unpackbits(np.array(packed), axis=0, count=len(rules))
             for place, rows in late.items():
                 masks[place, positions_of(rows, bad)] = True
-            yield bad, masks
+            is_bad = masks[self._plan.blocking].any(axis=0)
+            yield bad[is_bad], masks[:, is_bad]
 
     def _parted(
         self, late_rows: Mapping[int, np.ndarray], write_bad: Callable[[pa.Table], None]

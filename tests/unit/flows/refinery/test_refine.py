@@ -131,6 +131,19 @@ def test_an_info_expectation_only_counts_failing_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows_per_partition", [1, 9])
+def test_a_bad_row_lists_an_info_expectation_even_if_it_is_found_only_at_the_end(
+    tmp_path: Path, rows_per_partition: int
+) -> None:
+    info = {"expect_column_values_to_be_between": {"column": "a", "min_value": 5, "severity": "info"}}
+    unique = {"expect_column_values_to_be_unique": {"column": "a"}}
+    contract = a_contract(columns={"a": "integer"}, expectations=[info, unique])
+    refined = refine(tmp_path, "a\n1\n2\n1\n", contract, rows_per_partition)
+    failed = {"expect_column_values_to_be_between(a)": "1", "expect_column_values_to_be_unique(a)": "1"}
+    assert quarantine(refined) == {1: failed, 3: failed}
+    assert refined.rows_published == 1
+
+
+@pytest.mark.parametrize("rows_per_partition", [1, 9])
 def test_a_row_without_a_required_key_is_quarantined_whatever_its_partition(
     tmp_path: Path, rows_per_partition: int
 ) -> None:
