@@ -7,9 +7,11 @@ converted to that type; otherwise it stays text, and is checked against the cont
 no later code sees them.
 """
 
+import datetime as dt
 import re
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -198,6 +200,8 @@ class _Overlay:
         kinds = {type(value) for value in others}
         if kinds == {bool}:
             return lambda text: _FLAGS.get(text.strip().lower(), text)
+        if kinds in ({dt.date}, {dt.time}):
+            return partial(_day_or_time, kinds.pop())
         return _natural if kinds <= {int, float} else lambda text: text
 
 
@@ -223,6 +227,13 @@ def _natural(text: str) -> Any:
     if _INTEGER.fullmatch(text):
         return int(text)
     return float(text) if _NUMBER.fullmatch(text) else text
+
+
+def _day_or_time(kind: type[dt.date] | type[dt.time], text: str) -> Any:
+    try:
+        return kind.fromisoformat(text.strip())
+    except ValueError:
+        return text
 
 
 def _moment(text: str, column: Column | None, raw: pd.Series) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 import openpyxl
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flows.refinery.contract.model import Contract
@@ -269,6 +270,23 @@ def test_undecodable_rows_can_be_filled_in_one_by_one(
     rows = published(found)
     assert rows.to_dict("list") == {"id": ["a", "b", "c"], "n": [1, 2, 3]}
     assert rows["n"].dtype == "int64"
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([dt.date(2024, 1, 31), None, dt.date(2024, 2, 1)], "2024-02-01"),
+        ([dt.time(8), None, dt.time(9, 30)], "09:30:00"),
+    ],
+)
+def test_a_corrected_date_or_time_does_not_make_its_undeclared_column_a_string_column(
+    tmp_path: Path, values: list[Any], text: str
+) -> None:
+    pq.write_table(pa.table({"when": values}), tmp_path / "upload")
+    contract = a_contract(unknown_columns="evolve")
+    corrections = Corrections(("when",), {2: {"when": text}})
+    (output,) = refine_file(tmp_path / "upload", contract, tmp_path, corrections=corrections).outputs
+    assert pq.read_table(output.path)["when"].to_pylist() == [values[0], values[2], values[2]]
 
 
 def test_unedited_values_are_published_unchanged(tmp_path: Path) -> None:
