@@ -123,13 +123,15 @@ class Chain:
         before = self.ecs.describe_task_definition(taskDefinition=family)["taskDefinition"]
         names = ("networkMode", "cpu", "taskRoleArn", "executionRoleArn", "requiresCompatibilities", "volumes")
         common = {"family": family, **{name: before[name] for name in names if before.get(name)}}
-        container = dict(before["containerDefinitions"][0])
+        # The emulator returns the container's memory as a string, as CloudFormation passed it; ECS returns a number.
+        container = before["containerDefinitions"][0] | {"memory": int(before["memory"])}
         variables = {each["name"]: each["value"] for each in container["environment"]} | dict(environment or {})
+        memory = str(memory_mib) if memory_mib else before["memory"]
         changed = container | {
             "command": command or container["command"],
+            "memory": int(memory),
             "environment": [{"name": name, "value": value} for name, value in variables.items()],
         }
-        memory = str(memory_mib) if memory_mib else before["memory"]
         self.ecs.register_task_definition(**common, memory=memory, containerDefinitions=[changed])
         try:
             yield
